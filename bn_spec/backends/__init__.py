@@ -1,0 +1,1 @@
+"""Adapters to implementations; nothing else in the library imports a framework."""

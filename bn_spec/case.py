@@ -1,0 +1,257 @@
+"""A case: config, initial state and a list of steps with their arrays. Data without behaviour.
+
+Because a case is data it can be drawn and shrunk, printed as Python (``source``), kept in a file (``save``,
+``load``) and played on any backend (:func:`bn_spec.play.play`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from base64 import b85decode, b85encode
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .config import Config, State
+from .dtypes import Array
+from .errors import CaseFileError, ConfigError
+from .memory import Parts, put_together, same_bits, take_apart
+
+
+@dataclass(frozen=True)
+class Train:
+    """Switch the layer to training mode; a new layer is in it."""
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Switch the layer to eval mode."""
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """Hand ``x``, normally of shape (N, C, H, W), to the layer."""
+
+    x: Array
+
+
+@dataclass(frozen=True)
+class ResetRunningStats:
+    """Reset running_mean, running_var and num_batches_tracked."""
+
+
+@dataclass(frozen=True)
+class ResetParameters:
+    """Reset weight and bias, and the running statistics with them."""
+
+
+Step: TypeAlias = Train | Eval | Forward | ResetRunningStats | ResetParameters
+
+STEPS: dict[str, type[Any]] = {
+    kind.__name__: kind for kind in (Train, Eval, Forward, ResetRunningStats, ResetParameters)
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A complete, replayable script; ``state`` None leaves the layer as it was built."""
+
+    config: Config
+    state: State | None = None
+    steps: tuple[Step, ...] = ()
+
+    def __repr__(self) -> str:
+        return source(self)
+
+    def forwards(self) -> Iterator[Array]:
+        """Yield the input of each forward step, in order."""
+        return (step.x for step in self.steps if isinstance(step, Forward))
+
+
+def identical(a: Case, b: Case) -> bool:
+    """Whether two cases agree in every field, every stride and every bit."""
+    (script_a, arrays_a), (script_b, arrays_b) = _encode(a), _encode(b)
+    return script_a == script_b and all(map(same_bits, arrays_a, arrays_b))
+
+
+# Python source -----------------------------------------------------------------------------------------
+
+LONGEST_LISTING = 64
+"""Arrays of more elements are printed as base-85 text rather than as a list of numbers."""
+
+
+def array(
+    values: list[Any] | float | str,
+    shape: tuple[int, ...] = (),
+    dtype: str = "float32",
+    strides: tuple[int, ...] | None = None,
+) -> Array:
+    """Build an array from a printed case.
+
+    ``values`` are the elements in memory order (a list, or base-85 text of their little-endian bytes);
+    ``strides`` count elements and default to C order.
+    """
+    kind = np.dtype(dtype).newbyteorder("<")
+    flat = (
+        np.frombuffer(b85decode(values), kind) if isinstance(values, str) else np.ravel(np.array(values, kind))
+    ).astype(kind.newbyteorder("="))
+    return put_together(Parts(flat, shape, _contiguous(shape) if strides is None else strides))
+
+
+def source(case: Case) -> str:
+    """Return the case as Python that rebuilds it, given ``from bn_spec.case import *``."""
+    parts = [f"config={_config_source(case.config)}"]
+    if case.state is not None:
+        parts.append(f"state={_state_source(case.state)}")
+    if case.steps:
+        parts.append(f"steps=({' '.join(f'{_step_source(step)},' for step in case.steps)})")
+    return "Case(\n" + "".join(f"    {part},\n" for part in parts) + ")"
+
+
+def _config_source(config: Config) -> str:
+    arguments = config.departures() | ({"dtype": config.dtype} if config.dtype != "float32" else {})
+    return f"Config({', '.join([str(config.num_features), *(f'{k}={v!r}' for k, v in arguments.items())])})"
+
+
+def _state_source(state: State) -> str:
+    return f"State({', '.join(f'{name}={_array_source(a)}' for name, a in state.items() if a is not None)})"
+
+
+def _step_source(step: Step) -> str:
+    return f"Forward({_array_source(step.x)})" if isinstance(step, Forward) else repr(step)
+
+
+def _array_source(a: Array) -> str:
+    flat, shape, strides = take_apart(a)
+    values: str
+    if flat.size > LONGEST_LISTING:
+        values = repr(b85encode(flat.astype(flat.dtype.newbyteorder("<")).tobytes()).decode())
+    else:
+        values = f"[{', '.join(map(_number_source, flat))}]" if shape else _number_source(flat[0])
+    arguments = [values]
+    if shape:
+        arguments.append(str(shape))
+    if a.dtype != np.float32:
+        arguments.append(f"dtype={a.dtype.name!r}")
+    if strides != _contiguous(shape):
+        arguments.append(f"strides={strides}")
+    return f"array({', '.join(arguments)})"
+
+
+def _number_source(value: Any) -> str:
+    """Return the shortest literal that gives ``value`` back bit for bit."""
+    if not np.isfinite(value):
+        return f"float({str(value)!r})"
+    short = str(value).removesuffix(".0") if value else ("-0.0" if np.signbit(value) else "0")
+    return short if value.dtype.type(float(short)) == value else repr(float(value))
+
+
+def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    strides, step = [], 1
+    for length in reversed(shape):
+        strides.append(step)
+        step *= max(length, 1)
+    return tuple(reversed(strides))
+
+
+# Files -------------------------------------------------------------------------------------------------
+
+FORMAT = "bn-spec case"
+VERSION = 1
+
+
+def save(case: Case, path: str | os.PathLike[str]) -> None:
+    """Write the case to ``path`` (npz with a JSON script inside): whole or not at all."""
+    script, arrays = _encode(case)
+    target = Path(path)
+    header = json.dumps({"format": FORMAT, "version": VERSION, "case": script})
+    members = {f"array_{i}": a for i, a in enumerate(arrays)}
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, allow_pickle=False, script=np.array(header), **members)
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink()
+        raise
+
+
+def load(path: str | os.PathLike[str]) -> Case:
+    """Read a case that :func:`save` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CaseFileError: the file is damaged, of another version, or not a case file. Nothing in it is executed.
+
+    """
+    try:
+        with np.load(path, allow_pickle=False) as members:
+            header = json.loads(str(members["script"]))
+            if header["format"] != FORMAT:
+                raise CaseFileError(f"{path}: format {header['format']!r}; expected {FORMAT!r}")
+            if header["version"] != VERSION:
+                raise CaseFileError(
+                    f"{path}: version {header['version']!r} of the case format; this bn-spec reads {VERSION}"
+                )
+            return _decode(header["case"], members)
+    except (FileNotFoundError, CaseFileError):
+        raise
+    except (
+        ConfigError,
+        KeyError,
+        IndexError,
+        TypeError,
+        ValueError,
+        EOFError,
+        OSError,
+        zipfile.BadZipFile,
+    ) as e:
+        raise CaseFileError(f"{path}: not a case file, or a damaged one ({type(e).__name__}: {e})") from e
+
+
+def _encode(case: Case) -> tuple[dict[str, Any], list[Array]]:
+    """Split a case into a script (JSON) and the flat arrays that the script refers to by position."""
+    arrays: list[Array] = []
+
+    def placed(a: Array | None) -> dict[str, Any] | None:
+        if a is None:
+            return None
+        flat, shape, strides = take_apart(a)
+        arrays.append(flat)
+        return {"array": len(arrays) - 1, "shape": list(shape), "strides": list(strides)}
+
+    script = {
+        "config": asdict(case.config),
+        "state": None if case.state is None else {name: placed(a) for name, a in case.state.items()},
+        "steps": [
+            {"step": type(step).__name__, **{f.name: placed(getattr(step, f.name)) for f in fields(step)}}
+            for step in case.steps
+        ],
+    }
+    return script, arrays
+
+
+def _decode(script: dict[str, Any], members: Any) -> Case:
+    def fetched(entry: dict[str, Any] | None) -> Array | None:
+        if entry is None:
+            return None
+        flat = members[f"array_{int(entry['array'])}"]
+        return put_together(Parts(flat, tuple(map(int, entry["shape"])), tuple(map(int, entry["strides"]))))
+
+    def step(entry: dict[str, Any]) -> Step:
+        arguments = {name: fetched(value) for name, value in entry.items() if name != "step"}
+        made: Step = STEPS[entry["step"]](**arguments)
+        return made
+
+    state = script["state"]
+    return Case(
+        config=Config(**script["config"]),
+        state=None if state is None else State(**{name: fetched(entry) for name, entry in state.items()}),
+        steps=tuple(map(step, script["steps"])),
+    )

@@ -1,0 +1,175 @@
+"""A cell: one property, one backend, one dtype. Draw, play, judge, and keep count.
+
+A property of the suite is declared with :func:`conforms` and asks its cell to judge the drawn case::
+
+    @conforms("RUN-03", momentum=st.just(1.0))
+    def test_running_var_takes_the_unbiased_variance(cell, case):
+        cell.judge(case, "running_var")
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from hypothesis import given, seed, settings
+
+from .backend import Backend, Capabilities, KnownFailure, known_failures
+from .case import Case
+from .errors import BnSpecError
+from .finding import Finding
+from .judge import Discrepancy, Verdict, judge, judge_construction
+from .play import play
+from .profiles import PROFILES
+from .requirements import Requirement, requirement_named
+from .strategies import cases
+
+
+class Violation(AssertionError):
+    """Raised inside a property by a finding.
+
+    Each requirement and observable has a subclass of its own, so that a shrinker, which tells failures apart by
+    their type, keeps the same one.
+    """
+
+    finding: Finding
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(str(finding))
+        self.finding = finding
+
+
+@functools.cache
+def _violation_of(requirement: str, observable: str) -> type[Violation]:
+    return type(f"Violation of {requirement} ({observable})", (Violation,), {})
+
+
+class Vacuous(BnSpecError):
+    """A property went through all its examples without judging anything."""
+
+
+Body: TypeAlias = Callable[["Cell", Case], None]
+
+
+@dataclass(frozen=True)
+class Property:
+    """A declared property: the requirement that it judges, its body, and the choices its cases are drawn with."""
+
+    requirement: Requirement
+    body: Body
+    choices: dict[str, Any]
+
+
+PROPERTIES: dict[str, list[Property]] = {}
+"""The properties declared so far, by requirement."""
+
+
+@dataclass
+class Cell:
+    """One property against one backend in one dtype.
+
+    ``shares`` holds the worst err / bound by observable; ``judged`` and ``outside`` count elements within and outside
+    the domain of the bounds; ``known`` the known failures that were seen.
+    """
+
+    prop: Property
+    backend: Backend
+    dtype: str
+    profile: settings = field(default_factory=lambda: PROFILES["ci"].settings())
+    seed: int = 0
+    shares: dict[str, float] = field(default_factory=dict)
+    examples: int = 0
+    judged: int = 0
+    outside: int = 0
+    known: list[KnownFailure] = field(default_factory=list)
+
+    @property
+    def claims(self) -> Capabilities:
+        """What the backend claims."""
+        return self.backend.capabilities
+
+    @property
+    def not_claimed(self) -> str:
+        """Why the backend does not claim this requirement, or an empty string."""
+        needs = self.prop.requirement.needs
+        claimed = not needs or getattr(self.claims, needs)
+        return "" if claimed else f"{self.backend.name} does not claim {needs}"
+
+    @property
+    def expected_failures(self) -> list[KnownFailure]:
+        """The known failures that the backend declares for this requirement."""
+        return [k for k in known_failures(self.backend) if k.requirement == self.prop.requirement.id]
+
+    def examine(self) -> None:
+        """Draw cases and judge them; raise :class:`Violation` with the smallest case that fails.
+
+        Raises:
+            Violation: a requirement is violated.
+            Vacuous: no example judged anything.
+
+        """
+
+        def check(case: Case) -> None:
+            self.examples += 1
+            self.prop.body(self, case)
+
+        strategy = cases(dtype=self.dtype, claims=self.claims, **self.prop.choices)
+        seed(f"{self.seed}:{self.prop.requirement.id}")(self.profile(given(strategy)(check)))()
+        if not self.judged:
+            raise Vacuous(f"{self.prop.requirement.id}: {self.examples} examples, nothing judged")
+
+    def judge(self, case: Case, *observables: str) -> None:
+        """Play the case and judge the named observables of every step."""
+        self._settle(case, judge(case, play(case, self.backend), observables, self.claims.grade))
+
+    def judge_last(self, case: Case, *observables: str) -> None:
+        """Play the case and judge the named observables of its last step."""
+        observation = play(case, self.backend)
+        self._settle(case, judge(case, observation, observables, self.claims.grade, last_only=True))
+
+    def judge_construction(self, case: Case, *tensors: str) -> None:
+        """Build the layer of the case and judge the named tensors of its state."""
+        self._settle(case, judge_construction(case, play(case, self.backend), tensors))
+
+    def _settle(self, case: Case, verdict: Verdict) -> None:
+        self.judged += verdict.judged
+        self.outside += verdict.outside
+        for name, share in verdict.shares.items():
+            self.shares[name] = max(share, self.shares.get(name, 0.0))
+        for discrepancy in verdict.discrepancies:
+            if known := self._known(discrepancy):
+                if known not in self.known:
+                    self.known.append(known)
+            else:
+                finding = Finding(self.prop.requirement, self.backend.name, case, discrepancy)
+                raise _violation_of(self.prop.requirement.id, discrepancy.observable)(finding)
+
+    def _known(self, discrepancy: Discrepancy) -> KnownFailure | None:
+        return next((k for k in self.expected_failures if k.observable == discrepancy.observable), None)
+
+
+def conforms(requirement: str, **choices: Any) -> Callable[[Body], Callable[[Cell], None]]:
+    """Declare the property that judges ``requirement``, on cases drawn with ``choices``.
+
+    The choices are keyword arguments of :func:`bn_spec.strategies.cases`; the dtype and the claims of the backend
+    under test are added to them. The declared function becomes a test that takes the cell alone.
+    """
+
+    def declare(body: Body) -> Callable[[Cell], None]:
+        prop = Property(requirement_named(requirement), body, choices)
+        PROPERTIES.setdefault(requirement, []).append(prop)
+
+        @functools.wraps(body)
+        def test(cell: Cell) -> None:
+            cell.examine()
+
+        test.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [inspect.Parameter("cell", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+        )
+        test.bn_property = prop  # type: ignore[attr-defined]
+        return test
+
+    return declare

@@ -1,0 +1,24 @@
+"""One case against one backend, without drawing and without pytest."""
+
+from __future__ import annotations
+
+from .backend import Backend
+from .case import Case
+from .config import STATE_FIELDS
+from .judge import Discrepancy, judge
+from .play import play
+from .registry import load
+
+_ALL = ("output", "output_form", "input", "refusal", "repetition", "running_var_sign", *STATE_FIELDS)
+
+
+def check(case: Case, backend: Backend | str) -> list[Discrepancy]:
+    """Play ``case`` on a backend (or on the one of that name) and return everything that is not as expected.
+
+    Raises:
+        BackendError: the backend cannot be loaded.
+
+    """
+    subject = load(backend) if isinstance(backend, str) else backend
+    verdict = judge(case, play(case, subject), _ALL, subject.capabilities.grade)
+    return verdict.discrepancies

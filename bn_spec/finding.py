@@ -1,0 +1,86 @@
+"""A finding: one requirement violated by one observation, and how it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from textwrap import indent
+
+import numpy as np
+
+from .case import Case, Eval, Forward, Train, source
+from .config import initial_state
+from .dtypes import Array
+from .judge import CONSTRUCTION, Discrepancy
+from .memory import same_bits, take_apart
+from .requirements import Requirement
+
+WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One requirement violated by one observation of a backend on a case."""
+
+    requirement: Requirement
+    backend: str
+    case: Case
+    discrepancy: Discrepancy
+
+    def __str__(self) -> str:
+        return "\n".join([self.headline(), *self.body()])
+
+    def headline(self) -> str:
+        """Requirement, its sentence, and who violated it in which dtype."""
+        left = f"{self.requirement.id}  {self.requirement.sentence}"
+        right = f"{self.backend} · {self.case.config.dtype}"
+        return f"{left}{' ' * max(WIDTH - len(left) - len(right), 2)}{right}"
+
+    def body(self) -> Iterator[str]:
+        """The case, what was expected and what was got, and Python that plays the case."""
+        d = self.discrepancy
+        for number, line in enumerate(describe(self.case)):
+            yield f"  {'case' if number == 0 else '':<10}{line}"
+        if len(self.case.steps) > 1 and d.step != CONSTRUCTION:
+            yield f"  {'at step':<10}{d.step + 1} of {len(self.case.steps)}"
+        factor = f"({d.factor:.2g} × the bound)" if np.isfinite(d.factor) else ""
+        yield f"  {'expected':<10}{d.expected}"
+        yield f"  {'got':<10}{d.got}{'          ' + factor if factor else ''}"
+        yield f"  {'python':<10}from bn_spec.case import *; from bn_spec import check"
+        yield indent(f"check({source(self.case)}, {self.backend!r})", " " * 12)
+
+
+def describe(case: Case) -> Iterator[str]:
+    """Yield lines that describe a case to a person: sizes and config, state, then one line per step."""
+    config = case.config
+    departures = "  ".join(f"{name}={value!r}" for name, value in config.departures().items())
+    forwards = list(case.forwards())
+    if len(case.steps) == 1 and len(forwards) == 1 and forwards[0].ndim == 4:
+        n, c, h, w = forwards[0].shape
+        sizes = f"N={n} C={c} H={h} W={w}" + (f" (layer: {config.num_features})" if c != config.num_features else "")
+        yield f"{sizes}  {departures}".rstrip() + f"  x = {_values(forwards[0])}"
+    else:
+        yield f"C={config.num_features}  {departures}".rstrip()
+    if case.state is not None:
+        for (name, held), (_, fresh) in zip(case.state.items(), initial_state(config).items(), strict=True):
+            if held is not None and (fresh is None or not same_bits(held, fresh)):
+                yield f"{name} = {_values(held)}"
+    if len(case.steps) > 1 or any(x.ndim != 4 for x in forwards):
+        for number, step in enumerate(case.steps, 1):
+            if isinstance(step, Forward):
+                yield f"{number}. forward, x of shape {step.x.shape} = {_values(step.x)}"
+            else:
+                yield f"{number}. {'train mode' if isinstance(step, Train) else _name(step)}"
+
+
+def _name(step: object) -> str:
+    return "eval mode" if isinstance(step, Eval) else type(step).__name__
+
+
+def _values(array: Array) -> str:
+    """The values in the order of their indices, shortened; the strides where they are unusual."""
+    flat = array.ravel()
+    shown = [f"{float(v):.9g}" for v in flat[:12]]
+    text = ", ".join(shown) + (f", … {flat.size} values" if flat.size > len(shown) else "")
+    strides = "" if array.flags.c_contiguous else f" (strides {take_apart(array).strides})"
+    return f"[{text}]{strides}" if array.shape else text

@@ -1,0 +1,285 @@
+"""Observation against expectation: which observables disagree, and how much of each error budget was used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias
+
+import numpy as np
+
+from .case import Case, Forward
+from .config import STATE_FIELDS, Config, State, initial_state
+from .dtypes import Array
+from .errors import ConfigError, allowed
+from .expectation import Bounded, Expectation, expect
+from .memory import same_bits
+from .play import Answer, Observation, Raised
+
+CONSTRUCTION = -1
+"""The step index of what a layer holds when it has just been built."""
+
+
+@dataclass(frozen=True)
+class Discrepancy:
+    """One observable of one step that is not as expected; ``factor`` is err / bound where there is a bound."""
+
+    observable: str
+    step: int
+    expected: str
+    got: str
+    factor: float = np.inf
+
+
+@dataclass
+class Verdict:
+    """What judging one observation gave.
+
+    ``shares`` holds the worst err / bound by observable; ``judged`` and ``outside`` count the elements within and
+    outside the domain of the bounds (an exact comparison counts as one).
+    """
+
+    discrepancies: list[Discrepancy] = field(default_factory=list)
+    shares: dict[str, float] = field(default_factory=dict)
+    judged: int = 0
+    outside: int = 0
+
+    def bounded(self, observable: str, step: int, got: Array, expected: Bounded) -> None:
+        """Judge ``got`` element by element against a reference value with a bound."""
+        share = expected.share(got)
+        inside = int(np.isfinite(expected.bound).sum())
+        self.judged += inside
+        self.outside += share.size - inside
+        if not share.size:
+            return
+        worst = np.unravel_index(int(share.argmax()), share.shape)
+        factor = float(share[worst])
+        self.shares[observable] = max(factor, self.shares.get(observable, 0.0))
+        if factor > 1:
+            place = f"{observable}[{', '.join(map(str, worst))}]"
+            value, bound = expected.value.hi[worst], expected.bound[worst]
+            self.discrepancies.append(
+                Discrepancy(
+                    observable,
+                    step,
+                    f"{place} = {_digits(value, got)} ± {bound:.1e}",
+                    _digits(got[worst], got),
+                    factor,
+                )
+            )
+
+    def exact(self, observable: str, step: int, agrees: bool, expected: str, got: str) -> None:
+        """Judge a comparison that allows no error."""
+        self.judged += 1
+        if not agrees:
+            self.discrepancies.append(Discrepancy(observable, step, expected, got))
+
+
+def _digits(value: float, like: Array) -> str:
+    return f"{float(value):.{9 if like.dtype.itemsize <= 4 else 17}g}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """One answer with its expectation, as the observables see it."""
+
+    index: int
+    answer: Answer
+    expected: Expectation
+    previous: Answer | None
+
+
+Observable: TypeAlias = Callable[[Verdict, _Step], None]
+
+
+def _output(verdict: Verdict, step: _Step) -> None:
+    if step.expected.output is None:
+        return
+    if (got := _well_formed_output(verdict, step, "output", step.expected.output.bound.shape)) is not None:
+        verdict.bounded("output", step.index, got, step.expected.output)
+
+
+def _output_form(verdict: Verdict, step: _Step) -> None:
+    if step.expected.output is None or not isinstance(step.answer.step, Forward):
+        return
+    x = step.answer.step.x
+    if (got := _well_formed_output(verdict, step, "output_form", x.shape)) is not None:
+        verdict.exact(
+            "output_form", step.index, got.dtype == x.dtype, f"an output of dtype {x.dtype}", f"{got.dtype}"
+        )
+
+
+def _well_formed_output(verdict: Verdict, step: _Step, observable: str, shape: tuple[int, ...]) -> Array | None:
+    """Return the output if it is an array of ``shape``; otherwise note the discrepancy."""
+    got = step.answer.output
+    wanted = f"an output of shape {shape}"
+    if not isinstance(got, np.ndarray):
+        verdict.exact(observable, step.index, False, wanted, str(got))
+        return None
+    if got.shape != shape or got.dtype.kind != "f":
+        verdict.exact(observable, step.index, False, wanted, f"shape {got.shape}, dtype {got.dtype}")
+        return None
+    return got
+
+
+def _tensor(name: str) -> Observable:
+    """Judge a tensor of the state after the step: within its bound where it has one, else bitwise."""
+
+    def judge_tensor(verdict: Verdict, step: _Step) -> None:
+        after = step.answer.after
+        if not isinstance(after, State):
+            verdict.exact(name, step.index, False, f"{name} can be read", str(after))
+            return
+        got, wanted = getattr(after, name), getattr(step.expected.state, name)
+        bounded = getattr(step.expected, name, None)
+        if bounded is None or got is None or got.shape != bounded.bound.shape:
+            _exact_tensor(verdict, name, step.index, wanted, got)
+        else:
+            verdict.bounded(name, step.index, got, bounded)
+
+    return judge_tensor
+
+
+def _exact_tensor(verdict: Verdict, name: str, index: int, wanted: Array | None, got: Array | None) -> None:
+    agrees = got is wanted if got is None or wanted is None else same_bits(got, wanted)
+    verdict.exact(name, index, agrees, f"{name} = {_shown(wanted)}", _shown(got))
+
+
+def _shown(array: Array | None) -> str:
+    if array is None:
+        return "None"
+    text = np.array2string(array, threshold=8, separator=", ", floatmode="unique").replace("\n", "")
+    return f"{text} ({array.dtype}, shape {array.shape})"
+
+
+def _kept(verdict: Verdict, step: _Step) -> None:
+    """Running statistics bitwise as before the step."""
+    after = step.answer.after
+    for name in ("running_mean", "running_var"):
+        got = getattr(after, name) if isinstance(after, State) else None
+        _exact_tensor(verdict, name, step.index, getattr(step.answer.before, name), got)
+
+
+def _input(verdict: Verdict, step: _Step) -> None:
+    if not isinstance(step.answer.step, Forward):
+        return
+    x, after = step.answer.step.x, step.answer.input_after
+    agrees = isinstance(after, np.ndarray) and same_bits(after, x)
+    got = _shown(after) if isinstance(after, np.ndarray) else str(after)
+    verdict.exact("input", step.index, agrees, f"the input stays {_shown(x)}", got)
+
+
+def _repetition(verdict: Verdict, step: _Step) -> None:
+    """Bitwise the output of the step before, where that was the same forward step."""
+    if step.previous is None or step.previous.step is not step.answer.step:
+        return
+    first, second = step.previous.output, step.answer.output
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        wanted = f"the same output again, {_shown(first)}"
+        verdict.exact("repetition", step.index, same_bits(first, second), wanted, _shown(second))
+    else:
+        verdict.exact("repetition", step.index, False, "two outputs", str(second))
+
+
+def _running_var_sign(verdict: Verdict, step: _Step) -> None:
+    after = step.answer.after
+    if not isinstance(after, State) or after.running_var is None:
+        return
+    negative = after.running_var < 0
+    got = f"running_var = {_shown(after.running_var)}"
+    verdict.exact("running_var_sign", step.index, not negative.any(), "running_var >= 0", got)
+
+
+def _refusal(verdict: Verdict, step: _Step) -> None:
+    refusal, raised = step.expected.refusal, step.answer.output
+    if refusal is None:
+        return
+    agrees = isinstance(raised, Raised) and not set(raised.kinds).isdisjoint(refusal.kinds)
+    wanted = f"a {' or '.join(refusal.kinds)}, since {refusal.reason}"
+    got = str(raised) if isinstance(raised, Raised) else "an output and no error"
+    verdict.exact("refusal", step.index, agrees, wanted, got)
+
+
+OBSERVABLES: Mapping[str, Observable] = MappingProxyType(
+    {
+        "output": _output,
+        "output_form": _output_form,
+        "input": _input,
+        "refusal": _refusal,
+        "repetition": _repetition,
+        "running_var_sign": _running_var_sign,
+        "running_statistics_kept": _kept,
+        **{name: _tensor(name) for name in STATE_FIELDS},
+    }
+)
+"""What can be judged of a step, by name."""
+
+
+def judge(
+    case: Case,
+    observation: Observation,
+    observables: Iterable[str],
+    grade: str,
+    *,
+    last_only: bool = False,
+) -> Verdict:
+    """Judge the named observables of every step of an observation, or of the last step of the case alone.
+
+    Raises:
+        ConfigError: an observable is not one of :data:`OBSERVABLES`.
+
+    """
+    judges = [_observable_named(name) for name in observables]
+    verdict = Verdict()
+    if not isinstance(observation.initial, State):
+        verdict.exact("construction", CONSTRUCTION, False, "a layer", str(observation.initial))
+    previous, last = None, len(case.steps) - 1
+    for index, answer in enumerate(observation.answers):
+        if sentence := _misshapen(case.config, answer.before):
+            verdict.exact("state", index - 1, False, "a state that fits the config", sentence)
+            break
+        expected = expect(case.config, answer.before, answer.training, answer.step, grade)
+        if isinstance(answer.output, Raised) and expected.refusal is None:
+            verdict.exact("error", index, False, "no error", str(answer.output))
+            break
+        for judge_observable in judges if index == last or not last_only else ():
+            judge_observable(verdict, _Step(index, answer, expected, previous))
+        previous = answer
+    return verdict
+
+
+def judge_construction(case: Case, observation: Observation, tensors: Iterable[str]) -> Verdict:
+    """Judge the named tensors of a layer that has just been built, bitwise."""
+    verdict = Verdict()
+    wanted = case.state or initial_state(case.config)
+    for name in tensors:
+        if isinstance(observation.initial, State):
+            got = getattr(observation.initial, name)
+            _exact_tensor(verdict, name, CONSTRUCTION, getattr(wanted, name), got)
+        else:
+            verdict.exact(name, CONSTRUCTION, False, "a layer", str(observation.initial))
+    return verdict
+
+
+def _misshapen(config: Config, state: State) -> str | None:
+    """Return a sentence about the first tensor that no layer of this config can hold, or None."""
+    shapes = initial_state(config)
+    for name, wanted in shapes.items()[:4]:
+        got = getattr(state, name)
+        if got is None or wanted is None:
+            if got is not wanted:
+                return f"{name} is {'None' if got is None else 'present'}"
+        elif got.shape != wanted.shape or got.dtype.kind != "f":
+            return f"{name} has shape {got.shape} and dtype {got.dtype}"
+    counter = state.num_batches_tracked
+    if counter is not None and (counter.size != 1 or counter.dtype.kind not in "iuf"):
+        return f"num_batches_tracked has shape {counter.shape} and dtype {counter.dtype}"
+    return None
+
+
+def _observable_named(name: str) -> Observable:
+    try:
+        return OBSERVABLES[name]
+    except KeyError:
+        raise ConfigError(allowed("observable", name, OBSERVABLES)) from None

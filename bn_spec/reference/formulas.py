@@ -1,0 +1,74 @@
+"""BatchNorm2d as the formulas read, in double-double arithmetic.
+
+One channel per row: ``x`` has shape (C, n) with n = N·H·W, everything per channel has shape (C, 1).
+
+Sources: Ioffe & Szegedy 2015, algorithm 1 (batch statistics, normalisation, affine map) and section 3.1
+(unbiased variance for inference); torch.nn.BatchNorm2d's documentation (running statistics).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..dtypes import Array
+from .extended import Extended
+
+
+def mean(x: Extended) -> Extended:
+    """Mean of each channel: Σ x / n."""
+    return x.total() / float(x.hi.shape[-1])
+
+
+def biased_variance(x: Extended, mu: Extended) -> Extended:
+    """Biased variance of each channel: Σ (x − μ)² / n."""
+    deviation = x - mu
+    return mean(deviation * deviation)
+
+
+def unbiased_variance(var: Extended, n: int) -> Extended:
+    """Unbiased variance from the biased one: var · n / (n − 1). Needs n ≥ 2."""
+    return var * float(n) / float(n - 1)
+
+
+def inverse_std(var: Extended, eps: float) -> Extended:
+    """Return s = 1 / √(var + ε)."""
+    return 1.0 / (var + eps).sqrt()
+
+
+def normalise(x: Extended, mu: Extended, var: Extended, eps: float) -> Extended:
+    """Return x̂ = (x − μ) · s."""
+    return (x - mu) * inverse_std(var, eps)
+
+
+def affine(x_hat: Extended, weight: Extended, bias: Extended) -> Extended:
+    """Return y = γ x̂ + β."""
+    return weight * x_hat + bias
+
+
+def blend(running: Extended, batch: Extended, momentum: Extended) -> Extended:
+    """Return the exponential moving average (1 − m) r + m b."""
+    return (1.0 - momentum) * running + momentum * batch
+
+
+def update_factor(momentum: float | None, batches: int) -> Extended:
+    """Weight of the new value: the momentum, or 1 / batches for a cumulative mean (momentum None).
+
+    ``batches`` counts the batch being tracked.
+    """
+    return Extended(momentum) if momentum is not None else 1.0 / Extended(float(batches))
+
+
+def by_channel(x: Array) -> Extended:
+    """Lay an array (N, C, H, W) out as (C, n)."""
+    return Extended(x.transpose(1, 0, 2, 3).reshape(x.shape[1], -1))
+
+
+def by_sample(rows: Extended, shape: tuple[int, ...]) -> Extended:
+    """Lay rows (C, n) out as an array of ``shape`` (N, C, H, W)."""
+    n, c, h, w = shape
+    return rows.reshape(c, n, h, w).transpose(1, 0, 2, 3)
+
+
+def column(values: Array | None, default: float, channels: int) -> Extended:
+    """Lay per-channel values (C,) out as (C, 1); an absent tensor stands for its neutral value."""
+    return Extended(np.full((channels, 1), default) if values is None else values.reshape(channels, 1))

@@ -1,0 +1,136 @@
+"""The reference BatchNorm2d: a stateful layer over the pure formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..config import STATE_FIELDS, Config, State, initial_state
+from ..dtypes import Array
+from . import formulas as f
+from .extended import Extended
+
+
+class BatchNorm2d:
+    """Batch normalisation over (N, C, H, W), one mean and one variance per channel.
+
+    The arguments are those of ``torch.nn.BatchNorm2d``; ``dtype`` names a row of
+    :data:`bn_spec.dtypes.DTYPES`. Every result is computed in double-double arithmetic (106 bits) and
+    rounded once. A call that raises leaves the layer as it was.
+
+    Example:
+        >>> layer = BatchNorm2d(1, momentum=1.0)
+        >>> _ = layer(np.array([0.0, 1.0], np.float32).reshape(2, 1, 1, 1))
+        >>> layer.running_var
+        array([0.5], dtype=float32)
+
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        dtype: str = "float32",
+    ) -> None:
+        self.config = Config(num_features, eps, momentum, affine, track_running_stats, dtype)
+        self.training = True
+        self._set(initial_state(self.config))
+
+    def _set(self, state: State) -> None:
+        self.weight = state.weight
+        self.bias = state.bias
+        self.running_mean = state.running_mean
+        self.running_var = state.running_var
+        self.num_batches_tracked = state.num_batches_tracked
+
+    def train(self, mode: bool = True) -> BatchNorm2d:
+        """Normalise by batch statistics and track them (True), or by running statistics (False)."""
+        self.training = mode
+        return self
+
+    def eval(self) -> BatchNorm2d:
+        """Normalise by running statistics from here on."""
+        return self.train(False)
+
+    @np.errstate(all="ignore")  # infinities and NaN in the data are answered, not announced
+    def __call__(self, x: Array) -> Array:
+        """Return the normalised ``x``: same shape (N, C, H, W), same dtype.
+
+        In training mode, running statistics and counter move by one batch.
+
+        Raises:
+            ValueError: ``x`` is not 4-dimensional, has another number of channels or another dtype, or gives
+                batch statistics a single value per channel.
+
+        """
+        self._check(x)
+        batch_statistics = self.training or self.running_mean is None
+        if batch_statistics and x.size // x.shape[1] < 2:
+            raise ValueError(f"batch statistics need more than 1 value per channel; got an input of shape {x.shape}")
+        rows, channels = f.by_channel(x), x.shape[1]
+        if batch_statistics:
+            mu = f.mean(rows)
+            var = f.biased_variance(rows, mu)
+            if self.training:
+                self._track(mu, var, rows.hi.shape[-1])
+        else:
+            mu = f.column(self.running_mean, 0.0, channels)
+            var = f.column(self.running_var, 1.0, channels)
+        x_hat = f.normalise(rows, mu, var, self.config.eps)
+        y = f.affine(x_hat, f.column(self.weight, 1.0, channels), f.column(self.bias, 0.0, channels))
+        return f.by_sample(y, x.shape).rounded(x.dtype)
+
+    def _track(self, mu: Extended, var: Extended, n: int) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        channels, dtype = len(self.running_mean), self.running_mean.dtype
+        self.num_batches_tracked = np.asarray(self.num_batches_tracked + 1)
+        m = f.update_factor(self.config.momentum, int(self.num_batches_tracked))
+        r_mean = f.blend(f.column(self.running_mean, 0.0, channels), mu, m)
+        r_var = f.blend(f.column(self.running_var, 1.0, channels), f.unbiased_variance(var, n), m)
+        self.running_mean = r_mean.rounded(dtype)[:, 0]
+        self.running_var = r_var.rounded(dtype)[:, 0]
+
+    def _check(self, x: Array) -> None:
+        if x.ndim != 4:
+            raise ValueError(f"expected a 4-D input (N, C, H, W); got {x.ndim}-D of shape {x.shape}")
+        if x.shape[1] != self.config.num_features:
+            raise ValueError(f"expected {self.config.num_features} channels; got shape {x.shape}")
+        if x.dtype != self.config.arithmetic.array:
+            raise ValueError(f"expected dtype {self.config.arithmetic.array}; got {x.dtype}")
+
+    def reset_running_stats(self) -> None:
+        """Set running_mean to 0, running_var to 1 and the counter to 0."""
+        fresh = initial_state(self.config)
+        self._set(State(self.weight, self.bias, *(a for _, a in fresh.items()[2:])))
+
+    def reset_parameters(self) -> None:
+        """Set weight to 1 and bias to 0, and reset the running statistics."""
+        self._set(initial_state(self.config))
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return copies of the tensors that exist, by PyTorch's names."""
+        return {name: a.copy() for name in STATE_FIELDS if (a := getattr(self, name)) is not None}
+
+    def load_state_dict(self, state: Mapping[str, Array]) -> None:
+        """Take copies of the tensors of ``state``.
+
+        Raises:
+            ValueError: a key is missing or unexpected, or a tensor has another shape. Nothing is loaded then.
+
+        """
+        own = self.state_dict()
+        if missing := sorted(own.keys() - state.keys()):
+            raise ValueError(f"missing keys: {', '.join(missing)}; expected: {', '.join(own)}")
+        if unexpected := sorted(state.keys() - own.keys()):
+            raise ValueError(f"unexpected keys: {', '.join(unexpected)}; expected: {', '.join(own)}")
+        for name, tensor in own.items():
+            if np.shape(state[name]) != tensor.shape:
+                raise ValueError(f"{name} has shape {np.shape(state[name])}; expected {tensor.shape}")
+        loaded = {name: np.array(state[name], tensor.dtype) for name, tensor in own.items()}
+        self._set(State(**loaded))

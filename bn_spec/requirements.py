@@ -1,0 +1,300 @@
+"""The numbered specification, as a table.
+
+The normative semantics are those of ``torch.nn.BatchNorm2d`` (its documentation, and its behaviour where that is
+silent), with Ioffe & Szegedy 2015 for the formula. Each requirement is judged by exactly one property in the
+suite, and each property judges exactly one requirement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from .errors import ConfigError, allowed
+
+PAPER = "Ioffe & Szegedy 2015"
+TORCH = "torch.nn.BatchNorm2d"
+
+SPECIFICATION = "0.1"
+"""Version of this table; it moves when a requirement is added, removed or changes its meaning."""
+
+CHAPTERS = MappingProxyType(
+    {
+        "CFG": "construction",
+        "TRN": "training forward",
+        "RUN": "running statistics",
+        "EVL": "eval forward",
+        "SHP": "shapes",
+        "ERR": "misuse",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One sentence of the specification.
+
+    ``level`` is core, training or module; ``needs`` names the capability flag without which a backend does not claim
+    it (empty: every backend does).
+    """
+
+    id: str
+    sentence: str
+    level: str
+    source: str
+    needs: str = ""
+
+    @property
+    def chapter(self) -> str:
+        """The key of :data:`CHAPTERS` under which the requirement stands."""
+        return self.id.partition("-")[0]
+
+
+REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
+    {
+        r.id: r
+        for r in (
+            Requirement("CFG-01", "weight is built as ones of shape (C,) in the layer's dtype", "core", TORCH),
+            Requirement("CFG-02", "bias is built as zeros of shape (C,) in the layer's dtype", "core", TORCH),
+            Requirement(
+                "CFG-03",
+                "running_mean is built as zeros, running_var as ones, both of shape (C,) in the layer's dtype",
+                "core",
+                TORCH,
+            ),
+            Requirement("CFG-04", "num_batches_tracked is built as the int64 scalar 0", "module", TORCH),
+            Requirement("CFG-05", "with affine=False there are no weight and bias", "core", TORCH, "affine_off"),
+            Requirement(
+                "CFG-06",
+                "with track_running_stats=False there are no running statistics and no counter",
+                "core",
+                TORCH,
+                "tracking_off",
+            ),
+            Requirement(
+                "CFG-07",
+                "by default eps is 1e-5, momentum is 0.1, and the layer is affine and tracks statistics",
+                "module",
+                TORCH,
+            ),
+            Requirement("CFG-08", "a layer built with a given state holds that state", "module", TORCH),
+            Requirement(
+                "CFG-09",
+                "reset_running_stats sets running_mean to 0, running_var to 1 and the counter to 0, and nothing else",
+                "module",
+                TORCH,
+            ),
+            Requirement(
+                "CFG-10",
+                "reset_parameters sets weight to 1 and bias to 0, and resets the running statistics",
+                "module",
+                TORCH,
+            ),
+            Requirement(
+                "TRN-01",
+                "the training output is (x − mean) / sqrt(var + eps) with the biased variance of the batch",
+                "training",
+                f"{PAPER}, algorithm 1",
+                "affine_off",
+            ),
+            Requirement(
+                "TRN-02",
+                "weight scales and bias shifts each channel of the output, also where weight is zero or negative",
+                "training",
+                f"{PAPER}, algorithm 1",
+            ),
+            Requirement(
+                "TRN-03",
+                "the training output does not depend on the running statistics",
+                "training",
+                f"{PAPER}, algorithm 1",
+            ),
+            Requirement(
+                "TRN-04",
+                "the training output of a channel does not depend on the data of other channels",
+                "training",
+                f"{PAPER}, section 3.2",
+            ),
+            Requirement("TRN-05", "the output has the shape and the dtype of the input", "core", TORCH),
+            Requirement(
+                "TRN-06",
+                "a training forward leaves its input, weight and bias bitwise unchanged",
+                "core",
+                TORCH,
+            ),
+            Requirement(
+                "TRN-07",
+                "two values per channel suffice for a training forward, in one sample or in two",
+                "training",
+                TORCH,
+            ),
+            Requirement(
+                "TRN-08",
+                "without tracking, the training output is normalised by the statistics of the batch all the same",
+                "training",
+                TORCH,
+                "tracking_off",
+            ),
+            Requirement(
+                "TRN-09",
+                "eps is added to the variance, inside the root, whatever its size relative to the variance",
+                "training",
+                f"{PAPER}, algorithm 1",
+            ),
+            Requirement(
+                "RUN-01",
+                "running_mean becomes (1 − momentum) · running_mean + momentum · mean of the batch",
+                "training",
+                TORCH,
+            ),
+            Requirement(
+                "RUN-02",
+                "running_var becomes (1 − momentum) · running_var + momentum · variance of the batch",
+                "training",
+                TORCH,
+            ),
+            Requirement(
+                "RUN-03",
+                "running_var is updated with the unbiased variance of the batch",
+                "training",
+                f"{TORCH}; {PAPER}, section 3.1",
+            ),
+            Requirement(
+                "RUN-04",
+                "with momentum None the running statistics are the cumulative mean over all batches, of any size",
+                "training",
+                TORCH,
+                "cumulative_momentum",
+            ),
+            Requirement(
+                "RUN-05",
+                "with momentum 0 the running statistics stay as they are, bit for bit",
+                "training",
+                TORCH,
+            ),
+            Requirement(
+                "RUN-06",
+                "with momentum 1 the running statistics are those of the last batch",
+                "training",
+                TORCH,
+            ),
+            Requirement(
+                "RUN-07",
+                "each training forward increments num_batches_tracked by one",
+                "module",
+                TORCH,
+            ),
+            Requirement(
+                "RUN-08",
+                "the running statistics do not depend on weight, bias and eps",
+                "training",
+                f"{PAPER}, algorithm 2",
+            ),
+            Requirement("RUN-09", "running_var never becomes negative", "training", f"{PAPER}, algorithm 2"),
+            Requirement(
+                "RUN-10",
+                "a channel of equal values has its value as mean and variance 0",
+                "training",
+                f"{PAPER}, algorithm 1",
+            ),
+            Requirement(
+                "RUN-11",
+                "each of several training forwards updates the running statistics once, by itself",
+                "training",
+                TORCH,
+            ),
+            Requirement(
+                "EVL-01",
+                "the eval output is (x − running_mean) / sqrt(running_var + eps) · weight + bias",
+                "core",
+                f"{PAPER}, algorithm 2",
+                "inference",
+            ),
+            Requirement(
+                "EVL-02",
+                "in eval mode the output for a sample does not depend on the other samples of the batch",
+                "core",
+                f"{PAPER}, section 3.1",
+                "inference",
+            ),
+            Requirement("EVL-03", "the same eval forward twice gives the same bits", "core", TORCH, "inference"),
+            Requirement(
+                "EVL-04",
+                "an eval forward leaves input, parameters, running statistics and counter bitwise unchanged",
+                "core",
+                TORCH,
+                "inference",
+            ),
+            Requirement("EVL-05", "in eval mode a single value per channel is allowed", "core", TORCH, "inference"),
+            Requirement(
+                "EVL-06",
+                "without tracking, the eval output is normalised by the statistics of the batch",
+                "module",
+                TORCH,
+                "tracking_off",
+            ),
+            Requirement(
+                "EVL-07",
+                "eval after training uses the running statistics as they are then; training after eval, the batch's",
+                "module",
+                TORCH,
+                "inference",
+            ),
+            Requirement(
+                "SHP-01",
+                "output and running statistics are right for any sizes of N, C, H and W, 1 in any place included",
+                "core",
+                TORCH,
+            ),
+            Requirement(
+                "SHP-02",
+                "output and running statistics are right for reductions just below, at and above block sizes",
+                "core",
+                "ROCm/MIOpen#916",
+            ),
+            Requirement(
+                "SHP-03",
+                "output and running statistics are right for channel counts just below, at and above block sizes",
+                "core",
+                "NVIDIA/apex#1768",
+            ),
+            Requirement(
+                "ERR-01",
+                "batch statistics of a single value per channel are refused with a ValueError",
+                "module",
+                f"{TORCH}; pytorch/pytorch#1381",
+                "input_checks",
+            ),
+            Requirement(
+                "ERR-02",
+                "an input that is not 4-dimensional is refused with a ValueError",
+                "module",
+                TORCH,
+                "input_checks",
+            ),
+            Requirement(
+                "ERR-03",
+                "an input whose channels do not fit the layer's tensors is refused with a ValueError or RuntimeError",
+                "module",
+                TORCH,
+                "input_checks",
+            ),
+            Requirement(
+                "ERR-04",
+                "a refused input leaves every tensor of the state bitwise unchanged",
+                "module",
+                TORCH,
+                "input_checks",
+            ),
+        )
+    }
+)
+
+
+def requirement_named(id: str) -> Requirement:  # noqa: A002 - the word that the specification uses
+    """Return the requirement called ``id``; raise :class:`ConfigError` naming the nearest one otherwise."""
+    try:
+        return REQUIREMENTS[id]
+    except KeyError:
+        raise ConfigError(allowed("requirement", id, REQUIREMENTS)) from None

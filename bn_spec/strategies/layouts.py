@@ -1,0 +1,35 @@
+"""Memory layouts: the same values at other addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from ..dtypes import Array
+
+
+def _ordered(*axes: int) -> Callable[[Array], Array]:
+    """Lay the array out in memory in the order of ``axes``, outermost first."""
+    back = tuple(int(i) for i in np.argsort(axes))
+    return lambda x: np.ascontiguousarray(x.transpose(axes)).transpose(back)
+
+
+def _sliced(x: Array) -> Array:
+    """Every second element of rows twice as long; the gaps hold a value that would be noticed."""
+    n, c, h, w = x.shape
+    wide = np.full((n, c, h, 2 * w), 12345, x.dtype)
+    wide[..., ::2] = x
+    return wide[..., ::2]
+
+
+LAYOUT: Mapping[str, Callable[[Array], Array]] = MappingProxyType(
+    {
+        "contiguous": _ordered(0, 1, 2, 3),
+        "channels_last": _ordered(0, 2, 3, 1),
+        "permuted": _ordered(3, 2, 1, 0),
+        "sliced": _sliced,
+    }
+)
+"""How each layout of :data:`bn_spec.backend.LAYOUTS` places an array (N, C, H, W)."""
