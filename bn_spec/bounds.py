@@ -36,6 +36,7 @@ own evaluation in float64. Both are paid by the factor :data:`OWN_ERROR`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log2
 
@@ -44,7 +45,7 @@ import numpy as np
 from .dtypes import Bools, DType, Floats
 from .errors import ConfigError, allowed
 
-BUDGET = {
+BUDGET: Mapping[str, Mapping[str, float]] = {
     "inverse std": {
         "eps held in the layer's dtype, halved by the root": 0.5,
         "var + eps, halved by the root": 0.5,
