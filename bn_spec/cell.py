@@ -71,7 +71,8 @@ PROPERTIES: dict[str, list[Property]] = {}
 class Cell:
     """One property against one backend in one dtype.
 
-    ``shares`` holds the worst err / bound by observable; ``judged`` and ``outside`` count elements within and outside
+    ``address`` is the name under which the backend was asked for, for people who want to load it again. ``shares``
+    holds the worst err / bound by observable; ``judged`` and ``outside`` count elements within and outside
     the domain of the bounds; ``known`` the known failures that were seen.
     """
 
@@ -80,6 +81,7 @@ class Cell:
     dtype: str
     profile: settings = field(default_factory=lambda: PROFILES["ci"].settings())
     seed: int = 0
+    address: str = ""
     shares: dict[str, float] = field(default_factory=dict)
     examples: int = 0
     judged: int = 0
@@ -144,7 +146,8 @@ class Cell:
                 if known not in self.known:
                     self.known.append(known)
             else:
-                finding = Finding(self.prop.requirement, self.backend.name, case, discrepancy)
+                address = self.address or self.backend.name
+                finding = Finding(self.prop.requirement, self.backend.name, address, case, discrepancy)
                 raise _violation_of(self.prop.requirement.id, discrepancy.observable)(finding)
 
     def _known(self, discrepancy: Discrepancy) -> KnownFailure | None:

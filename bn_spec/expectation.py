@@ -29,14 +29,12 @@ class Bounded:
     value: Extended
     bound: Floats
 
-    def distance(self, got: Array) -> Floats:
-        """Return |got − value|, NaN replaced by infinity."""
-        error = np.abs((got.astype(np.float64) - self.value.hi) - self.value.lo)
-        return np.where(np.isnan(error), np.inf, error)
-
+    @np.errstate(all="ignore")
     def share(self, got: Array) -> Floats:
         """Return err / bound: the share of the error budget used, 0 where nothing is judged."""
-        return np.where(np.isfinite(self.bound), self.distance(got) / self.bound, 0.0)
+        error = np.abs((got.astype(np.float64) - self.value.hi) - self.value.lo)
+        share = np.where(np.isnan(error), np.inf, error) / self.bound
+        return np.where(np.isfinite(self.bound), share, 0.0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,10 +20,14 @@ WIDTH = 100
 
 @dataclass(frozen=True)
 class Finding:
-    """One requirement violated by one observation of a backend on a case."""
+    """One requirement violated by one observation of a backend on a case.
+
+    ``address`` is the name under which the backend can be loaded again.
+    """
 
     requirement: Requirement
     backend: str
+    address: str
     case: Case
     discrepancy: Discrepancy
 
@@ -47,7 +51,7 @@ class Finding:
         yield f"  {'expected':<10}{d.expected}"
         yield f"  {'got':<10}{d.got}{'          ' + factor if factor else ''}"
         yield f"  {'python':<10}from bn_spec.case import *; from bn_spec import check"
-        yield indent(f"check({source(self.case)}, {self.backend!r})", " " * 12)
+        yield indent(f"print(check({source(self.case)}, {self.address!r}))", " " * 12)
 
 
 def describe(case: Case) -> Iterator[str]:

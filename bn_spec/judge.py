@@ -17,6 +17,8 @@ from .expectation import Bounded, Expectation, expect
 from .memory import same_bits
 from .play import Answer, Observation, Raised
 
+Text: TypeAlias = Callable[[], str]
+
 CONSTRUCTION = -1
 """The step index of what a layer holds when it has just been built."""
 
@@ -69,11 +71,15 @@ class Verdict:
                 )
             )
 
-    def exact(self, observable: str, step: int, agrees: bool, expected: str, got: str) -> None:
-        """Judge a comparison that allows no error."""
+    def exact(self, observable: str, step: int, agrees: bool, expected: str | Text, got: str | Text) -> None:
+        """Judge a comparison that allows no error; texts that cost time are given as functions."""
         self.judged += 1
         if not agrees:
-            self.discrepancies.append(Discrepancy(observable, step, expected, got))
+            self.discrepancies.append(Discrepancy(observable, step, _text(expected), _text(got)))
+
+
+def _text(text: str | Text) -> str:
+    return text if isinstance(text, str) else text()
 
 
 def _digits(value: float, like: Array) -> str:
@@ -143,12 +149,12 @@ def _tensor(name: str) -> Observable:
 
 def _exact_tensor(verdict: Verdict, name: str, index: int, wanted: Array | None, got: Array | None) -> None:
     agrees = got is wanted if got is None or wanted is None else same_bits(got, wanted)
-    verdict.exact(name, index, agrees, f"{name} = {_shown(wanted)}", _shown(got))
+    verdict.exact(name, index, agrees, lambda: f"{name} = {_shown(wanted)}", lambda: _shown(got))
 
 
-def _shown(array: Array | None) -> str:
-    if array is None:
-        return "None"
+def _shown(array: object) -> str:
+    if not isinstance(array, np.ndarray):
+        return str(array)
     text = np.array2string(array, threshold=8, separator=", ", floatmode="unique").replace("\n", "")
     return f"{text} ({array.dtype}, shape {array.shape})"
 
@@ -166,8 +172,7 @@ def _input(verdict: Verdict, step: _Step) -> None:
         return
     x, after = step.answer.step.x, step.answer.input_after
     agrees = isinstance(after, np.ndarray) and same_bits(after, x)
-    got = _shown(after) if isinstance(after, np.ndarray) else str(after)
-    verdict.exact("input", step.index, agrees, f"the input stays {_shown(x)}", got)
+    verdict.exact("input", step.index, agrees, lambda: f"the input stays {_shown(x)}", lambda: _shown(after))
 
 
 def _repetition(verdict: Verdict, step: _Step) -> None:
@@ -176,8 +181,13 @@ def _repetition(verdict: Verdict, step: _Step) -> None:
         return
     first, second = step.previous.output, step.answer.output
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
-        wanted = f"the same output again, {_shown(first)}"
-        verdict.exact("repetition", step.index, same_bits(first, second), wanted, _shown(second))
+        verdict.exact(
+            "repetition",
+            step.index,
+            same_bits(first, second),
+            lambda: f"the same output again, {_shown(first)}",
+            lambda: _shown(second),
+        )
     else:
         verdict.exact("repetition", step.index, False, "two outputs", str(second))
 
@@ -186,9 +196,8 @@ def _running_var_sign(verdict: Verdict, step: _Step) -> None:
     after = step.answer.after
     if not isinstance(after, State) or after.running_var is None:
         return
-    negative = after.running_var < 0
-    got = f"running_var = {_shown(after.running_var)}"
-    verdict.exact("running_var_sign", step.index, not negative.any(), "running_var >= 0", got)
+    agrees = not (after.running_var < 0).any()
+    verdict.exact("running_var_sign", step.index, agrees, "running_var >= 0", lambda: _shown(after.running_var))
 
 
 def _refusal(verdict: Verdict, step: _Step) -> None:

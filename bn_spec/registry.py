@@ -31,9 +31,9 @@ _PROTOCOL = ("name", "description", "capabilities", "layer", "to_native", "to_nu
 
 @dataclass(frozen=True)
 class Selection:
-    """The backends of a run, and why others that could have been in it are not."""
+    """The backends of a run by the name they were asked for, and why others that could have been in it are not."""
 
-    backends: tuple[Backend, ...]
+    backends: dict[str, Backend]
     unavailable: dict[str, str]
 
 
@@ -58,18 +58,18 @@ def select(names: Iterable[str] = ()) -> Selection:
         offered = [name for name, entry in entries.items() if entry.module.split(".")[0] == _OWN_PACKAGE]
     else:
         offered = list(entries) if "all" in wanted else []
-    chosen: list[Backend] = []
+    chosen: dict[str, Backend] = {}
     unavailable: dict[str, str] = {}
     for name in offered:
         try:
-            chosen.append(load(name))
+            chosen[name] = load(name)
         except UnavailableBackend as error:
             unavailable[name] = str(error)
-    chosen += [load(name) for name in wanted if name != "all" and name not in offered]
-    names_chosen = [backend.name for backend in chosen]
+    chosen |= {name: load(name) for name in wanted if name != "all" and name not in offered}
+    names_chosen = [backend.name for backend in chosen.values()]
     if twice := {name for name in names_chosen if names_chosen.count(name) > 1}:
         raise BrokenBackend(f"two backends are called {', '.join(sorted(twice))}; names must differ")
-    return Selection(tuple(chosen), unavailable)
+    return Selection(chosen, unavailable)
 
 
 def load(name: str) -> Backend:

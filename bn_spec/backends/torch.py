@@ -19,7 +19,7 @@ _COUNTS_REFUSED = KnownFailure(
     "ERR-04",
     "num_batches_tracked",
     "_BatchNorm.forward adds 1 to num_batches_tracked before F.batch_norm checks the number of values per channel"
-    " and the number of channels, so a refused batch is counted (torch 2.11 to 2.13)",
+    " and the number of channels, so a refused batch is counted (measured on torch 2.13.0)",
 )
 
 

@@ -13,7 +13,7 @@ from ..dtypes import Array
 def _ordered(*axes: int) -> Callable[[Array], Array]:
     """Lay the array out in memory in the order of ``axes``, outermost first."""
     back = tuple(int(i) for i in np.argsort(axes))
-    return lambda x: np.ascontiguousarray(x.transpose(axes)).transpose(back)
+    return lambda x: x.transpose(axes).copy().transpose(back)
 
 
 def _sliced(x: Array) -> Array:

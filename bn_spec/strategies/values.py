@@ -77,8 +77,7 @@ class Recipe:
         rng = np.random.default_rng(self.seed)
         rows = _mixed(rng, c, n * h * w) if self.family == MIXED else FAMILIES[self.family](rng, c, n * h * w)
         scaled = np.ldexp(rows + self.offset, self.scale)
-        x: Array = np.ascontiguousarray(scaled.reshape(c, n, h, w).transpose(1, 0, 2, 3), dtype.array)
-        return x
+        return scaled.reshape(c, n, h, w).transpose(1, 0, 2, 3).astype(dtype.array, order="C")
 
 
 def _mixed(rng: np.random.Generator, c: int, n: int) -> Floats:

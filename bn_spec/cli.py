@@ -1,0 +1,122 @@
+"""The ``bn-spec`` command: builds the pytest call and renders what is registered."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+import click
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from . import __version__
+from .backend import Backend, Capabilities
+from .errors import BackendError, UnavailableBackend
+from .pytest_plugin import PROFILES, RUN, SUITE, suite_folder
+from .registry import load, registered
+from .report.records import INCOMPLETE, UNUSABLE, Run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bn-spec")
+def main() -> None:
+    """Check BatchNorm2d implementations against the specification."""
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[BACKEND]... [-- PYTEST ARGS]")
+@click.option("--profile", type=click.Choice(PROFILES), help="How hard to look (default: ci).")
+@click.option("-n", "workers", metavar="N|auto", help="Worker processes, as for pytest-xdist.")
+@click.option("--max-examples", type=click.IntRange(1), help="Examples per property, backend and dtype.")
+@click.option("--requirement", metavar="GLOB", help="Check only the requirements that match, as in 'RUN-*'.")
+@click.option("--seed", type=int, help="Seed of the run (printed in the header).")
+def run(
+    arguments: tuple[str, ...],
+    profile: str | None,
+    workers: str | None,
+    max_examples: int | None,
+    requirement: str | None,
+    seed: int | None,
+) -> None:
+    """Check backends (default: every built-in one that can run here).
+
+    A BACKEND is a registered name, package.module:attribute, path/to/file.py:attribute, or 'all'. What follows
+    -- goes to pytest.
+
+    Exit codes: 0 conforming, known failures apart; 1 a finding or an unexpected pass; 2 a wrong option or a backend
+    that does not load; 3 an incomplete run; 5 nothing tested.
+    """
+    own, passed_on = _split(arguments)
+    options: dict[str, object] = {
+        "-n": workers,
+        "--bn-profile": profile,
+        "--bn-max-examples": max_examples,
+        "--bn-requirement": requirement,
+        "--bn-seed": seed,
+    }
+    # This process has imported bn_spec before pytest could rewrite it; nothing in it asserts.
+    call = [*_suite(), "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
+    call += [f"--bn-backend={name}" for name in own]
+    for option, value in options.items():
+        if value is not None:
+            call += [option, str(value)] if option == "-n" else [f"{option}={value}"]
+    sys.exit(_pytest([*call, *passed_on]))
+
+
+def _split(arguments: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Split at the first argument that is an option: backends before it, pytest's arguments from it on."""
+    first = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
+    return list(arguments[:first]), list(arguments[first:])
+
+
+def _suite() -> list[str]:
+    return ["--pyargs", SUITE] if find_spec(SUITE) else [str(suite_folder())]
+
+
+def _pytest(call: list[str]) -> int:
+    """Run pytest and return the exit code of ``bn-spec``."""
+
+    class Keep:
+        run: Run | None = None
+
+        def pytest_unconfigure(self, config: pytest.Config) -> None:
+            self.run = config.stash.get(RUN, None)
+
+    keep = Keep()
+    code = pytest.main(call, plugins=[keep])
+    if code == pytest.ExitCode.USAGE_ERROR or keep.run is None:
+        return UNUSABLE
+    if code in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR) and not keep.run.stopped:
+        return INCOMPLETE
+    return keep.run.exit_code
+
+
+@main.command()
+def backends() -> None:
+    """List the registered backends: version, device, claims, or why they do not load."""
+    table = Table("backend", "version and device", "claims", box=None, pad_edge=False)
+    broken = False
+    for name, entry in registered().items():
+        try:
+            backend = load(name)
+        except UnavailableBackend as error:
+            table.add_row(name, f"not available: {error}", "")
+        except BackendError as error:
+            broken = True
+            table.add_row(name, f"BROKEN ({entry.value}): {error}", "")
+        else:
+            table.add_row(name, _plain(backend.description), _plain(_claims(backend)))
+    Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False).print(table)
+    sys.exit(UNUSABLE if broken else 0)
+
+
+def _plain(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())
+
+
+def _claims(backend: Backend) -> str:
+    claims = backend.capabilities
+    without = [name for name, value in vars(Capabilities()).items() if value is True and not getattr(claims, name)]
+    missing = f", without {', '.join(without)}" if without else ""
+    return f"{', '.join(claims.dtypes)}; {claims.grade}{missing}"

@@ -1,0 +1,323 @@
+"""The pytest plugin: options, parametrisation, and a summary. It imports nothing heavy until the suite runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .report.records import CRASHED, FAIL, KNOWN, NOT_CLAIMED, PASS, UNEXPECTED_PASS, VACUOUS, Record, Run
+from .report.table import summary
+
+if TYPE_CHECKING:
+    from .cell import Cell
+    from .registry import Selection
+
+RUN = pytest.StashKey[Run]()
+_SELECTION = pytest.StashKey["Selection"]()
+_SEED = pytest.StashKey[int]()
+
+SUITE = "bn_spec.conformance"
+"""The suite's import name once it is installed; in a checkout it is the folder ``conformance`` beside the package."""
+
+PROFILES = ("smoke", "ci", "nightly")
+_PROPERTY = "bn_spec"
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def suite_folder() -> Path:
+    """Return the folder of the suite, as installed or in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "conformance"
+    return installed if installed.is_dir() else package.parent / "conformance"
+
+
+# Options -----------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the group ``bn_spec``; each has an ini key of the same name."""
+    group = parser.getgroup("bn_spec", "conformance of BatchNorm2d kernels (bn-spec)")
+
+    def option(name: str, ini_type: Any, text: str, **kwargs: Any) -> None:
+        group.addoption(f"--bn-{name}", dest=f"bn_{_key(name)}", default=None, help=text, **kwargs)
+        parser.addini(f"bn_{_key(name)}", text, type=ini_type, default=None)
+
+    option(
+        "backend",
+        "args",
+        "backend to check: a registered name, package.module:attribute, path/to/file.py:attribute, or 'all'"
+        " (repeatable; default: every built-in backend that can run here)",
+        action="append",
+        metavar="NAME",
+    )
+    option("profile", "string", f"how hard to look: {', '.join(PROFILES)} (default: ci)", choices=PROFILES)
+    option("max-examples", "string", "examples per property, backend and dtype", type=_positive, metavar="N")
+    option("seed", "string", "seed of the run (default: 0, or a new one for nightly)", type=int, metavar="N")
+    option("requirement", "string", "check only the requirements that match, as in 'RUN-*'", metavar="GLOB")
+
+
+def _key(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _option(config: pytest.Config, name: str) -> Any:
+    given = config.getoption(f"bn_{name}")
+    return given if given is not None else (config.getini(f"bn_{name}") or None)
+
+
+def _number(config: pytest.Config, name: str) -> int | None:
+    value = _option(config, name)
+    try:
+        return None if value is None else int(value)
+    except ValueError:
+        raise pytest.UsageError(f"bn_{name} is {value!r}; allowed: a whole number") from None
+
+
+def _profile_name(config: pytest.Config) -> str:
+    name: str = _option(config, "profile") or "ci"
+    if name not in PROFILES:
+        raise pytest.UsageError(f"bn_profile is {name!r}; allowed: {', '.join(PROFILES)}")
+    return name
+
+
+# Set-up ------------------------------------------------------------------------------------------------
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the backends at once if this session runs the suite, so that a wrong name fails before anything else."""
+    run = config.stash[RUN] = Run()
+    run.stopped = bool(config.getoption("maxfail", 0))
+    config.pluginmanager.register(_Ledger(run), "bn_spec_ledger")
+    if _runs_the_suite(config):
+        _selection(config)
+
+
+def _runs_the_suite(config: pytest.Config) -> bool:
+    folder = suite_folder()
+
+    def inside(argument: str) -> bool:
+        path = argument.partition("::")[0]
+        return path.startswith(SUITE) or (config.invocation_params.dir / path).resolve().is_relative_to(folder)
+
+    return any(inside(str(argument)) for argument in config.args)
+
+
+def _selection(config: pytest.Config) -> Selection:
+    if _SELECTION not in config.stash:
+        from .errors import BnSpecError
+        from .registry import select
+
+        if _is_worker(config):
+            # Workers share the cores; a framework reads these when it is imported.
+            for variable in _THREADS:
+                os.environ.setdefault(variable, "1")
+        try:
+            config.stash[_SELECTION] = selection = select(_option(config, "backend") or ())
+        except BnSpecError as error:
+            raise pytest.UsageError(f"bn-spec: {error}") from error
+        config.stash[RUN].unavailable = selection.unavailable
+    return config.stash[_SELECTION]
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _seed(config: pytest.Config) -> int:
+    """Return the seed of the run; the controller draws it and hands it to the workers."""
+    if _SEED not in config.stash:
+        from . import profiles
+
+        given = _number(config, "seed")
+        handed: int | None = getattr(config, "workerinput", {}).get("bn_seed")
+        config.stash[_SEED] = next(
+            (seed for seed in (given, handed) if seed is not None),
+            profiles.PROFILES[_profile_name(config)].seed(),
+        )
+    return config.stash[_SEED]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand the seed of the run to a worker of pytest-xdist."""
+    if _SELECTION in node.config.stash:
+        node.workerinput["bn_seed"] = _seed(node.config)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Print what is checked, and how."""
+    if _SELECTION not in config.stash:
+        return []
+    from . import __version__
+    from .requirements import SPECIFICATION
+
+    selection, name = config.stash[_SELECTION], _profile_name(config)
+    examples = _number(config, "max_examples")
+    lines = [
+        f"bn-spec: {__version__}, specification {SPECIFICATION}, profile {name}"
+        f"{f' with {examples} examples' if examples else ''}, seed {_seed(config)},"
+        f" {'1 thread per worker' if config.getoption('numprocesses', None) else 'threads as the framework chooses'}"
+    ]
+    lines += [f"  {backend.name}: {backend.description}" for backend in selection.backends.values()]
+    lines += [f"  {name}: not available ({reason})" for name, reason in selection.unavailable.items()]
+    return lines
+
+
+# Collection --------------------------------------------------------------------------------------------
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give each property one cell per backend and claimed dtype, in a stable order."""
+    prop = getattr(metafunc.function, "bn_property", None)
+    if prop is None:
+        return
+    from . import profiles
+    from .cell import Cell
+
+    config = metafunc.config
+    settings = profiles.PROFILES[_profile_name(config)].settings(_number(config, "max_examples"))
+    cells = [
+        Cell(prop, backend, dtype, settings, _seed(config), address)
+        for address, backend in _selection(config).backends.items()
+        for dtype in backend.capabilities.dtypes
+    ]
+    metafunc.parametrize("cell", [_parameter(cell) for cell in cells])
+
+
+def _parameter(cell: Cell) -> Any:
+    reason = cell.not_claimed
+    marks = [pytest.mark.skip(reason=f"not claimed: {reason}")] if reason else []
+    return pytest.param(cell, id=f"{cell.backend.name}-{cell.dtype}", marks=marks)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the cells whose requirement does not match ``--bn-requirement``."""
+    pattern = _option(config, "requirement")
+    if pattern is None:
+        return
+
+    def wanted(item: pytest.Item) -> bool:
+        cell = _cell(item)
+        return cell is None or fnmatchcase(cell.prop.requirement.id, pattern)
+
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    items[:] = [item for item in items if wanted(item)]
+
+
+# Reports -----------------------------------------------------------------------------------------------
+
+
+def _cell(item: pytest.Item) -> Cell | None:
+    call = getattr(item, "callspec", None)
+    cell = call.params.get("cell") if call else None
+    return cell if hasattr(getattr(item, "function", None), "bn_property") else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn the outcome of a cell into a record that travels with the report, and a finding into its own text."""
+    report = yield
+    cell = _cell(item)
+    if cell is not None and (call.when == "call" or (call.when == "setup" and not report.passed)):
+        status, text = _status(cell, report, call.excinfo.value if call.excinfo else None)
+        _show(report, status, text)
+        record = Record(
+            cell.prop.requirement.id,
+            cell.backend.name,
+            cell.dtype,
+            status,
+            cell.examples,
+            cell.judged,
+            cell.outside,
+            round(call.duration, 4),
+            cell.shares,
+            text,
+        )
+        report.user_properties.append((_PROPERTY, record.to_json()))
+    return report
+
+
+def _status(cell: Cell, report: pytest.TestReport, error: BaseException | None) -> tuple[str, str]:
+    from .cell import Vacuous
+
+    if report.skipped:
+        return NOT_CLAIMED, cell.not_claimed
+    if isinstance(error, Vacuous):
+        return VACUOUS, str(error)
+    if error is not None:
+        return _explained(error)
+    if unseen := [known for known in cell.expected_failures if known not in cell.known]:
+        return UNEXPECTED_PASS, (
+            f"{cell.prop.requirement.id} holds for {cell.backend.name}, which declares a known failure of it"
+            f" ({unseen[0].observable}: {unseen[0].reason}); remove the declaration"
+        )
+    if cell.known:
+        return KNOWN, "; ".join(known.reason for known in cell.known)
+    return PASS, ""
+
+
+def _explained(error: BaseException) -> tuple[str, str]:
+    from .cell import Violation
+
+    if isinstance(error, Violation):
+        return FAIL, str(error)
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            status, text = _explained(inner)
+            if status == FAIL:
+                return (
+                    FAIL,
+                    f"{text}\n  note      the same case played again did not fail: the backend is not deterministic",
+                )
+    return CRASHED, f"{type(error).__name__}: {error}"
+
+
+def _show(report: pytest.TestReport, status: str, text: str) -> None:
+    if status in (FAIL, VACUOUS, UNEXPECTED_PASS):
+        report.outcome, report.longrepr = "failed", text
+    elif status == KNOWN:
+        report.outcome, report.wasxfail = "skipped", text
+
+
+class _Ledger:
+    """Gathers the records of a session, wherever its tests ran, and shows them at the end."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.run.collected.update(item.nodeid for item in session.items)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
+        self.run.collected.update(ids)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str) -> None:
+        self.run.lost.append(f"it crashed in {crashitem}")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.run.reported.add(report.nodeid)
+        for name, value in report.user_properties:
+            if name == _PROPERTY and report.when != "teardown":
+                self.run.records.append(Record.from_json(str(value)))
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.run.records:
+            terminalreporter.section("bn-spec")
+            for line in summary(self.run):
+                terminalreporter.write_line(line)

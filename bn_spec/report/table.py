@@ -1,0 +1,86 @@
+"""The summary of a run as plain text: backend × chapter with the worst err / bound in each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
+
+from ..requirements import CHAPTERS, REQUIREMENTS
+from .records import BAD, CRASHED, FAIL, KNOWN, NOT_CLAIMED, UNEXPECTED_PASS, VACUOUS, Record, Run, having
+
+WIDTH = 100
+
+
+def summary(run: Run) -> Iterator[str]:
+    """Yield the lines of the summary: the table, its legend, and what needs a sentence."""
+    rows = sorted({(record.backend, record.dtype) for record in run.records})
+    header = ["backend", "dtype", *CHAPTERS]
+    body = [
+        [backend, dtype, *(_cell(_of(run.records, backend, dtype, chapter)) for chapter in CHAPTERS)]
+        for backend, dtype in rows
+    ]
+    yield from _aligned([header, *body])
+    yield ""
+    yield "number: worst err/bound (1 is the limit)   ok: nothing to measure, all as required   -: not claimed"
+    yield from _sentences(run)
+
+
+def _of(records: Sequence[Record], backend: str, dtype: str, chapter: str) -> list[Record]:
+    return [r for r in records if (r.backend, r.dtype, r.chapter) == (backend, dtype, chapter)]
+
+
+def _cell(records: Sequence[Record]) -> str:
+    claimed = [record for record in records if record.status != NOT_CLAIMED]
+    if not claimed:
+        return "-" if records else ""
+    if bad := [record for record in claimed if record.status in BAD]:
+        return f"{len(bad)} FAILED"
+    worst = max((share for record in claimed for share in record.shares.values()), default=None)
+    known = len(having(claimed, KNOWN))
+    return ("ok" if worst is None else f"{worst:.2f}") + (f" ({known} known)" if known else "")
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _sentences(run: Run) -> Iterator[str]:
+    for backend in sorted({record.backend for record in run.records}):
+        yield _verdict(backend, [record for record in run.records if record.backend == backend])
+    for status in (FAIL, UNEXPECTED_PASS, CRASHED, VACUOUS, KNOWN):
+        for (backend, requirement, text), dtypes in _by_text(having(run.records, status)).items():
+            yield from _listed(f"{requirement} {backend} ({', '.join(dtypes)}): {status}", text)
+    for name, reason in sorted(run.unavailable.items()):
+        yield from _listed(f"{name}: not available", reason)
+    for name in run.lost:
+        yield from _listed("INCOMPLETE: a worker was lost", name)
+    if run.missing:
+        yield from _listed(f"INCOMPLETE: {len(run.missing)} collected tests were never reported", run.missing[0])
+
+
+def _by_text(records: Sequence[Record]) -> dict[tuple[str, str, str], list[str]]:
+    """Group records that differ in their dtype only; a finding is told by the sentence of its requirement."""
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for record in records:
+        text = REQUIREMENTS[record.requirement].sentence if record.status == FAIL else record.text
+        groups.setdefault((record.backend, record.requirement, text), []).append(record.dtype)
+    return groups
+
+
+def _verdict(backend: str, records: Sequence[Record]) -> str:
+    bad = sum(record.status in BAD for record in records)
+    examples, judged, outside = (
+        sum(getattr(record, name) for record in records) for name in ("examples", "judged", "outside")
+    )
+    claimed = sum(record.status != NOT_CLAIMED for record in records)
+    word = "conforms" if not bad else f"DOES NOT CONFORM: {bad} of {claimed} checks failed"
+    return (
+        f"{backend}: {word} ({claimed} checks, {examples:,} examples, {judged:,} values judged"
+        f"{f', {outside:,} outside the domain of the bounds' if outside else ''})"
+    )
+
+
+def _listed(head: str, text: str) -> list[str]:
+    return wrap(f"{head}{': ' if text else ''}{text}", WIDTH, subsequent_indent="    ", break_on_hyphens=False)

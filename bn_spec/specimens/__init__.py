@@ -1,0 +1,22 @@
+"""Sound and faulty implementations, kept for testing the suite.
+
+Each is a backend: ``bn-spec run bn_spec.specimens:runvar_bias`` shows how the suite reports a fault.
+"""
+
+from . import faulty as _faulty  # noqa: F401 - importing it fills the catalogue
+from . import sound as _sound  # noqa: F401
+from .catalogue import SPECIMENS, Specimen
+
+__all__ = ["SPECIMENS", "Specimen"]
+
+
+def __getattr__(name: str) -> Specimen:
+    """Return the specimen of that name, with ``_`` for ``-``, so that import strings can reach it."""
+    try:
+        return SPECIMENS[name.replace("_", "-")]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute or specimen {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(name.replace("-", "_") for name in SPECIMENS)]

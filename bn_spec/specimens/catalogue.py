@@ -1,0 +1,99 @@
+"""The catalogue: specimens by name, and each of them as a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from ..backend import Capabilities, Layer
+from ..config import Config, State
+from ..dtypes import DTYPES, Array
+from .kernel import Kernel
+
+K = TypeVar("K", bound=type[Kernel])
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """An implementation kept for testing the suite; as it stands, a backend.
+
+    A sound one must pass, a faulty one must be caught by each requirement in ``caught_by``. ``history`` names issues
+    and pull requests of real projects (``owner/repository#number``) in which the fault occurred.
+    """
+
+    name: str
+    sentence: str
+    kernel: type[Kernel]
+    capabilities: Capabilities
+    history: tuple[str, ...] = ()
+    caught_by: tuple[str, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        """Whether the specimen must pass."""
+        return not self.caught_by
+
+    @property
+    def description(self) -> str:
+        """What the specimen does, for people."""
+        return f"{'sound' if self.sound else 'faulty'} specimen: {self.sentence}"
+
+    def layer(self, config: Config, state: State | None) -> Layer:
+        """Build a layer."""
+        return _Quiet(self.kernel(config, state))
+
+    def to_native(self, array: Array) -> Array:
+        """NumPy arrays are native."""
+        return array
+
+    def to_numpy(self, tensor: Array) -> Array:
+        """NumPy arrays are native."""
+        return np.asarray(tensor)
+
+
+class _Quiet:
+    """A layer that keeps NumPy's floating-point warnings to itself, as kernels do."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.train = kernel.train
+        self.state = kernel.state
+        self.reset_running_stats = kernel.reset_running_stats
+        self.reset_parameters = kernel.reset_parameters
+        self._forward = kernel.forward
+
+    def forward(self, x: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return self._forward(x)
+
+
+SPECIMENS: dict[str, Specimen] = {}
+"""All specimens by name, the sound ones first."""
+
+
+def sound(name: str, *, grade: str, dtypes: tuple[str, ...] = tuple(DTYPES)) -> Callable[[K], K]:
+    """Enter a sound kernel into the catalogue; its docstring says how it computes."""
+    return _enter(name, Capabilities(dtypes=dtypes, grade=grade))
+
+
+def faulty(name: str, *, history: tuple[str, ...], caught_by: tuple[str, ...]) -> Callable[[K], K]:
+    """Enter a faulty kernel into the catalogue; its docstring says the mistake in a sentence.
+
+    It claims the default grade, under which a fault has the most room to hide.
+    """
+    return _enter(name, Capabilities(dtypes=tuple(DTYPES)), history, caught_by)
+
+
+def _enter(
+    name: str, claims: Capabilities, history: tuple[str, ...] = (), caught_by: tuple[str, ...] = ()
+) -> Callable[[K], K]:
+    def enter(kernel: K) -> K:
+        if name in SPECIMENS:
+            raise ValueError(f"two specimens are called {name!r}")
+        sentence = (kernel.__doc__ or "").strip()
+        SPECIMENS[name] = Specimen(name, sentence, kernel, claims, history, caught_by)
+        return kernel
+
+    return enter

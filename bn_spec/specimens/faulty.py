@@ -1,0 +1,542 @@
+"""Faulty specimens: one mistake each, taken from the history of real projects. The suite must catch every one.
+
+The docstring says the mistake in a sentence; ``history`` names where it happened; ``caught_by`` the
+requirements that must catch it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..config import State
+from ..dtypes import Array
+from ..memory import Parts, put_together, take_apart
+from .catalogue import faulty
+from .kernel import Kernel, across
+from .sound import Textbook
+
+# Construction and state
+
+
+@faulty("weight-uniform", history=("pytorch/pytorch#12259", "keras-team/keras#1861"), caught_by=("CFG-01",))
+class WeightUniform(Kernel):
+    """weight is built from random numbers in [0, 1) instead of ones."""
+
+    def built(self) -> State:
+        fresh = super().built()
+        if fresh.weight is None:
+            return fresh
+        uniform = np.random.default_rng(0).random(len(fresh.weight))
+        return replace(fresh, weight=uniform.astype(fresh.weight.dtype))
+
+
+@faulty("tensors-swapped", history=("hasktorch/hasktorch#626",), caught_by=("CFG-02", "CFG-03", "CFG-08"))
+class TensorsSwapped(Kernel):
+    """bias and weight, running_mean and running_var are passed in the wrong order."""
+
+    def hold(self, state: State) -> None:
+        super().hold(
+            State(state.bias, state.weight, state.running_var, state.running_mean, state.num_batches_tracked)
+        )
+
+
+@faulty(
+    "counter-one-dimensional",
+    history=("tinygrad/tinygrad#6195", "shaltielshmid/TorchSharp.PyBridge#13"),
+    caught_by=("CFG-04",),
+)
+class CounterOneDimensional(Kernel):
+    """num_batches_tracked is a float array of shape (1,)."""
+
+    def state(self) -> State:
+        state = super().state()
+        counter = state.num_batches_tracked
+        return replace(state, num_batches_tracked=None if counter is None else counter.reshape(1).astype(np.float32))
+
+
+@faulty("affine-off-materialised", history=("microsoft/DirectML#369",), caught_by=("CFG-05",))
+class AffineOffMaterialised(Kernel):
+    """With affine=False, weight and bias exist all the same, as empty tensors."""
+
+    def state(self) -> State:
+        state = super().state()
+        if state.weight is not None:
+            return state
+        empty = np.empty(0, self.config.arithmetic.parameters)
+        return replace(state, weight=empty, bias=empty)
+
+
+@faulty("tracking-off-ignored", history=("tinygrad/tinygrad#6211",), caught_by=("CFG-06", "EVL-06"))
+class TrackingOffIgnored(Kernel):
+    """With track_running_stats=False, running statistics are kept and used in eval mode."""
+
+    def hold(self, state: State) -> None:
+        tracking = replace(self.config, track_running_stats=True)
+        fresh = dict(Kernel(tracking, None).state().items())
+        super().hold(State(**{name: fresh[name] if a is None else a for name, a in state.items()}))
+
+
+@faulty(
+    "defaults-of-another-framework",
+    history=("NervanaSystems/ngraph-onnx#142", "andreped/GradientAccumulator#61"),
+    caught_by=("CFG-07",),
+)
+class OtherDefaults(Kernel):
+    """By default eps is 1e-3 and momentum 0.01."""
+
+    def inverse_std(self, var: Array) -> Array:
+        eps = self.config.departures().get("eps", 1e-3)
+        return np.asarray(1 / np.sqrt(var + var.dtype.type(eps)))
+
+    def factor(self) -> float:
+        return super().factor() if "momentum" in self.config.departures() else 0.01
+
+
+@faulty("counter-lost-on-load", history=("pytorch/pytorch#110361", "NVIDIA/apex#380"), caught_by=("CFG-08",))
+class CounterLostOnLoad(Kernel):
+    """Loading a state sets num_batches_tracked to zero."""
+
+    def loaded(self, state: State) -> State:
+        return replace(super().loaded(state), num_batches_tracked=self.built().num_batches_tracked)
+
+
+@faulty("reset-forgets-statistics", history=("torch/nn#434",), caught_by=("CFG-09", "CFG-10"))
+class ResetForgetsStatistics(Kernel):
+    """A reset leaves running_mean and running_var as they are."""
+
+    def reset_running_stats(self) -> None:
+        self.num_batches_tracked = self.built().num_batches_tracked
+
+
+# Normalisation
+
+
+@faulty("normalised-by-unbiased-variance", history=("pytorch/pytorch#60528",), caught_by=("TRN-01", "TRN-07"))
+class UnbiasedNormalisation(Kernel):
+    """The output is normalised by the unbiased variance of the batch."""
+
+    def normalise(self, x: Array, mean: Array, s: Array) -> Array:
+        n = x.size // x.shape[1]
+        v = 1 / s**2 - self.config.eps
+        unbiased = 1 / np.sqrt(v * n / (n - 1) + self.config.eps) if self.uses_batch_statistics() else s
+        return super().normalise(x, mean, unbiased.astype(x.dtype))
+
+
+@faulty("variance-squared", history=("jax-ml/jax#442",), caught_by=("TRN-01", "EVL-01"))
+class VarianceSquared(Kernel):
+    """The output is divided by (var + eps)² instead of its root."""
+
+    def inverse_std(self, var: Array) -> Array:
+        return np.asarray(1 / (var + var.dtype.type(self.config.eps)) ** 2)
+
+
+@faulty(
+    "eps-outside-root",
+    history=("Tencent/ncnn#311", "keras-team/keras#8726"),
+    caught_by=("TRN-09", "TRN-01", "EVL-01"),
+)
+class EpsOutsideRoot(Kernel):
+    """eps is added to the standard deviation instead of the variance."""
+
+    def inverse_std(self, var: Array) -> Array:
+        return np.asarray(1 / (np.sqrt(var) + var.dtype.type(self.config.eps)))
+
+
+@faulty("eps-ignored", history=("Xilinx/finn-base#21",), caught_by=("TRN-09", "TRN-01", "EVL-01"))
+class EpsIgnored(Kernel):
+    """The default eps of 1e-5 is used whatever was asked for."""
+
+    def inverse_std(self, var: Array) -> Array:
+        return np.asarray(1 / np.sqrt(var + var.dtype.type(1e-5)))
+
+
+@faulty("eps-clamped", history=("tensorflow/tensorflow#37768",), caught_by=("TRN-09",))
+class EpsClamped(Kernel):
+    """An eps below 1e-5 is raised to 1e-5."""
+
+    def inverse_std(self, var: Array) -> Array:
+        return np.asarray(1 / np.sqrt(var + var.dtype.type(max(self.config.eps, 1.001e-5))))
+
+
+@faulty("affine-ignored", history=("kakaobrain/trident#123",), caught_by=("TRN-02", "EVL-01"))
+class AffineIgnored(Kernel):
+    """weight and bias have no effect."""
+
+    def affine(self, x_hat: Array) -> Array:
+        return x_hat
+
+
+@faulty("bias-ignored", history=("apache/tvm#14857", "tensorflow/tfjs-layers#104"), caught_by=("TRN-02", "EVL-01"))
+class BiasIgnored(Kernel):
+    """weight is applied, bias is not."""
+
+    def affine(self, x_hat: Array) -> Array:
+        return x_hat if self.weight is None else x_hat * across(self.weight)
+
+
+@faulty("normalised-by-running-statistics", history=("patrick-kidger/equinox#659",), caught_by=("TRN-03", "EVL-07"))
+class NormalisedByRunning(Kernel):
+    """In training mode the output is normalised by the updated running statistics."""
+
+    def normalise(self, x: Array, mean: Array, s: Array) -> Array:
+        if self.running_mean is None or self.running_var is None:
+            return super().normalise(x, mean, s)
+        return super().normalise(x, self.running_mean, self.inverse_std(self.running_var))
+
+
+@faulty("parameters-share-statistics", history=("microsoft/onnxruntime#29790",), caught_by=("TRN-02", "TRN-06"))
+class ParametersShareStatistics(Kernel):
+    """Equal tensors share memory: where weight equals running_var, the update of one overwrites the other."""
+
+    def hold(self, state: State) -> None:
+        super().hold(state)
+        if self.weight is None or self.bias is None or self.running_mean is None or self.running_var is None:
+            return
+        if np.array_equal(self.weight, self.running_var) and np.array_equal(self.bias, self.running_mean):
+            self.weight, self.bias = self.running_var, self.running_mean
+
+
+@faulty("affine-off-rescaled", history=("pytorch/pytorch#84962",), caught_by=("TRN-01", "TRN-08"))
+class AffineOffRescaled(Kernel):
+    """Without weight the output is scaled by about 0.86."""
+
+    def affine(self, x_hat: Array) -> Array:
+        return super().affine(x_hat) if self.weight is not None else x_hat * x_hat.dtype.type(0.86)
+
+
+@faulty("needs-running-statistics", history=("pytorch/pytorch#40147", "NVIDIA/apex#1071"), caught_by=("TRN-08",))
+class NeedsRunningStatistics(Kernel):
+    """Without running statistics the training path dereferences them all the same."""
+
+    def tracks(self) -> bool:
+        if self.running_mean is None:
+            raise TypeError("'NoneType' object is not subscriptable")
+        return super().tracks()
+
+
+# Reductions
+
+
+@faulty("mean-per-sample", history=("apache/tvm#18609",), caught_by=("TRN-01", "RUN-01", "SHP-01"))
+class MeanPerSample(Kernel):
+    """Statistics are taken over (H, W) of the first sample instead of (N, H, W)."""
+
+    def rows(self, x: Array) -> Array:
+        return super().rows(x[:1] if x[:1].size > x.shape[1] else x)
+
+
+@faulty("channel-axis-is-height", history=("intel/ipex-llm#2981",), caught_by=("TRN-01", "RUN-01", "SHP-01"))
+class ChannelAxisIsHeight(Kernel):
+    """Statistics are taken along the wrong axes, as if (N, C, H, W) were (N, H, C, W)."""
+
+    def rows(self, x: Array) -> Array:
+        n, c, h, w = x.shape
+        return x.reshape(n, h, c, w).transpose(2, 0, 1, 3).reshape(c, -1)
+
+
+@faulty("channels-share-mean", history=("microsoft/onnxruntime#24404",), caught_by=("TRN-04", "RUN-01"))
+class ChannelsShareMean(Kernel):
+    """From the second channel on, the mean of the channel before is used."""
+
+    def mean(self, rows: Array) -> Array:
+        mean = super().mean(rows)
+        return np.concatenate([mean[:1], mean[:-1]])
+
+
+@faulty("tail-dropped", history=("ROCm/MIOpen#916", "ROCm/MIOpen#1109"), caught_by=("SHP-02",))
+class TailDropped(Kernel):
+    """Of more than 256 values per sample, those after the 256th are not summed."""
+
+    def rows(self, x: Array) -> Array:
+        n, c, h, w = x.shape
+        return x.reshape(n, c, h * w)[..., :256].transpose(1, 0, 2).reshape(c, -1)
+
+
+@faulty("channel-tail-dropped", history=("NVIDIA/apex#1768",), caught_by=("SHP-03",))
+class ChannelTailDropped(Kernel):
+    """Of more than 64 channels, those after the last whole block of 64 take the statistics of the first ones."""
+
+    def moments(self, rows: Array) -> tuple[Array, Array]:
+        mean, var = super().moments(rows)
+        tail = len(mean) % 64 if len(mean) > 64 else 0
+        for statistics in (mean, var) if tail else ():
+            statistics[-tail:] = statistics[:tail]
+        return mean, var
+
+
+@faulty(
+    "strides-ignored", history=("pytorch/pytorch#63392", "pytorch/pytorch#133520"), caught_by=("TRN-01", "EVL-01")
+)
+class StridesIgnored(Kernel):
+    """The input is read as if it were contiguous."""
+
+    def forward(self, x: Array) -> Array:
+        if x.ndim != 4:
+            return super().forward(x)
+        flat = take_apart(x).flat[: x.size].copy()
+        contiguous = tuple(s // x.itemsize for s in np.empty(x.shape, x.dtype).strides)
+        return super().forward(put_together(Parts(flat, x.shape, contiguous)))
+
+
+@faulty(
+    "unclamped-textbook-variance",
+    history=("google/flax#1491", "tensorflow/tensorflow#3290", "keras-team/keras#18795"),
+    caught_by=("RUN-09", "RUN-10", "TRN-01"),
+)
+class UnclampedTextbook(Textbook):
+    """The variance is E[x²] − E[x]², and may come out negative."""
+
+    def moments(self, rows: Array) -> tuple[Array, Array]:
+        mean = self.mean(rows)
+        return mean, self.mean(rows * rows) - mean * mean
+
+
+@faulty(
+    "sums-in-half-precision", history=("microsoft/tensorflow-directml-plugin#321",), caught_by=("TRN-01", "RUN-01")
+)
+class SumsInHalf(Kernel):
+    """Sums are kept in half precision."""
+
+    def total(self, rows: Array) -> Array:
+        return super().total(rows.astype(np.float16)).astype(rows.dtype)
+
+
+# Running statistics
+
+
+@faulty(
+    "runvar-bias",
+    history=("tenstorrent/tt-metal#55438", "tinygrad/tinygrad#807", "ml-explore/mlx#3817"),
+    caught_by=("RUN-03", "RUN-02", "RUN-06"),
+)
+class BiasedRunningVar(Kernel):
+    """running_var is updated with the biased variance of the batch."""
+
+    def estimated_var(self, var: Array, n: int) -> Array:  # noqa: ARG002 - this is the fault
+        return var
+
+
+@faulty("bessel-on-mean", history=("chainer/chainer#332",), caught_by=("RUN-01", "RUN-06", "RUN-10"))
+class BesselOnMean(Kernel):
+    """The n / (n − 1) that belongs to the variance is applied to running_mean too."""
+
+    def estimated_mean(self, mean: Array, n: int) -> Array:
+        return mean * (n / (n - 1))
+
+
+@faulty(
+    "momentum-inverted",
+    history=("PaddlePaddle/Paddle#51120", "Oneflow-Inc/oneflow#6055", "deeplearning4j/deeplearning4j#5068"),
+    caught_by=("RUN-01", "RUN-02", "RUN-05", "RUN-06"),
+)
+class MomentumInverted(Kernel):
+    """momentum weighs the old value instead of the new one."""
+
+    def blend(self, old: Array, new: Array, m: float) -> Array:
+        return m * old + (1 - m) * new
+
+
+@faulty("momentum-none-is-default", history=("mapillary/inplace_abn#130",), caught_by=("RUN-04",))
+class MomentumNoneIsDefault(Kernel):
+    """momentum None is taken for 0.1."""
+
+    def factor(self) -> float:
+        return 0.1 if self.config.momentum is None else self.config.momentum
+
+
+@faulty(
+    "old-value-lost",
+    history=("microsoft/onnxruntime#6946", "ROCm/tensorflow-upstream#1143"),
+    caught_by=("RUN-01", "RUN-02", "RUN-05", "RUN-11"),
+)
+class OldValueLost(Kernel):
+    """The running statistics are replaced by those of the batch, whatever the momentum."""
+
+    def blend(self, old: Array, new: Array, m: float) -> Array:  # noqa: ARG002 - this is the fault
+        return new
+
+
+@faulty("running-var-not-updated", history=("keras-team/keras-core#339",), caught_by=("RUN-02", "RUN-06"))
+class RunningVarNotUpdated(Kernel):
+    """running_mean is updated, running_var is not."""
+
+    def estimated_var(self, var: Array, n: int) -> Array:  # noqa: ARG002 - this is the fault
+        assert self.running_var is not None
+        return self.running_var
+
+
+@faulty(
+    "double-update",
+    history=("pytorch/pytorch#96136", "pytorch/pytorch#62471", "pfnet-research/chainer-compiler#98"),
+    caught_by=("RUN-01", "RUN-07", "RUN-11"),
+)
+class DoubleUpdate(Kernel):
+    """Each training forward updates the running statistics and the counter twice."""
+
+    def track(self, mean: Array, var: Array, n: int) -> None:
+        super().track(mean, var, n)
+        super().track(mean, var, n)
+
+
+@faulty(
+    "eps-leaks-into-running-var",
+    history=("nntrainer/nntrainer#677", "chainer/chainer#4505"),
+    caught_by=("RUN-08", "RUN-02"),
+)
+class EpsLeaksIntoRunningVar(Kernel):
+    """running_var is updated with var + eps."""
+
+    def estimated_var(self, var: Array, n: int) -> Array:
+        return super().estimated_var(var + var.dtype.type(self.config.eps), n)
+
+
+@faulty("counter-not-incremented", history=("Oneflow-Inc/oneflow#7440",), caught_by=("RUN-07", "RUN-04"))
+class CounterNotIncremented(Kernel):
+    """num_batches_tracked stays as it is."""
+
+    def count(self) -> None:
+        pass
+
+    def factor(self) -> float:
+        return super().factor() if self.batches() else 0.1
+
+
+# Eval mode
+
+
+@faulty("eval-uses-batch-statistics", history=("wkcn/mobula#2", "NVIDIA/caffe#279"), caught_by=("EVL-01", "EVL-02"))
+class EvalUsesBatchStatistics(Kernel):
+    """Eval mode normalises by the statistics of the batch."""
+
+    def uses_batch_statistics(self) -> bool:
+        return True
+
+    def check(self, x: Array) -> None:
+        if self.training or x.size > x.shape[1]:
+            super().check(x)
+
+
+@faulty("updates-in-eval", history=("rwth-i6/returnn#1625", "keras-team/keras#6570"), caught_by=("EVL-04",))
+class UpdatesInEval(Kernel):
+    """An eval forward updates the running statistics."""
+
+    def forward(self, x: Array) -> Array:
+        y = super().forward(x)
+        if not self.training and self.running_mean is not None and x.size > x.shape[1]:
+            self.track(*self.moments(self.rows(x)), x.size // x.shape[1])
+        return y
+
+
+@faulty("eval-changes-parameters", history=("PaddlePaddle/Paddle-Lite#79",), caught_by=("EVL-03", "EVL-04"))
+class EvalChangesParameters(Kernel):
+    """An eval forward folds running_var into weight, in place, at each call."""
+
+    def forward(self, x: Array) -> Array:
+        y = super().forward(x)
+        if not self.training and self.weight is not None and self.running_var is not None:
+            self.weight *= self.inverse_std(self.running_var)
+        return y
+
+
+@faulty("mode-latched", history=("apache/tvm#19574", "tracel-ai/burn#2642"), caught_by=("EVL-07",))
+class ModeLatched(Kernel):
+    """The mode of the first forward holds for all later ones."""
+
+    latched: bool | None = None
+
+    def uses_batch_statistics(self) -> bool:
+        if self.latched is None:
+            self.latched = super().uses_batch_statistics()
+        return self.latched
+
+
+# Shapes, types, memory and misuse
+
+
+@faulty("output-widened", history=("pytorch/pytorch#88929",), caught_by=("TRN-05",))
+class OutputWidened(Kernel):
+    """The output comes in float64, or narrowed to float32 from it."""
+
+    def forward(self, x: Array) -> Array:
+        return super().forward(x).astype(np.float64 if x.dtype == np.float32 else np.float32)
+
+
+@faulty("input-overwritten", history=("flagos-ai/FlagGems#6332", "PaddlePaddle/Paddle#21065"), caught_by=("TRN-06",))
+class InputOverwritten(Kernel):
+    """The output is written over the input."""
+
+    def forward(self, x: Array) -> Array:
+        y = super().forward(x)
+        x[...] = y
+        return y
+
+
+@faulty("two-values-refused", history=("pytorch/pytorch#2961",), caught_by=("TRN-07",))
+class TwoValuesRefused(Kernel):
+    """Training refuses a batch of one sample, however large its planes."""
+
+    def check(self, x: Array) -> None:
+        super().check(x)
+        if self.training and len(x) == 1:
+            raise ValueError("expected more than 1 sample")
+
+
+@faulty("eval-refuses-single-value", history=("pytorch/pytorch#2961",), caught_by=("EVL-05",))
+class EvalRefusesSingleValue(Kernel):
+    """A single value per channel is refused in eval mode too."""
+
+    def check(self, x: Array) -> None:
+        super().check(x)
+        if x.size == x.shape[1]:
+            raise ValueError("expected more than 1 value per channel")
+
+
+@faulty(
+    "single-value-accepted",
+    history=("pytorch/pytorch#1381", "FluxML/Flux.jl#2716", "ROCm/rocm-libraries#3030"),
+    caught_by=("ERR-01", "ERR-04"),
+)
+class SingleValueAccepted(Kernel):
+    """n = 1 is not refused, and the unbiased variance divides by zero."""
+
+    def check(self, x: Array) -> None:
+        if x.ndim != 4 or x.size != x.shape[1] or x.shape[1] != self.config.num_features:
+            super().check(x)
+
+    def estimated_var(self, var: Array, n: int) -> Array:
+        return super().estimated_var(var, n) if n > 1 else var * np.nan
+
+
+@faulty("rank-unchecked", history=("pytorch/pytorch#105458",), caught_by=("ERR-02", "ERR-04"))
+class RankUnchecked(Kernel):
+    """An input of another rank is brought to four dimensions instead of refused."""
+
+    def forward(self, x: Array) -> Array:
+        return super().forward(x if x.ndim == 4 else np.resize(x, (2, self.config.num_features, 1, 1)))
+
+
+@faulty("channels-unchecked", history=("pytorch/pytorch#185864",), caught_by=("ERR-03", "ERR-04"))
+class ChannelsUnchecked(Kernel):
+    """An input with other channels is cut or repeated to fit."""
+
+    def forward(self, x: Array) -> Array:
+        if x.ndim == 4 and x.shape[1] != self.config.num_features:
+            x = np.resize(x, (*x.shape[:1], self.config.num_features, *x.shape[2:]))
+        return super().forward(x)
+
+
+@faulty("refused-but-counted", history=("pytorch/pytorch#6445",), caught_by=("ERR-04",))
+class RefusedButCounted(Kernel):
+    """A training forward counts its batch before it checks the input."""
+
+    def check(self, x: Array) -> None:
+        if self.tracks():
+            self.count()
+        super().check(x)
+
+    def track(self, mean: Array, var: Array, n: int) -> None:
+        counted = self.num_batches_tracked
+        super().track(mean, var, n)
+        self.num_batches_tracked = counted

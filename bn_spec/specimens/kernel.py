@@ -1,0 +1,147 @@
+"""One sound BatchNorm2d in plain NumPy, in small steps that a specimen can replace one at a time.
+
+It works in the layer's own dtype, as a kernel does: nothing here is computed in higher precision. The formulas are
+those of a straightforward two-pass kernel; :mod:`.sound` replaces steps by other correct ones, :mod:`.faulty` by
+mistakes that real projects made.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..config import Config, State, initial_state
+from ..dtypes import Array
+
+
+class Kernel:
+    """A layer whose every step is a method. Statistics have shape (C,), rows (C, n)."""
+
+    def __init__(self, config: Config, state: State | None) -> None:
+        self.config = config
+        self.training = True
+        self.hold(self.built() if state is None else self.loaded(state))
+
+    # State
+
+    def built(self) -> State:
+        return initial_state(self.config)
+
+    def loaded(self, state: State) -> State:
+        return state.copy()
+
+    def hold(self, state: State) -> None:
+        self.weight, self.bias = state.weight, state.bias
+        self.running_mean, self.running_var = state.running_mean, state.running_var
+        self.num_batches_tracked = state.num_batches_tracked
+
+    def state(self) -> State:
+        return State(self.weight, self.bias, self.running_mean, self.running_var, self.num_batches_tracked).copy()
+
+    def train(self, mode: bool) -> None:
+        self.training = mode
+
+    def reset_running_stats(self) -> None:
+        fresh = self.built()
+        self.running_mean, self.running_var = fresh.running_mean, fresh.running_var
+        self.num_batches_tracked = fresh.num_batches_tracked
+
+    def reset_parameters(self) -> None:
+        self.reset_running_stats()
+        fresh = self.built()
+        self.weight, self.bias = fresh.weight, fresh.bias
+
+    # Forward
+
+    def forward(self, x: Array) -> Array:
+        self.check(x)
+        if self.uses_batch_statistics():
+            rows = self.rows(x)
+            mean, var = self.moments(rows)
+            if self.tracks():
+                self.track(mean, var, rows.shape[1])
+        else:
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            mean, var = self.running_mean, self.running_var
+        return self.normalise(x, mean, self.inverse_std(var))
+
+    def check(self, x: Array) -> None:
+        if x.ndim != 4:
+            raise ValueError(f"expected a 4-D input, got {x.ndim}-D")
+        if x.shape[1] != self.config.num_features:
+            raise ValueError(f"expected {self.config.num_features} channels, got {x.shape[1]}")
+        if self.uses_batch_statistics() and x.size == x.shape[1]:
+            raise ValueError("expected more than 1 value per channel")
+
+    def uses_batch_statistics(self) -> bool:
+        return self.training or self.running_mean is None
+
+    def rows(self, x: Array) -> Array:
+        return x.transpose(1, 0, 2, 3).reshape(x.shape[1], -1)
+
+    # Batch statistics
+
+    def moments(self, rows: Array) -> tuple[Array, Array]:
+        mean = self.mean(rows)
+        deviations = rows - mean[:, None]
+        return mean, self.mean(deviations * deviations)
+
+    def mean(self, rows: Array) -> Array:
+        quotient: Array = self.total(rows) / rows.dtype.type(rows.shape[1])
+        return quotient
+
+    def total(self, rows: Array) -> Array:
+        """Sum from left to right, rounding after each addition."""
+        sums: Array = np.add.accumulate(rows, axis=1)[:, -1]
+        return sums
+
+    # Running statistics
+
+    def tracks(self) -> bool:
+        return self.training and self.running_mean is not None
+
+    def track(self, mean: Array, var: Array, n: int) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        self.count()
+        m = self.factor()
+        self.running_mean[...] = self.blend(self.running_mean, self.estimated_mean(mean, n), m)
+        self.running_var[...] = self.blend(self.running_var, self.estimated_var(var, n), m)
+
+    def count(self) -> None:
+        self.num_batches_tracked = np.asarray(self.batches() + 1)
+
+    def batches(self) -> int:
+        return 0 if self.num_batches_tracked is None else int(self.num_batches_tracked)
+
+    def factor(self) -> float:
+        return self.config.momentum if self.config.momentum is not None else 1 / self.batches()
+
+    def blend(self, old: Array, new: Array, m: float) -> Array:
+        return (1 - m) * old + m * new
+
+    def estimated_mean(self, mean: Array, n: int) -> Array:  # noqa: ARG002 - specimens need n
+        return mean
+
+    def estimated_var(self, var: Array, n: int) -> Array:
+        return var * (n / (n - 1))
+
+    # Normalisation
+
+    def inverse_std(self, var: Array) -> Array:
+        s: Array = 1 / np.sqrt(var + var.dtype.type(self.config.eps))
+        return s
+
+    def normalise(self, x: Array, mean: Array, s: Array) -> Array:
+        return self.affine((x - across(mean)) * across(s))
+
+    def affine(self, x_hat: Array) -> Array:
+        if self.weight is None or self.bias is None:
+            return x_hat
+        y: Array = x_hat * across(self.weight) + across(self.bias)
+        return y
+
+
+def across(values: Array) -> Array:
+    """Return per-channel values (C,) in the shape (1, C, 1, 1) that broadcasts over (N, C, H, W)."""
+    return values.reshape(1, -1, 1, 1)
