@@ -70,6 +70,9 @@ BUDGET: Mapping[str, Mapping[str, float]] = {
 OWN_ERROR = 1 + 2.0**-40
 """Factor on every bound that pays for the error of the reference and of the bound's evaluation."""
 
+LEAST_VARIANCE = 2.0**-960
+"""Below it, products of double-double numbers lose bits to underflow and the reference its precision."""
+
 GRADES = ("two-pass", "welford", "textbook")
 """Numerical classes of the variance, each admitting all before it."""
 
@@ -199,7 +202,8 @@ def in_domain(model: Model, m: Moments, eps: float, largest: Floats, *scales: Fl
     Comparisons with NaN are false, so a channel with non-finite data is outside.
     """
     limit = model.dtype.largest / 16
-    inside: Bools = (model.n * largest**2 < limit) & (m.var + eps > 16 * model.dtype.smallest_normal)
+    least = max(16 * model.dtype.smallest_normal, LEAST_VARIANCE)
+    inside: Bools = (model.n * largest**2 < limit) & (m.var + eps > least)
     for scale in scales:
         inside = inside & (scale < limit)
     return inside

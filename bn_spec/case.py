@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-import zipfile
 from base64 import b85decode, b85encode
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -20,7 +18,7 @@ import numpy as np
 
 from .config import Config, State
 from .dtypes import Array
-from .errors import CaseFileError, ConfigError
+from .errors import CaseFileError
 from .memory import Parts, put_together, same_bits, take_apart
 
 
@@ -172,13 +170,13 @@ def save(case: Case, path: str | os.PathLike[str]) -> None:
     target = Path(path)
     header = json.dumps({"format": FORMAT, "version": VERSION, "case": script})
     members = {f"array_{i}": a for i, a in enumerate(arrays)}
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with part.open("wb") as file:
             np.savez(file, allow_pickle=False, script=np.array(header), **members)
-        Path(temporary).replace(target)
+        part.replace(target)
     except BaseException:
-        Path(temporary).unlink()
+        part.unlink(missing_ok=True)
         raise
 
 
@@ -191,7 +189,7 @@ def load(path: str | os.PathLike[str]) -> Case:
 
     """
     try:
-        with np.load(path, allow_pickle=False) as members:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as members:
             header = json.loads(str(members["script"]))
             if header["format"] != FORMAT:
                 raise CaseFileError(f"{path}: format {header['format']!r}; expected {FORMAT!r}")
@@ -202,16 +200,7 @@ def load(path: str | os.PathLike[str]) -> Case:
             return _decode(header["case"], members)
     except (FileNotFoundError, CaseFileError):
         raise
-    except (
-        ConfigError,
-        KeyError,
-        IndexError,
-        TypeError,
-        ValueError,
-        EOFError,
-        OSError,
-        zipfile.BadZipFile,
-    ) as e:
+    except Exception as e:  # zipfile, zlib, json and NumPy raise anything on damaged bytes
         raise CaseFileError(f"{path}: not a case file, or a damaged one ({type(e).__name__}: {e})") from e
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .backend import Backend
 from .case import Case
-from .config import STATE_FIELDS
-from .judge import Discrepancy, judge
+from .config import STATE_FIELDS, State
+from .judge import Discrepancy, judge, judge_construction
 from .play import play
 from .registry import load
 
@@ -20,5 +20,7 @@ def check(case: Case, backend: Backend | str) -> list[Discrepancy]:
 
     """
     subject = load(backend) if isinstance(backend, str) else backend
-    verdict = judge(case, play(case, subject), _ALL, subject.capabilities.grade)
-    return verdict.discrepancies
+    observation = play(case, subject)
+    read = isinstance(observation.initial, State)  # otherwise, judge says why not
+    built = judge_construction(case, observation, STATE_FIELDS if read else ())
+    return built.discrepancies + judge(case, observation, _ALL, subject.capabilities.grade).discrepancies

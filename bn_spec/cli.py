@@ -15,7 +15,7 @@ from .backend import Backend, Capabilities
 from .errors import BackendError, UnavailableBackend
 from .pytest_plugin import PROFILES, RUN, SUITE, suite_folder
 from .registry import load, registered
-from .report.records import INCOMPLETE, UNUSABLE, Run
+from .report.records import CONFORMING, INCOMPLETE, NEW_FINDING, UNUSABLE, Run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,8 +24,8 @@ def main() -> None:
     """Check BatchNorm2d implementations against the specification."""
 
 
-@main.command(context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[BACKEND]... [-- PYTEST ARGS]")
+@main.command()
+@click.argument("arguments", nargs=-1, metavar="[BACKEND]... [-- PYTEST ARGS]")
 @click.option("--profile", type=click.Choice(PROFILES), help="How hard to look (default: ci).")
 @click.option("-n", "workers", metavar="N|auto", help="Worker processes, as for pytest-xdist.")
 @click.option("--max-examples", type=click.IntRange(1), help="Examples per property, backend and dtype.")
@@ -49,7 +49,7 @@ def run(
     """
     own, passed_on = _split(arguments)
     options: dict[str, object] = {
-        "-n": workers,
+        "--numprocesses": workers,
         "--bn-profile": profile,
         "--bn-max-examples": max_examples,
         "--bn-requirement": requirement,
@@ -60,7 +60,9 @@ def run(
     call += [f"--bn-backend={name}" for name in own]
     for option, value in options.items():
         if value is not None:
-            call += [option, str(value)] if option == "-n" else [f"{option}={value}"]
+            call += [option, str(value)]
+    if workers is not None:
+        call += ["--dist", "worksteal"]  # cells differ in cost; an idle worker takes over from a busy one
     sys.exit(_pytest([*call, *passed_on]))
 
 
@@ -89,7 +91,8 @@ def _pytest(call: list[str]) -> int:
         return UNUSABLE
     if code in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR) and not keep.run.stopped:
         return INCOMPLETE
-    return keep.run.exit_code
+    failed_elsewhere = NEW_FINDING if code == pytest.ExitCode.TESTS_FAILED else CONFORMING
+    return keep.run.exit_code or failed_elsewhere
 
 
 @main.command()
@@ -120,3 +123,7 @@ def _claims(backend: Backend) -> str:
     without = [name for name, value in vars(Capabilities()).items() if value is True and not getattr(claims, name)]
     missing = f", without {', '.join(without)}" if without else ""
     return f"{', '.join(claims.dtypes)}; {claims.grade}{missing}"
+
+
+if __name__ == "__main__":
+    main()

@@ -32,9 +32,9 @@ class Config:
         dtype_named(self.dtype)
         if not isinstance(self.num_features, int) or self.num_features < 1:
             raise ConfigError(f"num_features is {self.num_features!r}; allowed: a positive integer")
-        if not self.eps > 0:
+        if not (isinstance(self.eps, float | int) and self.eps > 0):
             raise ConfigError(f"eps is {self.eps!r}; allowed: a positive number")
-        if self.momentum is not None and not 0 <= self.momentum <= 1:
+        if self.momentum is not None and not (isinstance(self.momentum, float | int) and 0 <= self.momentum <= 1):
             raise ConfigError(f"momentum is {self.momentum!r}; allowed: None or a number from 0 to 1")
 
     @property

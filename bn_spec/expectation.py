@@ -131,7 +131,7 @@ def _expect_tracking(
     n, channels = model.n, config.num_features
     tracked = before.num_batches_tracked
     counter = None if tracked is None else np.asarray(tracked + 1)
-    momentum = f.update_factor(config.momentum, 1 if counter is None else int(counter.item()))
+    momentum = f.update_factor(config.momentum, 1 if counter is None else counter.item())
     largest = np.abs(x).max(axis=-1, keepdims=True)
     unbiased = n / (n - 1)
 

@@ -112,8 +112,12 @@ _CALLS: dict[type[Step], Callable[[Layer], object]] = {
 def _attempt(call: Callable[[], Any]) -> Any:
     try:
         return call()
-    except Exception as error:  # noqa: BLE001 - a third party's layer may raise anything; it becomes data
-        return Raised(tuple(kind.__name__ for kind in type(error).__mro__), str(error))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a third party's layer may raise anything; it becomes data
+        try:
+            message = str(error)
+        except Exception:  # noqa: BLE001 - even the message is a third party's code
+            message = ""
+        return Raised(tuple(kind.__name__ for kind in type(error).__mro__), message)
 
 
 def _read(backend: Backend, tensor: Any, giver: str) -> Array | Oddity:
@@ -129,7 +133,7 @@ def _read(backend: Backend, tensor: Any, giver: str) -> Array | Oddity:
 
 
 def _read_state(layer: Layer) -> State | Oddity:
-    state = _attempt(layer.state)
+    state = _attempt(lambda: layer.state())
     if isinstance(state, Raised):
         return Malformed(f"reading the layer's state {state}")
     if not isinstance(state, State):

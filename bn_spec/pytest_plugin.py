@@ -229,7 +229,10 @@ def _cell(item: pytest.Item) -> Cell | None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turn the outcome of a cell into a record that travels with the report, and a finding into its own text."""
+    """Turn the outcome of a cell into a record, and a finding into its own text.
+
+    The record becomes a property of the item, which travels with its last report (and into JUnit files).
+    """
     report = yield
     cell = _cell(item)
     if cell is not None and (call.when == "call" or (call.when == "setup" and not report.passed)):
@@ -247,7 +250,7 @@ def pytest_runtest_makereport(
             cell.shares,
             text,
         )
-        report.user_properties.append((_PROPERTY, record.to_json()))
+        item.user_properties.append((_PROPERTY, record.to_json()))
     return report
 
 
@@ -313,11 +316,11 @@ class _Ledger:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.run.reported.add(report.nodeid)
         for name, value in report.user_properties:
-            if name == _PROPERTY and report.when != "teardown":
+            if name == _PROPERTY and report.when == "teardown":
                 self.run.records.append(Record.from_json(str(value)))
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if self.run.records:
+        if self.run.records or self.run.lost:
             terminalreporter.section("bn-spec")
             for line in summary(self.run):
                 terminalreporter.write_line(line)

@@ -64,6 +64,8 @@ def select(names: Iterable[str] = ()) -> Selection:
         try:
             chosen[name] = load(name)
         except UnavailableBackend as error:
+            if name in wanted:
+                raise
             unavailable[name] = str(error)
     chosen |= {name: load(name) for name in wanted if name != "all" and name not in offered}
     names_chosen = [backend.name for backend in chosen.values()]
@@ -83,12 +85,12 @@ def load(name: str) -> Backend:
     """
     try:
         found = _locate(name)
-        backend = found() if callable(found) and not isinstance(found, Backend) else found
+        ready = isinstance(found, Backend) and not isinstance(found, type)
+        return _checked(name, found() if callable(found) and not ready else found)
     except BackendError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BrokenBackend(f"backend {name!r} failed to load: {type(error).__name__}: {error}") from error
-    return _checked(name, backend)
 
 
 def _locate(name: str) -> Any:

@@ -1,12 +1,13 @@
 """Double-double arithmetic: numbers of 106 bits held as the unevaluated sum of two float64.
 
 Every value is a pair ``hi + lo`` with ``|lo| <= ulp(hi) / 2``. With ``u = 2**-53`` the operations below
-have relative errors of at most ``3 u²`` (+), ``5 u²`` (×), ``15 u²`` (÷) and ``25/8 u²`` (√).
+have relative errors of at most ``3 u²`` (+), ``5 u²`` (×), ``15 u²`` (÷) and ``25/8 u²`` (√), to first order in u².
 
 Sources: Dekker 1971 (splitting); Knuth, TAOCP vol. 2, 4.2.2 (two-sum); Joldes, Muller, Popescu, "Tight and
 rigorous error bounds for basic building blocks of double-word arithmetic", ACM TOMS 44 (2017), algorithms
-6, 10 and 17; Lefèvre, Louvet, Muller, Picot, Rideau, "Accurate calculation of Euclidean norms using
-double-word arithmetic", ACM TOMS 49 (2023), algorithm 8 (square root).
+6, 10 and 17, with the bound of Muller & Rideau, ACM TOMS 48 (2022), for the product; Lefèvre, Louvet, Muller,
+Picot, Rideau, "Accurate calculation of Euclidean norms using double-word arithmetic", ACM TOMS 49 (2023),
+algorithm 8 (square root).
 
 Range: exact products need ``|x| < 2**996`` and no underflow; beyond that a result is inexact or NaN, and the
 judge treats such channels as outside the domain of the bounds.

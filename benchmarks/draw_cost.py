@@ -1,0 +1,150 @@
+"""What an example costs: drawing a case, property by property, then playing and judging it.
+
+``python benchmarks/draw_cost.py`` measures processor time in milliseconds per example on one core. Every round runs
+everything side by side, and the median over the rounds is reported, so that a busy machine disturbs little.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from statistics import mean, median
+from typing import TypeAlias
+
+from hypothesis import given, seed
+from hypothesis import strategies as st
+
+from bn_spec.backend import Backend
+from bn_spec.case import Case
+from bn_spec.cell import PROPERTIES
+from bn_spec.config import State
+from bn_spec.expectation import expect
+from bn_spec.judge import OBSERVABLES, judge
+from bn_spec.play import Observation, play
+from bn_spec.profiles import PROFILES
+from bn_spec.registry import load
+from bn_spec.requirements import CHAPTERS
+from bn_spec.strategies import cases
+
+ROUNDS = 3
+EXAMPLES = 100
+BUDGET = 3.0
+"""Milliseconds that drawing a case may cost on average."""
+
+BASELINE, DEFAULT = "st.integers()", "cases()"
+
+Measurement: TypeAlias = Callable[[], float]
+Costs: TypeAlias = dict[str, float]
+"""Milliseconds per example, by what was measured."""
+
+
+def timed(work: Callable[[], int]) -> float:
+    """Return the processor time in ms for each of the examples that ``work`` says it did."""
+    gc.collect()
+    gc.disable()  # as timeit does: otherwise one measurement pays for the garbage of all before it
+    try:
+        start = time.process_time()
+        done = work()
+        return 1e3 * (time.process_time() - start) / done
+    finally:
+        gc.enable()
+
+
+def measured(measurements: dict[str, Measurement]) -> Costs:
+    """Take all measurements once per round, side by side; return their medians."""
+    rounds = [{name: measure() for name, measure in measurements.items()} for _ in range(ROUNDS)]
+    return {name: median(costs[name] for costs in rounds) for name in measurements}
+
+
+def drawn(strategy: Callable[[], st.SearchStrategy[object]]) -> list[object]:
+    """Draw examples as a cell does, the building of the strategy included, and do nothing but keep them."""
+    examples: list[object] = []
+
+    def keep(example: object) -> None:
+        examples.append(example)
+
+    seed(0)(PROFILES["ci"].settings(EXAMPLES)(given(strategy())(keep)))()
+    return examples
+
+
+def draw_costs() -> Costs:
+    """Measure drawing: the baseline of one choice, the default arguments, and every property's choices."""
+    for chapter in CHAPTERS:
+        importlib.import_module(f"conformance.test_{chapter.lower()}")
+    strategies: dict[str, Callable[[], st.SearchStrategy[object]]] = {BASELINE: st.integers, DEFAULT: cases}
+    for requirement, properties in sorted(PROPERTIES.items()):
+        for prop in properties:
+            strategies[requirement] = partial(cases, **prop.choices)
+
+    def measurement(strategy: Callable[[], st.SearchStrategy[object]]) -> Measurement:
+        return lambda: timed(lambda: len(drawn(strategy)))
+
+    return measured({name: measurement(strategy) for name, strategy in strategies.items()})
+
+
+def other_costs(backend: Backend) -> Costs:
+    """Measure the other parts of an example on default cases, played on ``backend``."""
+    sample = [case for case in drawn(cases) if isinstance(case, Case)]
+    played = [(case, play(case, backend)) for case in sample]
+    grade = backend.capabilities.grade
+
+    def each(work: Callable[[Case, Observation], object]) -> Measurement:
+        return lambda: timed(lambda: len([work(case, observation) for case, observation in played]))
+
+    return measured(
+        {
+            "play": each(lambda case, _: play(case, backend)),
+            "expect": each(lambda case, observation: expect_all(case, observation, grade)),
+            "judge, all observables": each(lambda case, observation: judge(case, observation, OBSERVABLES, grade)),
+        }
+    )
+
+
+def expect_all(case: Case, observation: Observation, grade: str) -> None:
+    """Compute the expectation of every step, as the judge does."""
+    for answer in observation.answers:
+        assert isinstance(answer.before, State)
+        expect(case.config, answer.before, answer.training, answer.step, grade)
+
+
+def row(name: str, *cells: object) -> None:
+    """Print one line of a table."""
+    print(f"{name:<26}" + "".join(f"{cell:>12}" for cell in cells))
+
+
+def report_chapters(costs: Costs) -> None:
+    """Print a line per chapter: the average over its properties and the worst of them."""
+    row("chapter", "average", "worst", "which")
+    for chapter, title in CHAPTERS.items():
+        own = of_chapters(costs, [chapter])
+        worst = max(own, key=own.__getitem__)
+        row(f"{chapter}  {title}", f"{mean(own.values()):.2f}", f"{own[worst]:.2f}", worst)
+
+
+def of_chapters(costs: Costs, chapters: Iterable[str]) -> Costs:
+    """Return the costs of the requirements of some chapters."""
+    return {name: cost for name, cost in costs.items() if name.partition("-")[0] in chapters}
+
+
+def main() -> None:
+    """Measure and report."""
+    print(f"ms per example, processor time, median of {ROUNDS} rounds of {EXAMPLES} examples\n")
+    costs = draw_costs()
+    report_chapters(costs)
+    print()
+    for name in (BASELINE, DEFAULT):
+        row(name, f"{costs[name]:.2f}")
+    average = mean(of_chapters(costs, CHAPTERS).values())
+    row("all properties", f"{average:.2f}")
+    print(f"\n{'within' if average <= BUDGET else 'OVER'} the budget of {BUDGET:g} ms per drawn case\n")
+    backend = load("reference")
+    print(f"the rest of an example, on {backend.name} ({backend.description}), default cases\n")
+    for name, cost in other_costs(backend).items():
+        row(name, f"{cost:.2f}")
+
+
+if __name__ == "__main__":
+    main()

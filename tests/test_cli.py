@@ -1,0 +1,60 @@
+"""The ``bn-spec`` command: exit codes and what it prints."""
+
+from pathlib import Path
+
+import pytest
+
+from .process import bn_spec, strange
+
+QUICK = ("--profile", "smoke", "--requirement", "TRN-01")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("reference", *QUICK), 0, "reference: conforms"),
+        (("bn_spec.specimens:eps_ignored", *QUICK), 1, "DOES NOT CONFORM: 2 of 2 checks failed"),
+        ((strange("excused_in_vain"), "--requirement", "RUN-03"), 1, "unexpected pass"),
+        (("nonesuch", *QUICK), 2, "backend 'nonesuch' is not known; known: "),
+        (("reference", "--profle", "smoke"), 2, "No such option"),
+        ((strange("crashing"), "-n", "2", *QUICK), 3, "INCOMPLETE: a worker was lost"),
+        (("reference", "--requirement", "XYZ-*"), 5, "deselected"),
+        (("reference", *QUICK, "--", "-k", "no_such_test"), 5, "deselected"),
+        (("bn_spec.specimens:eps_ignored", "--profile", "smoke", "--", "-x"), 1, "1 failed"),
+    ],
+)
+def test_the_exit_code_tells_how_a_run_ended(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, sentence: str
+) -> None:
+    done = bn_spec("run", *arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert sentence in done.stdout + done.stderr
+
+
+def test_a_run_reports_every_backend_that_was_named(tmp_path: Path) -> None:
+    done = bn_spec("run", "reference", "bn_spec.specimens:welford", *QUICK, "-n", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "reference: conforms" in done.stdout
+    assert "welford: conforms" in done.stdout
+
+
+def test_backends_lists_versions_claims_and_what_is_missing(tmp_path: Path) -> None:
+    done = bn_spec("backends", cwd=tmp_path)
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert "double-double arithmetic" in rows["reference"]
+    assert "float32, float64; two-pass" in rows["reference"]
+    assert "torch-cpu" in rows
+    assert "torch-cuda" in rows
+    assert done.returncode == 0
+
+
+def test_backends_shows_why_one_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[bn_spec.backends]\nbroken = no_such_module:backend\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = bn_spec("backends", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "BROKEN" in done.stdout
+    assert "no_such_module" in done.stdout

@@ -1,0 +1,444 @@
+"""Whatever a backend answers becomes a discrepancy with a clear sentence, never a traceback of the suite's own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+
+from bn_spec import Backend, Case, Config, Layer, State, check
+from bn_spec.backends.reference import Reference
+from bn_spec.case import Eval, Forward, ResetParameters, ResetRunningStats, Train
+from bn_spec.dtypes import Array
+from bn_spec.judge import Discrepancy, judge
+from bn_spec.play import play
+
+from .common import printed_and_read
+
+X = np.arange(8, dtype=np.float32).reshape(2, 2, 2, 1)
+TRAINING = Case(Config(2), None, (Forward(X), Forward(X + 1)))
+INFERENCE = Case(Config(2), None, (Eval(), Forward(X)))
+MODES = Case(Config(2), None, (Train(), Eval()))
+RESETS = Case(Config(2), None, (ResetRunningStats(), ResetParameters()))
+CUMULATIVE = Case(Config(2, momentum=None), None, (Forward(X), Forward(X + 1)))
+HUGE = Case(Config(2), None, (Forward(X * np.float32(1e37)),))
+
+How = Callable[..., Any]
+
+
+def spoilt(member: str, how: How) -> Backend:
+    """The reference with one member of the backend, or else of its layers, replaced by ``how``.
+
+    ``how`` is called with the original member, then with the arguments of the call.
+    """
+    backend = Reference()
+    if hasattr(backend, member):
+        setattr(backend, member, partial(how, getattr(backend, member)))
+        return backend
+
+    def layer(build: Callable[[Config, State | None], Layer], config: Config, state: State | None) -> Layer:
+        built = build(config, state)
+        setattr(built, member, partial(how, getattr(built, member)))
+        return built
+
+    return spoilt("layer", layer)
+
+
+def returns(answer: object) -> How:
+    return lambda _, *__: answer
+
+
+def raises(error: Exception) -> How:
+    def raising(_: object, *__: object) -> NoReturn:
+        raise error
+
+    return raising
+
+
+def changes(**tensors: object) -> How:
+    """Change tensors of the state that the layer reports."""
+    return lambda state: replace(state(), **tensors)
+
+
+def after_a_batch(**tensors: object) -> How:
+    """Change tensors of the state that the layer reports once a batch was counted."""
+    return lambda state: replace(state(), **tensors) if state().num_batches_tracked else state()
+
+
+def mutates(forward: Callable[[Array], Array], x: Array) -> Array:
+    y = forward(x)
+    x[0, 0, 0, 0] = 42
+    return y
+
+
+class Mute(Exception):
+    """An error whose message cannot be read."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A strange backend, the first discrepancy that must come of it, and what its sentences contain."""
+
+    id: str
+    member: str
+    how: How
+    observable: str
+    got: str
+    expected: str = ""
+    case: Case = TRAINING
+
+
+SHAPE = "an output of shape (2, 2, 2, 1)"
+UNREADABLE = "reading the layer's state raised"
+
+STRANGE = (
+    Row("forward gives None", "forward", returns(None), "output", "forward returned None; expected a tensor", SHAPE),
+    Row("forward gives text", "forward", returns("y"), "output", "forward returned str; expected a tensor", SHAPE),
+    Row(
+        "forward gives an object", "forward", returns(object()), "output", "forward returned object; expected", SHAPE
+    ),
+    Row("forward gives a ragged list", "forward", returns([[1], [2, 3]]), "output", "forward returned list", SHAPE),
+    Row("forward gives a nested list", "forward", returns([1.0, 2.0]), "output", "shape (2,), dtype float64", SHAPE),
+    Row("forward gives a number", "forward", returns(np.array(1.0)), "output", "shape (), dtype float64", SHAPE),
+    Row("forward gives nothing", "forward", returns(np.zeros((0, 2, 2, 1))), "output", "shape (0, 2, 2, 1)", SHAPE),
+    Row("forward drops an axis", "forward", lambda f, x: f(x)[..., 0], "output", "shape (2, 2, 2), dtype", SHAPE),
+    Row("forward gives integers", "forward", lambda f, x: f(x).astype(int), "output", "dtype int64", SHAPE),
+    Row(
+        "forward gives complex numbers",
+        "forward",
+        lambda f, x: f(x) * 1j,
+        "output",
+        "forward returned ndarray",
+        SHAPE,
+    ),
+    Row(
+        "forward gives another precision",
+        "forward",
+        lambda f, x: f(x).astype(np.float64),
+        "output_form",
+        "float64",
+        "an output of dtype float32",
+    ),
+    Row(
+        "forward gives half precision",
+        "forward",
+        lambda f, x: f(x).astype(np.float16),
+        "output",
+        "",
+        "output[",
+    ),
+    Row(
+        "forward gives the extended precision of this machine",
+        "forward",
+        lambda f, x: f(x).astype(np.longdouble),
+        "output_form",
+        str(np.dtype(np.longdouble)),
+        "an output of dtype float32",
+    ),
+    Row("forward gives NaN", "forward", lambda f, x: f(x) * np.nan, "output", "nan", "output[0, 0, 0, 0] = "),
+    Row("forward gives infinities", "forward", lambda f, x: f(x) + np.inf, "output", "inf", "output[0, 0, 0, 0] = "),
+    Row("forward raises", "forward", raises(KeyError("x")), "error", "raised KeyError: 'x'", "no error"),
+    Row("forward raises without words", "forward", raises(AssertionError()), "error", "raised AssertionError"),
+    Row("forward raises an unreadable error", "forward", raises(Mute()), "error", "raised Mute"),
+    Row(
+        "forward recurses", "forward", raises(RecursionError("too deep")), "error", "raised RecursionError: too deep"
+    ),
+    Row("forward runs out of memory", "forward", raises(MemoryError()), "error", "raised MemoryError"),
+    Row("forward ends an iteration", "forward", raises(StopIteration(1)), "error", "raised StopIteration: 1"),
+    Row(
+        "forward is no function", "layer", lambda build, *a: _with(build(*a), forward=3), "error", "raised TypeError"
+    ),
+    Row("forward mutates its input", "forward", mutates, "input", "[[[[42.]", "the input stays [[[[0.]"),
+    Row("eval forward raises", "forward", raises(KeyError("x")), "error", "raised KeyError: 'x'", case=INFERENCE),
+    Row("train raises", "train", raises(ValueError("stuck")), "error", "raised ValueError: stuck", case=MODES),
+    Row(
+        "a reset raises",
+        "reset_running_stats",
+        raises(ValueError("no")),
+        "error",
+        "raised ValueError: no",
+        case=RESETS,
+    ),
+    Row("no reset", "layer", lambda build, *a: Partial(build(*a)), "error", "raised AttributeError", case=RESETS),
+    Row(
+        "layer raises", "layer", raises(OSError("no device")), "construction", "raised OSError: no device", "a layer"
+    ),
+    Row("layer gives None", "layer", returns(None), "construction", f"{UNREADABLE} AttributeError", "a layer"),
+    Row("state raises", "state", raises(OSError("gone")), "construction", f"{UNREADABLE} OSError: gone", "a layer"),
+    Row("state is a dict", "state", returns({}), "construction", "the layer's state is dict; expected bn_spec.State"),
+    Row("state is None", "state", returns(None), "construction", "the layer's state is NoneType; expected bn_spec"),
+    Row("a tensor is a list", "state", changes(bias=[0, 0]), "construction", "bias is list; expected a NumPy array"),
+    Row(
+        "state is lost in the end",
+        "state",
+        lambda state: {} if state().num_batches_tracked else state(),
+        "running_mean",
+        "the layer's state is dict; expected bn_spec.State",
+        "running_mean can be read",
+    ),
+    Row(
+        "running_mean is too long",
+        "state",
+        changes(running_mean=np.zeros(3, np.float32)),
+        "state",
+        "running_mean has shape (3,) and dtype float32",
+        "a state that fits the config",
+    ),
+    Row("weight is None", "state", changes(weight=None), "state", "weight is None"),
+    Row(
+        "a tensor too many",
+        "state",
+        lambda state: replace(state(), bias=np.zeros(2, np.float32)),
+        "state",
+        "bias is present",
+        case=replace(TRAINING, config=Config(2, affine=False)),
+    ),
+    Row(
+        "running_var holds objects",
+        "state",
+        changes(running_var=np.array([None, None])),
+        "state",
+        "running_var has shape (2,) and dtype object",
+    ),
+    Row(
+        "running_mean is too long in the end",
+        "state",
+        after_a_batch(running_mean=np.zeros(3, np.float32)),
+        "running_mean",
+        "[0., 0., 0.] (float32, shape (3,))",
+        "running_mean",
+    ),
+    Row("running_mean is lost in the end", "state", after_a_batch(running_mean=None), "running_mean", "None"),
+    Row(
+        "running_mean holds objects in the end",
+        "state",
+        after_a_batch(running_mean=np.array([None, None])),
+        "running_mean",
+        "object",
+    ),
+    Row(
+        "running_var holds objects in the end",
+        "state",
+        after_a_batch(running_var=np.array([None, None])),
+        "running_var",
+        "object",
+    ),
+    Row(
+        "running_var holds text in the end",
+        "state",
+        after_a_batch(running_var=np.array(["a", "b"])),
+        "running_var",
+        "<U1",
+    ),
+    Row(
+        "running_mean is NaN in the end",
+        "state",
+        after_a_batch(running_mean=np.full(2, np.nan)),
+        "running_mean",
+        "nan",
+    ),
+    Row("running_var is infinite", "state", after_a_batch(running_var=np.full(2, np.inf)), "running_var", "inf"),
+    Row("the counter is missing", "state", changes(num_batches_tracked=None), "num_batches_tracked", "None"),
+    Row(
+        "the counter is lost in the end",
+        "state",
+        after_a_batch(num_batches_tracked=None),
+        "num_batches_tracked",
+        "None",
+    ),
+    Row(
+        "weight is built as twos",
+        "state",
+        changes(weight=np.full(2, 2, np.float32)),
+        "weight",
+        "[2., 2.] (float32, shape (2,))",
+        "weight = [1., 1.] (float32, shape (2,))",
+        case=Case(Config(2)),
+    ),
+    Row(
+        "the counter is a float",
+        "state",
+        lambda state: replace(state(), num_batches_tracked=np.asarray(state().num_batches_tracked, np.float64)),
+        "num_batches_tracked",
+        ". (float64, shape ())",
+    ),
+    Row(
+        "the counter is no array",
+        "state",
+        changes(num_batches_tracked=0),
+        "construction",
+        "num_batches_tracked is int; expected a NumPy array or None",
+    ),
+    Row("the counter is a vector", "state", changes(num_batches_tracked=np.zeros(2)), "state", "has shape (2,)"),
+    Row(
+        "the counter is NaN",
+        "state",
+        changes(num_batches_tracked=np.array(np.nan)),
+        "num_batches_tracked",
+        "nan",
+        case=CUMULATIVE,
+    ),
+    Row(
+        "the counter is infinite",
+        "state",
+        changes(num_batches_tracked=np.array(np.inf)),
+        "num_batches_tracked",
+        "inf",
+        case=CUMULATIVE,
+    ),
+    Row(
+        "the counter is minus one",
+        "state",
+        changes(num_batches_tracked=np.array(-1)),
+        "num_batches_tracked",
+        "-1",
+        case=CUMULATIVE,
+    ),
+    Row("to_native raises", "to_native", raises(OSError("full")), "error", "raised OSError: full", "no error"),
+    Row("to_native gives None", "to_native", returns(None), "error", "raised AttributeError"),
+    Row(
+        "to_numpy raises",
+        "to_numpy",
+        raises(OSError("lost")),
+        "output",
+        "forward returned ndarray, which the backend's to_numpy could not move out (raised OSError: lost)",
+        SHAPE,
+    ),
+    Row(
+        "to_numpy gives a list",
+        "to_numpy",
+        returns([1.0]),
+        "output",
+        "forward returned ndarray; expected a tensor that becomes a numeric NumPy array",
+        SHAPE,
+    ),
+)
+
+
+def _with(layer: Layer, **members: object) -> Layer:
+    for name, member in members.items():
+        setattr(layer, name, member)
+    return layer
+
+
+class Partial:
+    """A layer without resets."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.train, self.forward, self.state = layer.train, layer.forward, layer.state
+
+
+@pytest.mark.parametrize("row", STRANGE, ids=[row.id for row in STRANGE])
+def test_a_strange_answer_becomes_a_discrepancy_with_a_clear_sentence(row: Row) -> None:
+    discrepancies = check(row.case, spoilt(row.member, row.how))
+    found = next((d for d in discrepancies if d.observable == row.observable), None)
+    assert found, discrepancies
+    assert row.got in found.got
+    assert row.expected in found.expected
+
+
+@pytest.mark.parametrize("case", [TRAINING, INFERENCE, MODES, RESETS, CUMULATIVE, HUGE])
+def test_the_reference_itself_gives_no_discrepancy(case: Case) -> None:
+    assert check(case, Reference()) == []
+
+
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
+def test_outside_the_domain_of_the_bounds_an_output_that_is_not_finite_is_no_discrepancy(odd: float) -> None:
+    assert check(HUGE, spoilt("forward", lambda f, x: f(x) * 0 + np.float32(odd))) == []
+
+
+def test_a_layer_whose_state_is_lost_gets_no_further_step() -> None:
+    backend = spoilt("state", lambda state: {} if state().num_batches_tracked else state())
+    observation = play(TRAINING, backend)
+    assert isinstance(observation.initial, State)
+    assert len(observation.answers) == 1
+
+
+def test_no_answer_is_judged_after_an_unexpected_error() -> None:
+    assert check(TRAINING, spoilt("forward", raises(KeyError("x")))) == [
+        Discrepancy("error", 0, "no error", "raised KeyError: 'x'")
+    ]
+
+
+def test_each_step_is_given_a_private_copy_of_its_input() -> None:
+    before = X.copy()
+    play(TRAINING, spoilt("to_native", lambda move, array: _overwritten(move(array))))
+    assert np.array_equal(before, X)
+
+
+def _overwritten(array: Array) -> Array:
+    array[...] = 7
+    return array
+
+
+def test_a_layer_is_given_a_private_copy_of_the_state() -> None:
+    weight, bias, mean, var = np.ones((4, 2), np.float32)
+    state = State(weight, bias, mean, var, np.array(0))
+    play(replace(TRAINING, state=state), spoilt("layer", lambda build, config, held: _emptied(build, config, held)))
+    assert all(tensor is not None and (tensor == 1).all() for _, tensor in state.items()[:4])
+
+
+def _emptied(build: Callable[..., Layer], config: Config, held: State) -> Layer:
+    assert held.weight is not None
+    held.weight[...] = 0
+    return build(config, held)
+
+
+def test_a_state_that_is_a_live_view_is_recorded_as_it_was_at_its_step() -> None:
+    def live(build: Callable[..., Layer], *arguments: object) -> Layer:
+        layer: Any = build(*arguments)
+        held: State = layer.state()
+        layer.state = lambda: held
+
+        def forward(x: Array) -> Array:
+            assert held.running_mean is not None
+            held.running_mean[...] += 1
+            return x
+
+        layer.forward = forward
+        return _with(layer)
+
+    answers = play(TRAINING, spoilt("layer", live)).answers
+    means: list[Any] = [[a.before.running_mean, getattr(a.after, "running_mean", None)] for a in answers]
+    assert np.array_equal(means, [[[0, 0], [1, 1]], [[1, 1], [2, 2]]])
+
+
+def test_an_output_in_a_buffer_that_is_used_again_is_recorded_as_it_was_at_its_step() -> None:
+    buffer = np.empty_like(X)
+    answers = play(TRAINING, spoilt("forward", lambda _, x: np.add(x, 0, out=buffer))).answers
+    assert np.array_equal([answer.output for answer in answers], [X, X + 1])  # type: ignore[arg-type]
+
+
+REPEATED = Case(Config(2), None, (Eval(), *(Forward(X),) * 2))
+
+
+@pytest.mark.parametrize("case", [REPEATED, printed_and_read(REPEATED)], ids=["drawn", "rebuilt from its source"])
+def test_an_output_that_does_not_repeat_is_found_also_when_the_case_was_rebuilt(case: Case) -> None:
+    signs = iter([1, 1 + 2**-20])
+    backend = spoilt("forward", lambda f, x: f(x) * np.float32(next(signs)))
+    verdict = judge(case, play(case, backend), ["repetition"], "two-pass")
+    assert [(d.observable, d.step) for d in verdict.discrepancies] == [("repetition", 2)]
+
+
+@pytest.mark.parametrize(
+    ("x", "reason"),
+    [
+        (X[0], "a ValueError, since the input is 3-dimensional, not 4-dimensional (N, C, H, W)"),
+        (X[:, :1], "a ValueError or RuntimeError, since the input has 1 channels, the layer 2"),
+        (X[:1, :, :1], "a ValueError, since batch statistics need more than one value per channel"),
+    ],
+)
+def test_an_input_that_should_have_been_refused_is_a_discrepancy_that_says_why(x: Array, reason: str) -> None:
+    accepting = spoilt("forward", lambda _, x: x)
+    assert check(Case(Config(2), None, (Forward(x),)), accepting) == [
+        Discrepancy("refusal", 0, reason, "an output and no error")
+    ]
+    confused = spoilt("forward", raises(KeyError("shape")))
+    assert check(Case(Config(2), None, (Forward(x),)), confused) == [
+        Discrepancy("refusal", 0, reason, "raised KeyError: 'shape'")
+    ]

@@ -1,0 +1,193 @@
+"""The pytest plugin: options, header, ids, findings, statuses and the summary."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from .process import pytest_suite, python, strange
+
+SMOKE = "--bn-profile=smoke"
+
+
+def table_of(output: str) -> list[str]:
+    """Return the lines of the summary, without what depends on the clock."""
+    lines = output.partition(" bn-spec ===")[2].splitlines()
+    return [line for line in lines[1:] if line and not re.search(r" in [\d.]+s", line)]
+
+
+def test_the_header_says_what_is_checked_and_how(tmp_path: Path) -> None:
+    done = pytest_suite(SMOKE, "--bn-requirement=CFG-01", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"bn-spec: [\d.]+, specification [\d.]+, profile smoke, seed 0, threads", done.stdout)
+    assert re.search(r"  reference: bn-spec [\d.]+, double-double arithmetic", done.stdout)
+
+
+def test_a_wrong_backend_ends_the_session_before_it_starts(tmp_path: Path) -> None:
+    done = pytest_suite("--bn-backend=refrence", "-n", "2", cwd=tmp_path)
+    assert done.returncode == 4
+    assert "backend 'refrence' is not known" in done.stderr
+    assert "did you mean 'reference'?" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ini", "sentence"),
+    [
+        ("bn_profile = nightley", "bn_profile is 'nightley'; allowed: smoke, ci, nightly"),
+        ("bn_max_examples = many", "bn_max_examples is 'many'; allowed: a whole number"),
+    ],
+)
+def test_a_wrong_ini_value_is_named(tmp_path: Path, ini: str, sentence: str) -> None:
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\n{ini}\n")
+    done = pytest_suite("-c", "pytest.ini", cwd=tmp_path)
+    assert done.returncode == 4
+    assert sentence in done.stderr
+
+
+def test_every_option_has_an_ini_key(tmp_path: Path) -> None:
+    keys = [
+        "bn_backend = reference",
+        "bn_profile = smoke",
+        "bn_max_examples = 3",
+        "bn_requirement = TRN-0[12]",
+        "bn_seed = 5",
+    ]
+    (tmp_path / "pytest.ini").write_text("\n".join(["[pytest]", *keys]))
+    suite = Path(__file__).parent.parent / "conformance"
+    done = python("-m", "pytest", suite, "-c", "pytest.ini", "-p", "no:cacheprovider", cwd=tmp_path)
+    assert "profile smoke with 3 examples, seed 5" in done.stdout
+    assert "reference: conforms (4 checks, 12 examples" in done.stdout
+
+
+def test_ids_are_stable_and_ordered(tmp_path: Path) -> None:
+    arguments = ("--collect-only", "-q", "--bn-backend=reference", "--bn-backend=bn_spec.specimens:welford")
+    first, second = (pytest_suite(*arguments, cwd=tmp_path, PYTHONHASHSEED=seed) for seed in "12")
+    ids = [line for line in first.stdout.splitlines() if "::" in line]
+    assert ids == [line for line in second.stdout.splitlines() if "::" in line]
+    assert [line.partition("[")[2] for line in ids[:4]] == [
+        "reference-float32]",
+        "reference-float64]",
+        "welford-float32]",
+        "welford-float64]",
+    ]
+
+
+def test_the_summary_is_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
+    tables = [
+        table_of(pytest_suite(SMOKE, "--bn-requirement=*-0[1-3]", *workers, cwd=tmp_path).stdout)
+        for workers in ((), ("-n", "2"), ("-n", "3"))
+    ]
+    assert tables[0] == tables[1] == tables[2]
+    assert any(re.match(r"reference +float32 +ok +0\.\d\d", line) for line in tables[0])
+
+
+def test_a_finding_prints_requirement_case_expected_and_got(tmp_path: Path) -> None:
+    done = pytest_suite("--bn-backend=bn_spec.specimens:runvar_bias", "--bn-requirement=RUN-03", cwd=tmp_path)
+    assert done.returncode == 1
+    block = done.stdout.partition("RUN-03  ")[2]
+    assert block.startswith("running_var is updated with the unbiased variance of the batch")
+    assert "runvar-bias · float32" in block
+    assert re.search(r"case +N=2 C=1 H=1 W=1 +momentum=1\.0 +x = \[0, 1\]", block)
+    assert re.search(r"expected +running_var\[0\] = 0\.5 ± 2\.0e-06", block)
+    assert re.search(r"got +0\.25 +\(1\.2e\+05 × the bound\)", block)
+    assert "Traceback" not in done.stdout
+
+
+def test_the_python_of_a_finding_shows_it_again(tmp_path: Path) -> None:
+    done = pytest_suite("--bn-backend=bn_spec.specimens:runvar_bias", "--bn-requirement=RUN-03", cwd=tmp_path)
+    found = re.search(r"python +(from bn_spec\.case.*\n)((?: {12}.*\n)+)", done.stdout)
+    assert found, done.stdout
+    again = python("-c", found[1] + re.sub("(?m)^ {12}", "", found[2]), cwd=tmp_path)
+    assert "observable='running_var'" in again.stdout, again.stderr
+    assert "got='0.25'" in again.stdout
+
+
+def test_a_deterministic_profile_finds_the_same_again(tmp_path: Path) -> None:
+    arguments = ("--bn-backend=bn_spec.specimens:tail_dropped", "--bn-requirement=SHP-02")
+    first, second = (table_of(pytest_suite(*arguments, cwd=tmp_path).stdout) for _ in range(2))
+    assert first == second
+    assert any("SHP-02 tail-dropped (float32, float64): fail" in line for line in first)
+
+
+def test_nightly_prints_a_seed_that_repeats_the_run(tmp_path: Path) -> None:
+    nightly = ("--bn-profile=nightly", "--bn-max-examples=30", "--bn-requirement=TRN-0[1-4]")
+    first = pytest_suite(*nightly, "-n", "2", cwd=tmp_path)
+    seed = re.search(r"profile nightly with 30 examples, seed (\d+)", first.stdout)
+    assert seed, first.stdout
+    again = pytest_suite(*nightly, f"--bn-seed={seed[1]}", cwd=tmp_path)
+    assert table_of(first.stdout) == table_of(again.stdout)
+    other = pytest_suite(*nightly, f"--bn-seed={int(seed[1]) + 1}", cwd=tmp_path)
+    assert table_of(first.stdout) != table_of(other.stdout)
+
+
+def test_a_known_failure_is_reported_and_does_not_fail(tmp_path: Path) -> None:
+    done = pytest_suite(f"--bn-backend={strange('excused')}", "--bn-requirement=RUN-03", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "(1 known)" in done.stdout
+    assert "known failure: the biased variance is kept on purpose" in done.stdout
+
+
+def test_a_known_failure_covers_its_observable_alone(tmp_path: Path) -> None:
+    done = pytest_suite(f"--bn-backend={strange('excused_for_another')}", "--bn-requirement=RUN-03", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "expected  running_var[0]" in done.stdout
+
+
+def test_a_known_failure_that_holds_fails_the_run(tmp_path: Path) -> None:
+    done = pytest_suite(f"--bn-backend={strange('excused_in_vain')}", "--bn-requirement=RUN-03", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "RUN-03 holds for excused-in-vain, which declares a known failure of it" in done.stdout
+    assert "remove the declaration" in done.stdout
+
+
+def test_what_is_not_claimed_is_said(tmp_path: Path) -> None:
+    done = pytest_suite(
+        f"--bn-backend={strange('no_inference')}", SMOKE, "--bn-requirement=EVL-0[15]", "-rs", cwd=tmp_path
+    )
+    assert "not claimed: no-inference does not claim inference" in done.stdout
+    assert re.search(r"no-inference +float32 +-$", done.stdout, re.MULTILINE)
+
+
+def test_a_backend_that_is_not_deterministic_is_said_to_be_so(tmp_path: Path) -> None:
+    done = pytest_suite(f"--bn-backend={strange('unsteady')}", "--bn-requirement=TRN-06", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "TRN-06  a training forward leaves its input" in done.stdout
+    assert "the backend is not deterministic" in done.stdout
+
+
+def test_workers_use_one_thread_each(tmp_path: Path) -> None:
+    arguments = (f"--bn-backend={strange('single_threaded')}", SMOKE, "--bn-requirement=TRN-01")
+    done = pytest_suite(*arguments, "-n", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "1 thread per worker" in done.stdout
+
+
+def test_a_session_without_the_suite_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text(
+        "import sys\ndef test_own(): assert not any(m in sys.modules for m in ('bn_spec.cell', 'torch'))\n"
+    )
+    done = python("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "bn-spec:" not in done.stdout
+
+
+def test_a_users_own_hypothesis_profile_stays_in_force(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "from hypothesis import settings\n"
+        "settings.register_profile('mine', max_examples=7)\n"
+        "settings.load_profile('mine')\n"
+    )
+    (tmp_path / "test_own.py").write_text(
+        "from hypothesis import settings\ndef test_own(): assert settings.default.max_examples == 7\n"
+    )
+    done = pytest_suite(SMOKE, "--bn-requirement=TRN-01", "test_own.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "reference: conforms (2 checks, 30 examples" in done.stdout
+
+
+def test_junit_carries_the_record_of_each_cell(tmp_path: Path) -> None:
+    pytest_suite(SMOKE, "--bn-requirement=TRN-01", "-n", "2", "--junitxml=junit.xml", cwd=tmp_path)
+    report = (tmp_path / "junit.xml").read_text()
+    assert report.count('property name="bn_spec"') == 2
+    assert "&quot;requirement&quot;: &quot;TRN-01&quot;" in report
