@@ -48,7 +48,10 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def _sentences(run: Run) -> Iterator[str]:
     for backend in sorted({record.backend for record in run.records}):
-        yield _verdict(backend, [record for record in run.records if record.backend == backend])
+        own = [record for record in run.records if record.backend == backend]
+        yield from _listed(_verdict(backend, own), "")
+        if worst := _worst(own):
+            yield f"    worst err/bound: {worst}"
     for status in (FAIL, UNEXPECTED_PASS, CRASHED, VACUOUS, KNOWN):
         for (backend, requirement, text), dtypes in _by_text(having(run.records, status)).items():
             yield from _listed(f"{requirement} {backend} ({', '.join(dtypes)}): {status}", text)
@@ -80,6 +83,15 @@ def _verdict(backend: str, records: Sequence[Record]) -> str:
         f"{backend}: {word} ({claimed} checks, {examples:,} examples, {judged:,} values judged"
         f"{f', {outside:,} outside the domain of the bounds' if outside else ''})"
     )
+
+
+def _worst(records: Sequence[Record]) -> str:
+    """The worst err / bound of each observable that has a bound."""
+    shares: dict[str, float] = {}
+    for record in records:
+        for name, share in record.shares.items():
+            shares[name] = max(share, shares.get(name, 0.0))
+    return ", ".join(f"{name} {shares[name]:.3g}" for name in sorted(shares))
 
 
 def _listed(head: str, text: str) -> list[str]:
