@@ -153,7 +153,7 @@ def inverse_std_error(model: Model, m: Moments, eps: float) -> Floats:
     when var is far below dvar: s can then be far too small, but not far too large.
     """
     low = np.maximum(m.var - m.dvar, 0)
-    above = (m.var - low) / (low + eps)
+    above = np.minimum(m.dvar, m.var) / (low + eps)  # var − low, without cancellation
     below = m.dvar / (m.var + eps)
     too_large = above / (np.sqrt(1 + above) + 1)
     root = np.sqrt(1 + below)

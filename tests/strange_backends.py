@@ -1,5 +1,6 @@
 """Backends that behave as third parties' do on a bad day; tests load them by path."""
 
+import importlib.util
 import itertools
 import os
 from dataclasses import replace
@@ -61,6 +62,11 @@ class Interrupted(Renamed):
 def _expect_one_thread(_: Array) -> None:
     if os.environ.get("OMP_NUM_THREADS") != "1":
         raise RuntimeError("OMP_NUM_THREADS is not 1")
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        if torch.get_num_threads() != 1:
+            raise RuntimeError(f"torch uses {torch.get_num_threads()} threads")
 
 
 _calls = itertools.count()
