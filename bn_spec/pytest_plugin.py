@@ -12,6 +12,7 @@ import pytest
 
 from .report.records import CRASHED, FAIL, KNOWN, NOT_CLAIMED, PASS, UNEXPECTED_PASS, VACUOUS, Record, Run
 from .report.table import summary
+from .requirements import CHAPTERS, REQUIREMENTS
 
 if TYPE_CHECKING:
     from .cell import Cell
@@ -92,6 +93,14 @@ def _profile_name(config: pytest.Config) -> str:
     return name
 
 
+def _pattern(config: pytest.Config) -> str | None:
+    pattern: str | None = _option(config, "requirement")
+    if pattern is not None and not any(fnmatchcase(name, pattern) for name in REQUIREMENTS):
+        chapters = ", ".join(f"{chapter}-*" for chapter in CHAPTERS)
+        raise pytest.UsageError(f"bn_requirement is {pattern!r}, which matches no requirement; chapters: {chapters}")
+    return pattern
+
+
 # Set-up ------------------------------------------------------------------------------------------------
 
 
@@ -101,6 +110,7 @@ def pytest_configure(config: pytest.Config) -> None:
     run.stopped = bool(config.getoption("maxfail", 0))
     config.pluginmanager.register(_Ledger(run), "bn_spec_ledger")
     if _runs_the_suite(config):
+        _pattern(config)
         _selection(config)
 
 
@@ -204,16 +214,15 @@ def _parameter(cell: Cell) -> Any:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect the cells whose requirement does not match ``--bn-requirement``."""
-    pattern = _option(config, "requirement")
-    if pattern is None:
-        return
+    pattern = _pattern(config) or "*"
 
     def wanted(item: pytest.Item) -> bool:
         cell = _cell(item)
         return cell is None or fnmatchcase(cell.prop.requirement.id, pattern)
 
-    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
-    items[:] = [item for item in items if wanted(item)]
+    if unwanted := [item for item in items if not wanted(item)]:
+        config.hook.pytest_deselected(items=unwanted)
+        items[:] = [item for item in items if wanted(item)]
 
 
 # Reports -----------------------------------------------------------------------------------------------

@@ -19,9 +19,10 @@ def summary(run: Run) -> Iterator[str]:
         [backend, dtype, *(_cell(_of(run.records, backend, dtype, chapter)) for chapter in CHAPTERS)]
         for backend, dtype in rows
     ]
-    yield from _aligned([header, *body])
-    yield ""
-    yield "number: worst err/bound (1 is the limit)   ok: nothing to measure, all as required   -: not claimed"
+    if rows:
+        yield from _aligned([header, *body])
+        yield ""
+        yield "number: worst err/bound (1 is the limit)   ok: nothing to measure, all as required   -: not claimed"
     yield from _sentences(run)
 
 
@@ -95,4 +96,10 @@ def _worst(records: Sequence[Record]) -> str:
 
 
 def _listed(head: str, text: str) -> list[str]:
-    return wrap(f"{head}{': ' if text else ''}{text}", WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+    return wrap(
+        f"{head}{': ' if text else ''}{text}",
+        WIDTH,
+        subsequent_indent="    ",
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
