@@ -149,8 +149,8 @@ def inverse_std_error(model: Model, m: Moments, eps: float) -> Floats:
     """Relative error of s = 1 / sqrt(var + eps), shape (C, 1).
 
     Never just first order: the computed variance lies in [max(var − dvar, 0), var + dvar], and s is monotone in
-    it. The two ends are written so that nothing cancels: √(1+r) − 1 = r / (√(1+r) + 1). The lower end matters
-    when var is far below dvar: s can then be far too small, but not far too large.
+    it. The two ends are written so that nothing cancels: √(1+r) − 1 = r / (√(1+r) + 1). The upper end of s is the
+    farther one while var − dvar > 0; the lower one can be once the variance is clipped at 0.
     """
     low = np.maximum(m.var - m.dvar, 0)
     above = np.minimum(m.dvar, m.var) / (low + eps)  # var − low, without cancellation
@@ -203,7 +203,7 @@ def in_domain(model: Model, m: Moments, eps: float, largest: Floats, *scales: Fl
     """
     limit = model.dtype.largest / 16
     least = max(16 * model.dtype.smallest_normal, LEAST_VARIANCE)
-    inside: Bools = (model.n * largest**2 < limit) & (m.var + eps > least)
+    inside: Bools = (model.n * largest**2 < limit) & (m.var + eps > least) & (m.dvar < limit)
     for scale in scales:
         inside = inside & (scale < limit)
     return inside

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -119,7 +120,11 @@ class Cell:
             self.prop.body(self, case)
 
         strategy = cases(dtype=self.dtype, claims=self.claims, **self.prop.choices)
-        seed(f"{self.seed}:{self.prop.requirement.id}")(self.profile(given(strategy)(check)))()
+        search = seed(f"{self.seed}:{self.prop.requirement.id}")(self.profile(given(strategy)(check)))
+        with warnings.catch_warnings():
+            # Hypothesis prints every failing case itself; ours are printed by the finding.
+            warnings.filterwarnings("ignore", "Generating overly large repr")
+            search()
         if not self.judged:
             raise Vacuous(f"{self.prop.requirement.id}: {self.examples} examples, nothing judged")
 

@@ -107,7 +107,7 @@ def _locate(name: str) -> Any:
     try:
         return getattr(module, attribute)
     except AttributeError:
-        public = [a for a in vars(module) if not a.startswith("_")]
+        public = [a for a in dir(module) if a.isidentifier() and not a.startswith("_")]
         raise UnknownBackend(f"{module_name}: {allowed('attribute', attribute, public)}") from None
 
 

@@ -1,0 +1,104 @@
+"""The suite flags no sound specimen, catches every faulty one, and shows each fault on a handful of numbers."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from operator import attrgetter
+from statistics import median
+
+import pytest
+
+from bn_spec import UnknownBackend
+from bn_spec.cell import PROPERTIES, Cell, Property, Violation
+from bn_spec.profiles import PROFILES
+from bn_spec.registry import load
+from bn_spec.requirements import CHAPTERS, REQUIREMENTS
+from bn_spec.specimens import SPECIMENS, Specimen
+
+for _chapter in CHAPTERS:  # importing a chapter declares its properties
+    import_module(f"conformance.test_{_chapter.lower()}")
+
+SOUND = [specimen for specimen in SPECIMENS.values() if specimen.sound]
+FAULTY = [specimen for specimen in SPECIMENS.values() if not specimen.sound]
+
+CI = PROFILES["ci"].settings()
+
+
+def the_property(requirement: str) -> Property:
+    (declared,) = PROPERTIES[requirement]
+    return declared
+
+
+def violation(specimen: Specimen, requirement: str, dtype: str) -> Violation | None:
+    try:
+        Cell(the_property(requirement), specimen, dtype, CI).examine()
+    except Violation as found:
+        return found
+    return None
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+@pytest.mark.parametrize("specimen", SOUND, ids=attrgetter("name"))
+def test_no_sound_specimen_is_flagged(specimen: Specimen, chapter: str) -> None:
+    cells = [
+        Cell(the_property(requirement.id), specimen, dtype, CI)
+        for requirement in REQUIREMENTS.values()
+        for dtype in specimen.capabilities.dtypes
+        if requirement.chapter == chapter
+    ]
+    for cell in cells:
+        cell.examine()
+        assert cell.judged > 0
+        assert max(cell.shares.values(), default=0) <= 1
+
+
+@pytest.mark.parametrize("specimen", FAULTY, ids=attrgetter("name"))
+def test_a_faulty_specimen_is_caught_by_each_requirement_that_it_names(specimen: Specimen) -> None:
+    escapes = [
+        (requirement, dtype)
+        for requirement in specimen.caught_by
+        for dtype in specimen.capabilities.dtypes
+        if violation(specimen, requirement, dtype) is None
+    ]
+    assert not escapes
+
+
+def test_half_of_the_faults_are_shown_on_four_input_elements_or_fewer() -> None:
+    sizes = {}
+    for specimen in FAULTY:
+        found = violation(specimen, specimen.caught_by[0], "float32")
+        assert found is not None, specimen.name
+        sizes[specimen.name] = sum(x.size for x in found.finding.case.forwards())
+    # Faults of construction need no input at all; they would only flatter the median.
+    assert median(size for size in sizes.values() if size) <= 4, sizes
+
+
+def test_every_requirement_catches_a_fault() -> None:
+    assert len(FAULTY) >= 15
+    assert {requirement for specimen in FAULTY for requirement in specimen.caught_by} == set(REQUIREMENTS)
+
+
+@pytest.mark.parametrize("specimen", SPECIMENS.values(), ids=attrgetter("name"))
+def test_a_specimen_has_a_plain_name_a_sentence_and_a_history(specimen: Specimen) -> None:
+    assert SPECIMENS[specimen.name] is specimen
+    assert re.fullmatch(r"[a-z]+(-[a-z]+)*", specimen.name)
+    assert re.fullmatch(r"[^\n]+\.", specimen.sentence)
+    assert specimen.description == f"{'sound' if specimen.sound else 'faulty'} specimen: {specimen.sentence}"
+    assert specimen.sound or specimen.history
+    for entry in specimen.history:
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+#\d+", entry)
+
+
+def test_no_two_specimens_make_the_same_mistake_in_the_same_words() -> None:
+    assert len({specimen.sentence for specimen in SPECIMENS.values()}) == len(SPECIMENS)
+
+
+@pytest.mark.parametrize("name", SPECIMENS)
+def test_a_specimen_is_loaded_by_an_import_string(name: str) -> None:
+    assert load(f"bn_spec.specimens:{name.replace('-', '_')}") is SPECIMENS[name]
+
+
+def test_an_unknown_specimen_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(UnknownBackend, match="did you mean 'runvar_bias'"):
+        load("bn_spec.specimens:runvar_bais")
