@@ -13,7 +13,8 @@ from rich.table import Table
 from . import __version__
 from .backend import Backend, Capabilities
 from .errors import BackendError, UnavailableBackend
-from .pytest_plugin import PROFILES, RUN, SUITE, suite_folder
+from .profiles import PROFILES
+from .pytest_plugin import RUN, SUITE, suite_folder
 from .registry import load, registered
 from .report.records import CONFORMING, INCOMPLETE, NEW_FINDING, UNUSABLE, Run
 
@@ -26,7 +27,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("arguments", nargs=-1, metavar="[BACKEND]... [-- PYTEST ARGS]")
-@click.option("--profile", type=click.Choice(PROFILES), help="How hard to look (default: ci).")
+@click.option("--profile", type=click.Choice(tuple(PROFILES)), help="How hard to look (default: ci).")
 @click.option("-n", "workers", metavar="N|auto", help="Worker processes, as for pytest-xdist.")
 @click.option("--max-examples", type=click.IntRange(1), help="Examples per property, backend and dtype.")
 @click.option("--requirement", metavar="GLOB", help="Check only the requirements that match, as in 'RUN-*'.")

@@ -1,6 +1,7 @@
 """How hard a run looks: three profiles, registered with Hypothesis under names of our own.
 
-They are applied to our properties only; whatever profile a user's own tests have stays as it is.
+They are applied to our properties only; whatever profile a user's own tests have stays as it is. The table itself
+does not need Hypothesis, so that options can be checked and headers printed without it.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-import hypothesis
+if TYPE_CHECKING:
+    from hypothesis import settings
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,12 @@ class Profile:
         """Return the seed for a run: 0 for a deterministic profile, a new one otherwise."""
         return 0 if self.deterministic else secrets.randbits(32)
 
-    def settings(self, examples: int | None = None) -> hypothesis.settings:
+    def settings(self, examples: int | None = None) -> settings:
         """Return the settings for Hypothesis; ``examples`` overrides the profile's number."""
-        registered = hypothesis.settings.get_profile(f"bn-{self.name}")
-        return hypothesis.settings(registered, max_examples=examples or self.examples)
+        from hypothesis import settings
+
+        _register()
+        return settings(settings.get_profile(f"bn-{self.name}"), max_examples=examples or self.examples)
 
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
@@ -42,21 +48,22 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
     }
 )
 
-for _profile in PROFILES.values():
-    hypothesis.settings.register_profile(
-        f"bn-{_profile.name}",
-        max_examples=_profile.examples,
-        # Every run is reproduced by its seed alone, so nothing is kept between runs.
-        database=None,
-        # Wall-clock limits fail on busy machines, not on wrong kernels.
-        deadline=None,
-        suppress_health_check=[
-            hypothesis.HealthCheck.too_slow,
-            hypothesis.HealthCheck.data_too_large,
-            hypothesis.HealthCheck.large_base_example,
-        ],
-        # Explaining traces every line, and our findings explain themselves.
-        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate, hypothesis.Phase.shrink],
-        report_multiple_bugs=False,
-        print_blob=False,
-    )
+
+@cache
+def _register() -> None:
+    from hypothesis import HealthCheck, Phase, settings
+
+    for profile in PROFILES.values():
+        settings.register_profile(
+            f"bn-{profile.name}",
+            max_examples=profile.examples,
+            # The seed alone decides what is drawn, so nothing is kept between runs.
+            database=None,
+            # Wall-clock limits fail on busy machines, not on wrong kernels.
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+            # Explaining traces every line, and our findings explain themselves.
+            phases=[Phase.explicit, Phase.generate, Phase.shrink],
+            report_multiple_bugs=False,
+            print_blob=False,
+        )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .profiles import PROFILES, Profile
 from .report.records import CRASHED, FAIL, KNOWN, NOT_CLAIMED, PASS, UNEXPECTED_PASS, VACUOUS, Record, Run
 from .report.table import summary
 from .requirements import CHAPTERS, REQUIREMENTS
@@ -25,7 +26,6 @@ _SEED = pytest.StashKey[int]()
 SUITE = "bn_spec.conformance"
 """The suite's import name once it is installed; in a checkout it is the folder ``conformance`` beside the package."""
 
-PROFILES = ("smoke", "ci", "nightly")
 _PROPERTY = "bn_spec"
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -56,7 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         metavar="NAME",
     )
-    option("profile", "string", f"how hard to look: {', '.join(PROFILES)} (default: ci)", choices=PROFILES)
+    option("profile", "string", f"how hard to look: {', '.join(PROFILES)} (default: ci)", choices=tuple(PROFILES))
     option("max-examples", "string", "examples per property, backend and dtype", type=_positive, metavar="N")
     option("seed", "string", "seed of the run (default: 0, or a new one for nightly)", type=int, metavar="N")
     option("requirement", "string", "check only the requirements that match, as in 'RUN-*'", metavar="GLOB")
@@ -86,11 +86,11 @@ def _number(config: pytest.Config, name: str) -> int | None:
         raise pytest.UsageError(f"bn_{name} is {value!r}; allowed: a whole number") from None
 
 
-def _profile_name(config: pytest.Config) -> str:
+def _profile(config: pytest.Config) -> Profile:
     name: str = _option(config, "profile") or "ci"
     if name not in PROFILES:
         raise pytest.UsageError(f"bn_profile is {name!r}; allowed: {', '.join(PROFILES)}")
-    return name
+    return PROFILES[name]
 
 
 def _pattern(config: pytest.Config) -> str | None:
@@ -148,13 +148,11 @@ def _is_worker(config: pytest.Config) -> bool:
 def _seed(config: pytest.Config) -> int:
     """Return the seed of the run; the controller draws it and hands it to the workers."""
     if _SEED not in config.stash:
-        from . import profiles
-
         given = _number(config, "seed")
         handed: int | None = getattr(config, "workerinput", {}).get("bn_seed")
         config.stash[_SEED] = next(
             (seed for seed in (given, handed) if seed is not None),
-            profiles.PROFILES[_profile_name(config)].seed(),
+            _profile(config).seed(),
         )
     return config.stash[_SEED]
 
@@ -162,8 +160,7 @@ def _seed(config: pytest.Config) -> int:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Hand the seed of the run to a worker of pytest-xdist."""
-    if _SELECTION in node.config.stash:
-        node.workerinput["bn_seed"] = _seed(node.config)
+    node.workerinput["bn_seed"] = _seed(node.config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -173,10 +170,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     from . import __version__
     from .requirements import SPECIFICATION
 
-    selection, name = config.stash[_SELECTION], _profile_name(config)
+    selection = config.stash[_SELECTION]
     examples = _number(config, "max_examples")
     lines = [
-        f"bn-spec: {__version__}, specification {SPECIFICATION}, profile {name}"
+        f"bn-spec: {__version__}, specification {SPECIFICATION}, profile {_profile(config).name}"
         f"{f' with {examples} examples' if examples else ''}, seed {_seed(config)},"
         f" {'1 thread per worker' if config.getoption('numprocesses', None) else 'threads as the framework chooses'}"
     ]
@@ -193,11 +190,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     prop = getattr(metafunc.function, "bn_property", None)
     if prop is None:
         return
-    from . import profiles
     from .cell import Cell
 
     config = metafunc.config
-    settings = profiles.PROFILES[_profile_name(config)].settings(_number(config, "max_examples"))
+    settings = _profile(config).settings(_number(config, "max_examples"))
     cells = [
         Cell(prop, backend, dtype, settings, _seed(config), address)
         for address, backend in _selection(config).backends.items()
