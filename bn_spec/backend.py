@@ -20,8 +20,9 @@ from .errors import ConfigError, allowed
 Native: TypeAlias = Any
 """A tensor of the backend's own kind."""
 
-LAYOUTS = ("contiguous", "channels_last", "permuted", "sliced")
-"""Memory layouts of an input (N, C, H, W): C order, NHWC order, WHCN order, every second element of a row."""
+LAYOUTS = ("contiguous", "channels_last", "permuted", "sliced", "cropped")
+"""Memory layouts of an input (N, C, H, W): C order, NHWC order, WHCN order, every second element of a row, and the
+interior of larger planes, whose rows are contiguous but further apart than they are long."""
 
 
 @dataclass(frozen=True)

@@ -261,7 +261,7 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
             ),
             Requirement(
                 "ERR-01",
-                "batch statistics of a single value per channel are refused with a ValueError",
+                "batch statistics of a single value per channel are refused with a ValueError, in eval mode too",
                 "module",
                 f"{TORCH}; pytorch/pytorch#1381",
                 "input_checks",

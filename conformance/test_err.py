@@ -19,7 +19,7 @@ SHAPES = shapes("tiny", "different")
 
 @conforms("ERR-01", shape=SHAPES, running=(*RUNNING_STYLES, ABSENT))
 def test_a_single_value_per_channel_is_refused(cell: Cell, case: Case) -> None:
-    cell.judge(misused(case, of_single_values), "refusal")
+    cell.judge(misused(case, of_single_values, in_eval=cell.claims.inference), "refusal")
 
 
 @conforms("ERR-02", shape=SHAPES, running=(*RUNNING_STYLES, ABSENT))

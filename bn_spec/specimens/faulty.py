@@ -12,7 +12,7 @@ import numpy as np
 
 from ..config import State
 from ..dtypes import Array
-from ..memory import Parts, put_together, take_apart
+from ..memory import take_apart
 from .catalogue import faulty
 from .kernel import Kernel, across
 from .sound import Textbook
@@ -266,18 +266,25 @@ class ChannelTailDropped(Kernel):
         return mean, var
 
 
-@faulty(
-    "strides-ignored", history=("pytorch/pytorch#63392", "pytorch/pytorch#133520"), caught_by=("TRN-01", "EVL-01")
-)
+@faulty("row-pitch-ignored", history=("pytorch/pytorch#133520",), caught_by=("TRN-01", "EVL-01"))
+class RowPitchIgnored(Kernel):
+    """Rows that are contiguous in themselves are taken to follow each other without a gap."""
+
+    def forward(self, x: Array) -> Array:
+        rows_are_contiguous = x.ndim == 4 and x.strides[3] == x.itemsize
+        return super().forward(_as_if_contiguous(x) if rows_are_contiguous else x)
+
+
+@faulty("strides-ignored", history=("pytorch/pytorch#63392",), caught_by=("TRN-01", "EVL-01"))
 class StridesIgnored(Kernel):
     """The input is read as if it were contiguous."""
 
     def forward(self, x: Array) -> Array:
-        if x.ndim != 4:
-            return super().forward(x)
-        flat = take_apart(x).flat[: x.size].copy()
-        contiguous = tuple(s // x.itemsize for s in np.empty(x.shape, x.dtype).strides)
-        return super().forward(put_together(Parts(flat, x.shape, contiguous)))
+        return super().forward(_as_if_contiguous(x) if x.ndim == 4 else x)
+
+
+def _as_if_contiguous(x: Array) -> Array:
+    return take_apart(x).flat[: x.size].reshape(x.shape)
 
 
 @faulty(
@@ -438,6 +445,19 @@ class EvalChangesParameters(Kernel):
         if not self.training and self.weight is not None and self.running_var is not None:
             self.weight *= self.inverse_std(self.running_var)
         return y
+
+
+@faulty("stale-statistics", history=("ooples/AiDotNet.Tensors#722",), caught_by=("EVL-07",))
+class StaleStatistics(Kernel):
+    """The statistics of the first eval forward are kept for all later ones, whatever training does between."""
+
+    kept: tuple[Array, Array] | None = None
+
+    def normalise(self, x: Array, mean: Array, s: Array) -> Array:
+        if not self.uses_batch_statistics():
+            self.kept = self.kept or (mean.copy(), s)
+            mean, s = self.kept
+        return super().normalise(x, mean, s)
 
 
 @faulty("mode-latched", history=("apache/tvm#19574", "tracel-ai/burn#2642"), caught_by=("EVL-07",))

@@ -16,12 +16,22 @@ def _ordered(*axes: int) -> Callable[[Array], Array]:
     return lambda x: x.transpose(axes).copy().transpose(back)
 
 
+GAP = 12345
+"""Fills the memory between the elements of an input; a kernel that reads it is noticed."""
+
+
 def _sliced(x: Array) -> Array:
-    """Every second element of rows twice as long; the gaps hold a value that would be noticed."""
     n, c, h, w = x.shape
-    wide = np.full((n, c, h, 2 * w), 12345, x.dtype)
-    wide[..., ::2] = x
-    return wide[..., ::2]
+    view = np.full((n, c, h, 2 * w), GAP, x.dtype)[..., ::2]
+    view[...] = x
+    return view
+
+
+def _cropped(x: Array) -> Array:
+    n, c, h, w = x.shape
+    view = np.full((n, c, h + 2, w + 3), GAP, x.dtype)[..., 1:-1, 2:-1]
+    view[...] = x
+    return view
 
 
 LAYOUT: Mapping[str, Callable[[Array], Array]] = MappingProxyType(
@@ -30,6 +40,7 @@ LAYOUT: Mapping[str, Callable[[Array], Array]] = MappingProxyType(
         "channels_last": _ordered(0, 2, 3, 1),
         "permuted": _ordered(3, 2, 1, 0),
         "sliced": _sliced,
+        "cropped": _cropped,
     }
 )
 """How each layout of :data:`bn_spec.backend.LAYOUTS` places an array (N, C, H, W)."""
