@@ -20,9 +20,10 @@ from .errors import ConfigError, allowed
 Native: TypeAlias = Any
 """A tensor of the backend's own kind."""
 
-LAYOUTS = ("contiguous", "channels_last", "permuted", "sliced", "cropped")
-"""Memory layouts of an input (N, C, H, W): C order, NHWC order, WHCN order, every second element of a row, and the
-interior of larger planes, whose rows are contiguous but further apart than they are long."""
+LAYOUTS = ("contiguous", "channels_last", "permuted", "sliced", "cropped", "split")
+"""Memory layouts of an input (N, C, H, W): C order, NHWC order, WHCN order, every second element of a row, the
+interior of larger planes (rows are contiguous, planes are not), the first channels of a wider tensor (planes are
+contiguous, samples are not)."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from textwrap import indent
 
 import numpy as np
 
-from .case import Case, Eval, Forward, Train, source
+from .case import Case, Eval, Forward, ResetParameters, ResetRunningStats, Step, Train, source
 from .config import initial_state
 from .dtypes import Array
 from .judge import CONSTRUCTION, Discrepancy
@@ -47,7 +47,8 @@ class Finding:
             yield f"  {'case' if number == 0 else '':<10}{line}"
         if len(self.case.steps) > 1 and d.step != CONSTRUCTION:
             yield f"  {'at step':<10}{d.step + 1} of {len(self.case.steps)}"
-        factor = f"({d.factor:.2g} × the bound)" if np.isfinite(d.factor) else ""
+        digits = 2 if d.factor >= 10 else 3  # 1.02 times the bound is not 1 times the bound
+        factor = f"({d.factor:.{digits}g} × the bound)" if np.isfinite(d.factor) else ""
         yield f"  {'expected':<10}{d.expected}"
         yield f"  {'got':<10}{d.got}{'          ' + factor if factor else ''}"
         yield f"  {'python':<10}from bn_spec.case import *; from bn_spec import check"
@@ -74,11 +75,15 @@ def describe(case: Case) -> Iterator[str]:
             if isinstance(step, Forward):
                 yield f"{number}. forward, x of shape {step.x.shape} = {_values(step.x)}"
             else:
-                yield f"{number}. {'train mode' if isinstance(step, Train) else _name(step)}"
+                yield f"{number}. {_NAMES[type(step)]}"
 
 
-def _name(step: object) -> str:
-    return "eval mode" if isinstance(step, Eval) else type(step).__name__
+_NAMES: dict[type[Step], str] = {
+    Train: "train mode",
+    Eval: "eval mode",
+    ResetRunningStats: "reset_running_stats",
+    ResetParameters: "reset_parameters",
+}
 
 
 def _values(array: Array) -> str:

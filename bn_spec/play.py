@@ -5,6 +5,7 @@ This is the border to third-party code: exceptions and malformed answers are cau
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -110,8 +111,14 @@ _CALLS: dict[type[Step], Callable[[Layer], object]] = {
 
 
 def _attempt(call: Callable[[], Any]) -> Any:
+    """Return what the call returns, or what it raised.
+
+    Warnings are no answer: a user who turns warnings into errors gets the same verdict as everybody else.
+    """
     try:
-        return call()
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            return call()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a third party's layer may raise anything; it becomes data
         try:
             message = str(error)

@@ -42,7 +42,7 @@ def test_without_tracking_the_batch_is_its_own_statistics(cell: Cell, case: Case
 
 @conforms(
     "EVL-07",
-    history=("forward", "eval", "forward", "train", "forward", "eval", "forward"),
+    history=("forward", "eval", "forward", "train", "forward", "eval", "forward", "reset all", "forward"),
     shape=shapes("tiny", "small"),
 )
 def test_modes_follow_the_history(cell: Cell, case: Case) -> None:

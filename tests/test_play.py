@@ -1,5 +1,6 @@
 """Whatever a backend answers becomes a discrepancy with a clear sentence, never a traceback of the suite's own."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -442,3 +443,15 @@ def test_an_input_that_should_have_been_refused_is_a_discrepancy_that_says_why(x
     assert check(Case(Config(2), None, (Forward(x),)), confused) == [
         Discrepancy("refusal", 0, reason, "raised KeyError: 'shape'")
     ]
+
+
+def test_a_warning_is_no_answer() -> None:
+    class Warns(Reference):
+        def to_native(self, array: Array) -> Array:
+            warnings.warn("something to say", RuntimeWarning, stacklevel=1)
+            return array
+
+    case = Case(Config(1), None, (Forward(np.ones((2, 1, 1, 1), np.float32)),))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert check(case, Warns()) == []

@@ -421,6 +421,7 @@ def test_a_layout_moves_values_and_changes_none(layout: str) -> None:
         "permuted": (1, 2, 6, 24),
         "sliced": (120, 40, 10, 2),
         "cropped": (144, 48, 8, 1),
+        "split": (80, 20, 5, 1),
     }
     assert same_bits(laid, x)
     assert tuple(stride // 4 for stride in laid.strides) == strides[layout]

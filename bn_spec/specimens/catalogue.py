@@ -43,7 +43,7 @@ class Specimen:
 
     def layer(self, config: Config, state: State | None) -> Layer:
         """Build a layer."""
-        return _Quiet(self.kernel(config, state))
+        return self.kernel(config, state)
 
     def to_native(self, array: Array) -> Array:
         """NumPy arrays are native."""
@@ -52,21 +52,6 @@ class Specimen:
     def to_numpy(self, tensor: Array) -> Array:
         """NumPy arrays are native."""
         return np.asarray(tensor)
-
-
-class _Quiet:
-    """A layer that keeps NumPy's floating-point warnings to itself, as kernels do."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self.train = kernel.train
-        self.state = kernel.state
-        self.reset_running_stats = kernel.reset_running_stats
-        self.reset_parameters = kernel.reset_parameters
-        self._forward = kernel.forward
-
-    def forward(self, x: Array) -> Array:
-        with np.errstate(all="ignore"):
-            return self._forward(x)
 
 
 SPECIMENS: dict[str, Specimen] = {}

@@ -34,6 +34,13 @@ def _cropped(x: Array) -> Array:
     return view
 
 
+def _split(x: Array) -> Array:
+    n, c, h, w = x.shape
+    view = np.full((n, c + 1, h, w), GAP, x.dtype)[:, :c]
+    view[...] = x
+    return view
+
+
 LAYOUT: Mapping[str, Callable[[Array], Array]] = MappingProxyType(
     {
         "contiguous": _ordered(0, 1, 2, 3),
@@ -41,6 +48,7 @@ LAYOUT: Mapping[str, Callable[[Array], Array]] = MappingProxyType(
         "permuted": _ordered(3, 2, 1, 0),
         "sliced": _sliced,
         "cropped": _cropped,
+        "split": _split,
     }
 )
 """How each layout of :data:`bn_spec.backend.LAYOUTS` places an array (N, C, H, W)."""

@@ -45,5 +45,5 @@ RUNNING: Mapping[str, Style] = MappingProxyType(
 )
 """Styles of (running_mean, running_var); ``absurd`` is not finite and only for outputs that must not see it."""
 
-COUNTS = (0, 1, 2, 7, 1000)
-"""Values of num_batches_tracked before a case."""
+COUNTS = (0, 1, 2, 7, 1000, 2**24, 2**32)
+"""Values of num_batches_tracked before a case; the last ones do not fit a float32 or an int32 once incremented."""
