@@ -186,10 +186,13 @@ def output_bound(
 def running_bound(model: Model, old: Floats, batch: Floats, dbatch: Floats, momentum: float, new: Floats) -> Floats:
     """Bound of |dr'| for r' = (1 − m) r + m b, shape (C, 1); ``dbatch`` bounds the error of b.
 
-    Covers r + m (b − r) and a momentum held in the layer's dtype: both perturb r and b by multiples of m.
+    Covers r + m (b − r) and a momentum held in the layer's dtype: both perturb r and b by multiples of m. A kernel
+    may instead hold the complement d = (1 − m)(1 + δ), as frameworks do whose momentum weighs the old value, and
+    compute d r + (1 − d) b: that moves the result by (1 − m) δ (r − b).
     """
-    m, u = abs(momentum), model.spent("running")
-    exact = m * dbatch * (1 + u) + u * ((m + abs(1 - momentum)) * np.abs(old) + m * np.abs(batch))
+    m, complement, u = abs(momentum), abs(1 - momentum), model.spent("running")
+    exact = m * dbatch * (1 + u) + u * ((m + complement) * np.abs(old) + m * np.abs(batch))
+    exact = exact + model.gamma(1) * complement * np.abs(batch - old)
     final = model.dtype.u_parameters * (np.abs(new) + exact)
     lost = len(BUDGET["running"]) * model.dtype.smallest_subnormal
     return OWN_ERROR * (exact + final + lost * (1 + np.abs(old) + np.abs(batch)))

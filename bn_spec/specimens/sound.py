@@ -74,6 +74,16 @@ class BlendByDifference(Kernel):
         return s
 
 
+@sound("momentum-by-complement", grade="two-pass")
+class MomentumByComplement(Kernel):
+    """Running statistics as d r + (1 − d) b, the weight d = 1 − m of the old value held in the layer's dtype."""
+
+    def blend(self, old: Array, new: Array, m: float) -> Array:
+        d = old.dtype.type(1 - m)
+        blended: Array = d * old + (1 - d) * new
+        return blended
+
+
 @sound("welford", grade="welford")
 class Welford(Kernel):
     """One pass, value by value: mean += (x − mean) / k, M2 += (x − old mean)(x − new mean)."""
