@@ -18,6 +18,7 @@ from hypothesis import given, seed
 from hypothesis import strategies as st
 
 from bn_spec.backend import Backend
+from bn_spec.bounds import Accuracy
 from bn_spec.case import Case
 from bn_spec.cell import PROPERTIES
 from bn_spec.config import State
@@ -89,7 +90,7 @@ def other_costs(backend: Backend) -> Costs:
     """Measure the other parts of an example on default cases, played on ``backend``."""
     sample = [case for case in drawn(cases) if isinstance(case, Case)]
     played = [(case, play(case, backend)) for case in sample]
-    grade = backend.capabilities.grade
+    claims = backend.capabilities
 
     def each(work: Callable[[Case, Observation], object]) -> Measurement:
         return lambda: timed(lambda: len([work(case, observation) for case, observation in played]))
@@ -97,17 +98,17 @@ def other_costs(backend: Backend) -> Costs:
     return measured(
         {
             "play": each(lambda case, _: play(case, backend)),
-            "expect": each(lambda case, observation: expect_all(case, observation, grade)),
-            "judge, all observables": each(lambda case, observation: judge(case, observation, OBSERVABLES, grade)),
+            "expect": each(lambda case, observation: expect_all(case, observation, claims)),
+            "judge, all observables": each(lambda case, observation: judge(case, observation, OBSERVABLES, claims)),
         }
     )
 
 
-def expect_all(case: Case, observation: Observation, grade: str) -> None:
+def expect_all(case: Case, observation: Observation, claims: Accuracy) -> None:
     """Compute the expectation of every step, as the judge does."""
     for answer in observation.answers:
         assert isinstance(answer.before, State)
-        expect(case.config, answer.before, answer.training, answer.step, grade)
+        expect(case.config, answer.before, answer.training, answer.step, claims)
 
 
 def row(name: str, *cells: object) -> None:

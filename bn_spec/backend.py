@@ -12,7 +12,8 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
-from .bounds import GRADES
+from .bounds import Accuracy
+from .case import Case
 from .config import Config, State, initial_state
 from .dtypes import DTYPES, Array
 from .errors import ConfigError, allowed
@@ -27,20 +28,19 @@ contiguous, samples are not)."""
 
 
 @dataclass(frozen=True)
-class Capabilities:
+class Capabilities(Accuracy):
     """What a backend claims. A claim is tested; what is not claimed is reported as *not claimed*.
 
-    ``dtypes`` and ``layouts`` list what inputs may have; ``grade`` is the numerical class of the variance
-    (:data:`bn_spec.bounds.GRADES`); the flags say which variants of the operator exist.
+    ``dtypes`` and ``layouts`` list what inputs may have; the flags say which variants of the operator exist. The
+    claims about the arithmetic, ``grade`` first among them, are those of :class:`bn_spec.bounds.Accuracy`.
 
     Raises:
-        ConfigError: a dtype, layout or grade is not known.
+        ConfigError: a dtype, a layout or a class of the arithmetic is not known.
 
     """
 
     dtypes: tuple[str, ...] = ("float32",)
     layouts: tuple[str, ...] = LAYOUTS
-    grade: str = "welford"
     inference: bool = True
     """Has an eval mode."""
     affine_off: bool = True
@@ -51,12 +51,14 @@ class Capabilities:
     """Supports momentum=None."""
     input_checks: bool = True
     """Rejects inputs of wrong rank, wrong channel count, and a single value per channel."""
+    unbiased: bool = True
+    """Rounds to nearest everywhere, so that errors are as often too large as too small."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for kind, received, known in (
             ("dtype", self.dtypes, tuple(DTYPES)),
             ("layout", self.layouts, LAYOUTS),
-            ("grade", (self.grade,), GRADES),
         ):
             for name in received:
                 if name not in known:
@@ -67,13 +69,15 @@ class Capabilities:
 class KnownFailure:
     """A violation that is understood and recorded: it is reported, but does not fail a run.
 
-    It covers one observable of one requirement; ``reason`` says why. A known failure that no longer fails does
-    fail the run.
+    It covers one observable of one requirement, in all dtypes or in those given, on the cases that ``where`` accepts
+    (all by default); ``reason`` says why. A known failure that no longer fails does fail the run.
     """
 
     requirement: str
     observable: str
     reason: str
+    dtypes: tuple[str, ...] = ()
+    where: Callable[[Case], bool] = lambda _: True
 
 
 class Layer(Protocol):

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .config import Config, State
-from .dtypes import Array
+from .dtypes import Array, format_named
 from .errors import CaseFileError
 from .memory import Parts, put_together, same_bits, take_apart
 
@@ -212,8 +212,11 @@ def _encode(case: Case) -> tuple[dict[str, Any], list[Array]]:
         if a is None:
             return None
         flat, shape, strides = take_apart(a)
+        placed = {"array": len(arrays), "shape": list(shape), "strides": list(strides)}
+        if flat.dtype.kind == "V":  # npz knows NumPy's own dtypes only; bfloat16 goes as bits and a name
+            placed["dtype"], flat = flat.dtype.name, flat.view(f"u{flat.itemsize}")
         arrays.append(flat)
-        return {"array": len(arrays) - 1, "shape": list(shape), "strides": list(strides)}
+        return placed
 
     script = {
         "config": asdict(case.config),
@@ -231,6 +234,8 @@ def _decode(script: dict[str, Any], members: Any) -> Case:
         if entry is None:
             return None
         flat = members[f"array_{int(entry['array'])}"]
+        if "dtype" in entry:
+            flat = flat.view(format_named(entry["dtype"]).dtype)
         return put_together(Parts(flat, tuple(map(int, entry["shape"])), tuple(map(int, entry["strides"]))))
 
     def step(entry: dict[str, Any]) -> Step:

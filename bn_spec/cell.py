@@ -13,15 +13,19 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import log2
 from typing import Any, TypeAlias
 
-from hypothesis import given, seed, settings
+from hypothesis import given, seed, settings, target
 
 from .backend import Backend, Capabilities, KnownFailure, known_failures
+from .bounds import GRADES
 from .case import Case
+from .dtypes import DTYPES
 from .errors import BnSpecError
 from .finding import Finding
+from .floating_point import departures
 from .judge import Discrepancy, Verdict, judge, judge_construction
 from .play import play
 from .profiles import PROFILES
@@ -52,16 +56,29 @@ class Vacuous(BnSpecError):
     """A property went through all its examples without judging anything."""
 
 
+WORSE = "worse than textbook"
+"""The measured grade of a kernel that satisfies the bounds of none."""
+
+LEAST_EXAMPLES = 5
+"""However little effort a property needs, it looks at so many examples."""
+
 Body: TypeAlias = Callable[["Cell", Case], None]
 
 
 @dataclass(frozen=True)
 class Property:
-    """A declared property: the requirement that it judges, its body, and the choices its cases are drawn with."""
+    """A declared property: the requirement that it judges, its body, and the choices its cases are drawn with.
+
+    ``effort`` is the share of a profile's examples that it needs; a ``deep`` one is for the nightly profile alone;
+    one with ``dtypes`` says something about these only.
+    """
 
     requirement: Requirement
     body: Body
     choices: dict[str, Any]
+    effort: float = 1.0
+    deep: bool = False
+    dtypes: tuple[str, ...] = tuple(DTYPES)
 
 
 PROPERTIES: dict[str, list[Property]] = {}
@@ -73,8 +90,9 @@ class Cell:
     """One property against one backend in one dtype.
 
     ``address`` is the name under which the backend was asked for, for people who want to load it again. ``shares``
-    holds the worst err / bound by observable; ``judged`` and ``outside`` count elements within and outside
-    the domain of the bounds; ``known`` the known failures that were seen.
+    holds the worst err / bound by observable, ``grades`` the worst of all under the bounds of each grade;
+    ``judged`` and ``outside`` count elements within and outside the domain of the bounds; ``known`` the known
+    failures that were seen.
     """
 
     prop: Property
@@ -87,6 +105,7 @@ class Cell:
     examples: int = 0
     judged: int = 0
     outside: int = 0
+    grades: dict[str, float] = field(default_factory=dict)
     known: list[KnownFailure] = field(default_factory=list)
 
     @property
@@ -104,7 +123,26 @@ class Cell:
     @property
     def expected_failures(self) -> list[KnownFailure]:
         """The known failures that the backend declares for this requirement."""
-        return [k for k in known_failures(self.backend) if k.requirement == self.prop.requirement.id]
+        return [
+            known
+            for known in known_failures(self.backend)
+            if known.requirement == self.prop.requirement.id and (not known.dtypes or self.dtype in known.dtypes)
+        ]
+
+    @property
+    def thorough(self) -> bool:
+        """Whether the cell has looked hard enough for a known failure that it has not seen to be one no longer."""
+        return self.examples >= self._number_of(PROFILES["ci"].examples)
+
+    def _number_of(self, examples: int) -> int:
+        return min(max(round(examples * self.prop.effort), LEAST_EXAMPLES), examples)
+
+    @property
+    def measured_grade(self) -> str:
+        """The best grade whose bounds all examples satisfied, :data:`WORSE`, or nothing if none was measured."""
+        if not self.grades:
+            return ""
+        return next((grade for grade in GRADES if self.grades[grade] <= 1), WORSE)
 
     def examine(self) -> None:
         """Draw cases and judge them; raise :class:`Violation` with the smallest case that fails.
@@ -112,15 +150,23 @@ class Cell:
         Raises:
             Violation: a requirement is violated.
             Vacuous: no example judged anything.
+            BnSpecError: the arithmetic of this process is not that of IEEE 754, so that nothing can be judged.
 
         """
+        if (odd := departures()) and self.claims.subnormals:
+            raise BnSpecError(
+                f"before any call, this process {' and '.join(odd)}: something loaded or called earlier has changed"
+                " its floating-point mode (a library built with -ffast-math, torch.set_flush_denormal); check the"
+                " backend in a process without it"
+            )
 
         def check(case: Case) -> None:
             self.examples += 1
             self.prop.body(self, case)
 
         strategy = cases(dtype=self.dtype, claims=self.claims, **self.prop.choices)
-        search = seed(f"{self.seed}:{self.prop.requirement.id}")(self.profile(given(strategy)(check)))
+        profile = settings(self.profile, max_examples=self._number_of(self.profile.max_examples))
+        search = seed(f"{self.seed}:{self.prop.requirement.id}")(profile(given(strategy)(check)))
         with warnings.catch_warnings():
             # Hypothesis prints every failing case itself; ours are printed by the finding.
             warnings.filterwarnings("ignore", "Generating overly large repr")
@@ -130,44 +176,66 @@ class Cell:
 
     def judge(self, case: Case, *observables: str) -> None:
         """Play the case and judge the named observables of every step."""
-        self._settle(case, judge(case, play(case, self.backend), observables, self.claims.grade))
+        self._settle(case, judge(case, play(case, self.backend), observables, self.claims))
+
+    def measure(self, case: Case, *observables: str) -> None:
+        """Judge like :meth:`judge`, and note the worst err / bound under every grade, steering towards more of it."""
+        observation = play(case, self.backend)
+        verdicts = {
+            grade: judge(case, observation, observables, replace(self.claims, grade=grade)) for grade in GRADES
+        }
+        for grade, verdict in verdicts.items():
+            worst = max([*verdict.shares.values(), 0.0, *(d.factor for d in verdict.discrepancies)])
+            self.grades[grade] = max(worst, self.grades.get(grade, 0.0))
+            target(log2(min(max(worst, 2.0**-60), 2.0**60)), label=f"err/bound of {grade}")
+        fitting = next((grade for grade, verdict in verdicts.items() if not verdict.discrepancies), WORSE)
+        self._settle(case, verdicts[self.claims.grade], f"claimed is {self.claims.grade}; what was got is {fitting}")
 
     def judge_last(self, case: Case, *observables: str) -> None:
         """Play the case and judge the named observables of its last step."""
         observation = play(case, self.backend)
-        self._settle(case, judge(case, observation, observables, self.claims.grade, last_only=True))
+        self._settle(case, judge(case, observation, observables, self.claims, last_only=True))
 
     def judge_construction(self, case: Case, *tensors: str) -> None:
         """Build the layer of the case and judge the named tensors of its state."""
         self._settle(case, judge_construction(case, play(case, self.backend), tensors))
 
-    def _settle(self, case: Case, verdict: Verdict) -> None:
+    def _settle(self, case: Case, verdict: Verdict, note: str = "") -> None:
         self.judged += verdict.judged
         self.outside += verdict.outside
         for name, share in verdict.shares.items():
             self.shares[name] = max(share, self.shares.get(name, 0.0))
         for discrepancy in verdict.discrepancies:
-            if known := self._known(discrepancy):
+            if known := self._known(discrepancy, case):
                 if known not in self.known:
                     self.known.append(known)
             else:
                 address = self.address or self.backend.name
-                finding = Finding(self.prop.requirement, self.backend.name, address, case, discrepancy)
+                finding = Finding(self.prop.requirement, self.backend.name, address, case, discrepancy, note)
                 raise _violation_of(self.prop.requirement.id, discrepancy.observable)(finding)
 
-    def _known(self, discrepancy: Discrepancy) -> KnownFailure | None:
-        return next((k for k in self.expected_failures if k.observable == discrepancy.observable), None)
+    def _known(self, discrepancy: Discrepancy, case: Case) -> KnownFailure | None:
+        covering = (k for k in self.expected_failures if k.observable == discrepancy.observable and k.where(case))
+        return next(covering, None)
 
 
-def conforms(requirement: str, **choices: Any) -> Callable[[Body], Callable[[Cell], None]]:
+def conforms(
+    requirement: str,
+    *,
+    effort: float = 1.0,
+    deep: bool = False,
+    dtypes: tuple[str, ...] = tuple(DTYPES),
+    **choices: Any,
+) -> Callable[[Body], Callable[[Cell], None]]:
     """Declare the property that judges ``requirement``, on cases drawn with ``choices``.
 
+    ``effort``, ``deep`` and ``dtypes`` are those of :class:`Property`.
     The choices are keyword arguments of :func:`bn_spec.strategies.cases`; the dtype and the claims of the backend
     under test are added to them. The declared function becomes a test that takes the cell alone.
     """
 
     def declare(body: Body) -> Callable[[Cell], None]:
-        prop = Property(requirement_named(requirement), body, choices)
+        prop = Property(requirement_named(requirement), body, choices, effort, deep, dtypes)
         PROPERTIES.setdefault(requirement, []).append(prop)
 
         @functools.wraps(body)

@@ -23,4 +23,4 @@ def check(case: Case, backend: Backend | str) -> list[Discrepancy]:
     observation = play(case, subject)
     read = isinstance(observation.initial, State)  # otherwise, judge says why not
     built = judge_construction(case, observation, STATE_FIELDS if read else ())
-    return built.discrepancies + judge(case, observation, _ALL, subject.capabilities.grade).discrepancies
+    return built.discrepancies + judge(case, observation, _ALL, subject.capabilities).discrepancies

@@ -121,9 +121,15 @@ def _plain(text: str) -> str:
 
 def _claims(backend: Backend) -> str:
     claims = backend.capabilities
-    without = [name for name, value in vars(Capabilities()).items() if value is True and not getattr(claims, name)]
+    usual = vars(Capabilities())
+    without = [name for name, value in usual.items() if value is True and not getattr(claims, name)]
     missing = f", without {', '.join(without)}" if without else ""
-    return f"{', '.join(claims.dtypes)}; {claims.grade}{missing}"
+    arithmetic = [f"{name} {getattr(claims, name)}" for name in ARITHMETIC if getattr(claims, name) != usual[name]]
+    return f"{', '.join(claims.dtypes)}; {'; '.join([claims.grade, *arithmetic])}{missing}"
+
+
+ARITHMETIC = ("summation", "statistics", "elementwise")
+"""Claims about the arithmetic that are told where they differ from the usual ones."""
 
 
 if __name__ == "__main__":

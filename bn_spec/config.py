@@ -1,6 +1,6 @@
 """What a layer is built with (``Config``) and what it holds (``State``)."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,12 @@ class Config:
 
     @property
     def arithmetic(self) -> DType:
-        """The row of the table of dtypes in which the layer works."""
-        return dtype_named(self.dtype)
+        """The row of the table of dtypes in which the layer works.
+
+        A layer that holds no floating-point tensors has no dtype of parameters but that of its data.
+        """
+        row = dtype_named(self.dtype)
+        return row if self.affine or self.track_running_stats else replace(row, parameters=row.data)
 
     def departures(self) -> dict[str, Any]:
         """The arguments of the constructor that differ from its defaults (dtype aside), by name.
@@ -82,7 +86,7 @@ class State:
 
 def initial_state(config: Config) -> State:
     """Return the state of a freshly built layer: weight and running_var one, the rest zero."""
-    shape, dtype = (config.num_features,), config.arithmetic.parameters
+    shape, dtype = (config.num_features,), config.arithmetic.parameters.dtype
     affine, tracked = config.affine, config.track_running_stats
     return State(
         weight=np.ones(shape, dtype) if affine else None,

@@ -1,12 +1,15 @@
-"""The table of dtypes: one row per dtype in which a BatchNorm2d can be asked to work.
+"""The table of dtypes: one row per combination of dtypes in which a BatchNorm2d can be asked to work.
 
-A row holds all that the error bounds need to know about the arithmetic: the unit roundoff of the
-accumulation, of the output and of the parameters, and the range of the accumulation dtype. Half
-precision and mixed rows will differ in these columns only.
+A row names three floating-point formats: that of input and output, that of parameters and buffers, and the one in
+which a correct kernel accumulates. Their unit roundoffs and ranges are all that the error bounds know about the
+arithmetic. Half-precision data are accumulated in float32, as every framework documents for its kernels.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
@@ -27,56 +30,63 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class DType:
-    """One dtype of a layer, as the error bounds see it.
+class Format:
+    """One binary floating-point format.
 
-    ``u``, ``u_output`` and ``u_parameters`` are unit roundoffs (half the spacing of the floats just
-    above 1: ``2**-24`` for float32) of the accumulation, of the output, and of parameters and buffers.
-    ``largest``, ``smallest_normal`` and ``smallest_subnormal`` bound the range of the accumulation dtype.
+    ``u`` is its unit roundoff, half the spacing of the numbers just above 1 (``2**-24`` for float32); ``largest``,
+    ``smallest_normal`` and ``smallest_subnormal`` are its positive limits.
     """
 
     name: str
-    array: np.dtype[Any]
-    parameters: np.dtype[Any]
+    dtype: np.dtype[Any]
     u: float
-    u_output: float
-    u_parameters: float
     largest: float
     smallest_normal: float
     smallest_subnormal: float
 
 
-def _limits(dtype: str) -> Any:
-    return ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
-
-
-def _row(name: str, *, array: str, accumulation: str, parameters: str) -> DType:
-    def unit_roundoff(dtype: str) -> float:
-        return float(_limits(dtype).eps) / 2
-
-    limits = _limits(accumulation)
-    return DType(
+@cache
+def format_named(name: str) -> Format:
+    """Return the format called ``name``, as NumPy and ml_dtypes (for bfloat16) describe it."""
+    limits: Any = ml_dtypes.finfo(name)  # type: ignore[no-untyped-call]
+    return Format(
         name=name,
-        array=np.dtype(array),
-        parameters=np.dtype(parameters),
-        u=unit_roundoff(accumulation),
-        u_output=unit_roundoff(array),
-        u_parameters=unit_roundoff(parameters),
+        dtype=np.dtype(name),
+        u=float(limits.eps) / 2,
         largest=float(limits.max),
         smallest_normal=float(limits.smallest_normal),
         smallest_subnormal=float(limits.smallest_subnormal),
     )
 
 
+@dataclass(frozen=True)
+class DType:
+    """One row: the formats of ``data`` (input and output), of ``parameters`` and buffers, and of ``accumulation``."""
+
+    name: str
+    data: Format
+    parameters: Format
+    accumulation: Format
+
+
+def _row(name: str, *, data: str, parameters: str, accumulation: str) -> DType:
+    return DType(name, format_named(data), format_named(parameters), format_named(accumulation))
+
+
 DTYPES: Mapping[str, DType] = MappingProxyType(
     {
         row.name: row
         for row in (
-            _row("float32", array="float32", accumulation="float32", parameters="float32"),
-            _row("float64", array="float64", accumulation="float64", parameters="float64"),
+            _row("float32", data="float32", parameters="float32", accumulation="float32"),
+            _row("float64", data="float64", parameters="float64", accumulation="float64"),
+            _row("mixed_float16", data="float16", parameters="float32", accumulation="float32"),
+            _row("mixed_bfloat16", data="bfloat16", parameters="float32", accumulation="float32"),
+            _row("float16", data="float16", parameters="float16", accumulation="float32"),
+            _row("bfloat16", data="bfloat16", parameters="bfloat16", accumulation="float32"),
         )
     }
 )
+"""``mixed`` rows have half-precision data beside float32 parameters and buffers, as in mixed-precision training."""
 
 
 def dtype_named(name: str) -> DType:
@@ -85,3 +95,8 @@ def dtype_named(name: str) -> DType:
         return DTYPES[name]
     except KeyError:
         raise ConfigError(allowed("dtype", name, DTYPES)) from None
+
+
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Whether ``dtype`` is a floating-point format, bfloat16 included, which NumPy does not count among them."""
+    return dtype.kind == "f" or dtype == np.dtype("bfloat16")

@@ -17,12 +17,15 @@ from .requirements import Requirement
 
 WIDTH = 100
 
+LONGEST_CODE = 20_000
+"""Characters of Python beyond which a case is not printed: nobody reads or copies that from a terminal."""
+
 
 @dataclass(frozen=True)
 class Finding:
     """One requirement violated by one observation of a backend on a case.
 
-    ``address`` is the name under which the backend can be loaded again.
+    ``address`` is the name under which the backend can be loaded again; ``note`` adds what the property knows.
     """
 
     requirement: Requirement
@@ -30,6 +33,7 @@ class Finding:
     address: str
     case: Case
     discrepancy: Discrepancy
+    note: str = ""
 
     def __str__(self) -> str:
         return "\n".join([self.headline(), *self.body()])
@@ -51,8 +55,15 @@ class Finding:
         factor = f"({d.factor:.{digits}g} × the bound)" if np.isfinite(d.factor) else ""
         yield f"  {'expected':<10}{d.expected}"
         yield f"  {'got':<10}{d.got}{'          ' + factor if factor else ''}"
+        if self.note:
+            yield f"  {'note':<10}{self.note}"
+        code = source(self.case)
+        if len(code) > LONGEST_CODE:
+            values = sum(x.size for x in self.case.forwards())
+            yield f"  {'python':<10}not shown, for {values} values; the same options and seed find the case again"
+            return
         yield f"  {'python':<10}from bn_spec.case import *; from bn_spec import check"
-        yield indent(f"print(check({source(self.case)}, {self.address!r}))", " " * 12)
+        yield indent(f"print(check({code}, {self.address!r}))", " " * 12)
 
 
 def describe(case: Case) -> Iterator[str]:

@@ -9,11 +9,13 @@ from typing import TypeAlias
 
 import numpy as np
 
+from .bias import FALSE_ALARM, bias
+from .bounds import Accuracy
 from .case import Case, Forward
 from .config import STATE_FIELDS, Config, State, initial_state
-from .dtypes import Array
+from .dtypes import Array, format_named, is_floating
 from .errors import ConfigError, allowed
-from .expectation import Bounded, Expectation, expect
+from .expectation import Bounded, Demand, Expectation, expect
 from .memory import same_bits
 from .play import Answer, Observation, Raised
 
@@ -50,7 +52,7 @@ class Verdict:
     def bounded(self, observable: str, step: int, got: Array, expected: Bounded) -> None:
         """Judge ``got`` element by element against a reference value with a bound."""
         share = expected.share(got)
-        inside = int(np.isfinite(expected.bound).sum())
+        inside = int(expected.inside.sum())
         self.judged += inside
         self.outside += share.size - inside
         if not share.size:
@@ -60,16 +62,43 @@ class Verdict:
         self.shares[observable] = max(factor, self.shares.get(observable, 0.0))
         if factor > 1:
             place = f"{observable}[{', '.join(map(str, worst))}]"
-            value, bound = expected.value.hi[worst], expected.bound[worst]
-            self.discrepancies.append(
-                Discrepancy(
-                    observable,
-                    step,
-                    f"{place} = {_digits(value, got)} ± {bound:.1e}",
-                    _digits(got[worst], got),
-                    factor,
+            wanted = f"{place} = {_digits(expected.value.hi[worst], got)} ± {expected.bound[worst]:.1e}"
+            self.discrepancies.append(Discrepancy(observable, step, wanted, _digits(got[worst], got), factor))
+
+    def numbers(self, observable: str, step: int, got: Array, expected: Bounded) -> None:
+        """Judge which elements are NaN or infinite where the data are finite; all that is left beyond the bounds."""
+        self.judged += int((expected.demanded > Demand.NOTHING).sum())
+        if (unmet := expected.unmet(got)).any():
+            first = tuple(int(i) for i in np.argwhere(unmet)[0])
+            kind = "finite" if expected.demanded[first] == Demand.FINITE else "a number"
+            wanted = f"{observable}[{', '.join(map(str, first))}] is {kind}, since the input is finite"
+            self.discrepancies.append(Discrepancy("numbers", step, wanted, _digits(got[first], got)))
+
+    def biased(self, observable: str, step: int, got: Array, expected: Bounded) -> None:
+        """Judge whether the errors of ``got`` (one channel per row) are as often too large as too small."""
+        shares = expected.signed_share(got)
+        self.judged += len(shares)
+        away = np.sign(expected.value.hi)
+        for direction, signs in (
+            (("large", "small"), np.ones_like(away)),
+            (("far from zero", "close to zero"), away),
+        ):
+            factor = bias(mean := (shares * signs).mean(axis=1))
+            self.shares[observable] = max(abs(factor), self.shares.get(observable, 0.0))
+            if abs(factor) > 1:
+                many, which = int((mean * factor > 0).sum()), direction[factor < 0]
+                self.discrepancies.append(
+                    Discrepancy(
+                        observable,
+                        step,
+                        "errors as often of either sign",
+                        f"{observable.removesuffix('_bias')} too {which} in {many} of {len(mean)} independent"
+                        f" channels (chance for a kernel that rounds to nearest: below {FALSE_ALARM:.0e}; one that"
+                        " approximates on purpose does not claim `unbiased`)",
+                        abs(factor),
+                    )
                 )
-            )
+                return
 
     def exact(self, observable: str, step: int, agrees: bool, expected: str | Text, got: str | Text) -> None:
         """Judge a comparison that allows no error; texts that cost time are given as functions."""
@@ -94,6 +123,7 @@ class _Step:
     answer: Answer
     expected: Expectation
     previous: Answer | None
+    claims: Accuracy
 
 
 Observable: TypeAlias = Callable[[Verdict, _Step], None]
@@ -123,7 +153,7 @@ def _well_formed_output(verdict: Verdict, step: _Step, observable: str, shape: t
     if not isinstance(got, np.ndarray):
         verdict.exact(observable, step.index, False, wanted, str(got))
         return None
-    if got.shape != shape or got.dtype.kind != "f":
+    if got.shape != shape or not is_floating(got.dtype):
         verdict.exact(observable, step.index, False, wanted, f"shape {got.shape}, dtype {got.dtype}")
         return None
     return got
@@ -139,7 +169,7 @@ def _tensor(name: str) -> Observable:
             return
         got, wanted = getattr(after, name), getattr(step.expected.state, name)
         bounded = getattr(step.expected, name, None)
-        if bounded is None or got is None or got.shape != bounded.bound.shape or got.dtype.kind != "f":
+        if bounded is None or got is None or got.shape != bounded.bound.shape or not is_floating(got.dtype):
             _exact_tensor(verdict, name, step.index, wanted, got)
         else:
             verdict.bounded(name, step.index, got, bounded)
@@ -162,7 +192,8 @@ def _shown(array: object) -> str:
 def _kept(verdict: Verdict, step: _Step) -> None:
     """Running statistics bitwise as before the step, in every channel whose batch statistics are in range.
 
-    A variance that overflows times a momentum of 0 is NaN, in any kernel.
+    A variance that overflows times a momentum of 0 is NaN, in any kernel; and a kernel that flushes subnormal numbers
+    does not keep them.
     """
     after = step.answer.after
     for name in ("running_mean", "running_var"):
@@ -170,7 +201,9 @@ def _kept(verdict: Verdict, step: _Step) -> None:
         got = getattr(after, name) if isinstance(after, State) else None
         if bounded is None or before is None:
             continue
-        inside = np.isfinite(bounded.bound)
+        inside = bounded.inside
+        if not step.claims.subnormals:
+            inside = inside & ~(np.abs(before) < format_named(before.dtype.name).smallest_normal)
         verdict.outside += int((~inside).sum())
         if got is None or got.shape != before.shape:
             _exact_tensor(verdict, name, step.index, before, got)
@@ -214,7 +247,7 @@ def _running_var_sign(verdict: Verdict, step: _Step) -> None:
     after = step.answer.after
     if not isinstance(after, State) or after.running_var is None:
         return
-    agrees = after.running_var.dtype.kind == "f" and not (after.running_var < 0).any()
+    agrees = is_floating(after.running_var.dtype) and not (after.running_var < 0).any()
     verdict.exact("running_var_sign", step.index, agrees, "running_var >= 0", lambda: _shown(after.running_var))
 
 
@@ -228,6 +261,51 @@ def _refusal(verdict: Verdict, step: _Step) -> None:
     verdict.exact("refusal", step.index, agrees, wanted, got)
 
 
+def _output_bias(verdict: Verdict, step: _Step) -> None:
+    expected = step.expected.output
+    if expected is None:
+        return
+    if (got := _well_formed_output(verdict, step, "output_bias", expected.bound.shape)) is not None:
+        verdict.biased("output_bias", step.index, _rows(got), expected.map(_rows))
+
+
+def _rows(array: Array) -> Array:
+    return array.swapaxes(0, 1).reshape(array.shape[1], -1)
+
+
+def _numbers(verdict: Verdict, step: _Step) -> None:
+    """What is left of the requirements outside the domain of the bounds."""
+    for name in ("output", "running_mean", "running_var"):
+        expected, after = getattr(step.expected, name), step.answer.after
+        got = step.answer.output if name == "output" else getattr(after, name, None)
+        if expected is not None and isinstance(got, np.ndarray) and got.shape == expected.bound.shape:
+            verdict.numbers(name, step.index, got, expected)
+
+
+def _statistic_bias(name: str) -> Observable:
+    """Judge the bias of a running statistic."""
+
+    def judge_bias(verdict: Verdict, step: _Step) -> None:
+        after, expected = step.answer.after, getattr(step.expected, name)
+        got = getattr(after, name) if isinstance(after, State) else None
+        if expected is None or got is None or got.shape != expected.bound.shape:
+            return  # wrong tensors are judged as such
+        verdict.biased(f"{name}_bias", step.index, got[:, np.newaxis], expected.map(lambda a: a[:, np.newaxis]))
+
+    return judge_bias
+
+
+def _mode(verdict: Verdict, step: _Step) -> None:
+    left = step.answer.mode
+    verdict.exact(
+        "floating_point_mode",
+        step.index,
+        not left,
+        "the floating-point mode of the process stays as it was",
+        f"after the call the process {' and '.join(left)}",
+    )
+
+
 OBSERVABLES: Mapping[str, Observable] = MappingProxyType(
     {
         "output": _output,
@@ -237,6 +315,11 @@ OBSERVABLES: Mapping[str, Observable] = MappingProxyType(
         "repetition": _repetition,
         "running_var_sign": _running_var_sign,
         "running_statistics_kept": _kept,
+        "floating_point_mode": _mode,
+        "numbers": _numbers,
+        "output_bias": _output_bias,
+        "running_mean_bias": _statistic_bias("running_mean"),
+        "running_var_bias": _statistic_bias("running_var"),
         **{name: _tensor(name) for name in STATE_FIELDS},
     }
 )
@@ -247,7 +330,7 @@ def judge(
     case: Case,
     observation: Observation,
     observables: Iterable[str],
-    grade: str,
+    claims: Accuracy,
     *,
     last_only: bool = False,
 ) -> Verdict:
@@ -266,12 +349,12 @@ def judge(
         if sentence := _misshapen(case.config, answer.before):
             verdict.exact("state", index - 1, False, "a state that fits the config", sentence)
             break
-        expected = expect(case.config, answer.before, answer.training, answer.step, grade)
+        expected = expect(case.config, answer.before, answer.training, answer.step, claims)
         if isinstance(answer.output, Raised) and expected.refusal is None:
             verdict.exact("error", index, False, "no error", str(answer.output))
             break
         for judge_observable in judges if index == last or not last_only else ():
-            judge_observable(verdict, _Step(index, answer, expected, previous))
+            judge_observable(verdict, _Step(index, answer, expected, previous, claims))
         previous = answer
     return verdict
 
@@ -297,7 +380,7 @@ def _misshapen(config: Config, state: State) -> str | None:
         if got is None or wanted is None:
             if got is not wanted:
                 return f"{name} is {'None' if got is None else 'present'}"
-        elif got.shape != wanted.shape or got.dtype.kind != "f":
+        elif got.shape != wanted.shape or not is_floating(got.dtype):
             return f"{name} has shape {got.shape} and dtype {got.dtype}"
     counter = state.num_batches_tracked
     if counter is not None and (counter.size != 1 or counter.dtype.kind not in "iuf"):

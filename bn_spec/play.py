@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from . import floating_point
 from .backend import Backend, Layer
 from .case import Case, Eval, Forward, ResetParameters, ResetRunningStats, Step, Train
 from .config import State
-from .dtypes import Array
+from .dtypes import Array, is_floating
 from .memory import private_copy
 
 
@@ -48,7 +49,7 @@ class Answer:
     """What a layer answered to one step.
 
     ``before`` and ``after`` are its state around the step; ``output`` and ``input_after`` exist for forward
-    steps only.
+    steps only. ``mode`` is how the floating-point mode that the step left departs from the one it found.
     """
 
     step: Step
@@ -57,6 +58,7 @@ class Answer:
     after: State | Oddity
     output: Array | Oddity | None = None
     input_after: Array | Oddity | None = None
+    mode: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,11 @@ class Observation:
 
 
 def play(case: Case, backend: Backend) -> Observation:
-    """Play ``case`` on a new layer of ``backend``; arrays are handed over as private copies."""
+    """Play ``case`` on a new layer of ``backend``; arrays are handed over as private copies.
+
+    A floating-point mode that the backend changes is noted and set back, so that nobody else suffers from it.
+    """
+    mode = floating_point.departures()
     state = None if case.state is None else case.state.copy()
     layer = _attempt(lambda: backend.layer(case.config, state))
     initial = layer if isinstance(layer, Raised) else _read_state(layer)
@@ -83,6 +89,10 @@ def play(case: Case, backend: Backend) -> Observation:
         if isinstance(step, Train | Eval):
             training = isinstance(step, Train)
         answer = _play_step(backend, layer, step, training, now)
+        if (left := floating_point.departures()) != mode:
+            answer = replace(answer, mode=left)
+            floating_point.restore()
+            mode = floating_point.departures()
         answers.append(answer)
         now = answer.after
     return Observation(initial, tuple(answers))
@@ -134,7 +144,7 @@ def _read(backend: Backend, tensor: Any, giver: str) -> Array | Oddity:
     array = _attempt(lambda: backend.to_numpy(tensor))
     if isinstance(array, Raised):
         return Malformed(f"{giver} returned {kind}, which the backend's to_numpy could not move out ({array})")
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+    if not isinstance(array, np.ndarray) or not (is_floating(array.dtype) or array.dtype.kind in "iub"):
         return Malformed(f"{giver} returned {kind}; expected a tensor that becomes a numeric NumPy array")
     return array.copy(order="K")
 

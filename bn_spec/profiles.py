@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Profile:
-    """A number of examples per property, backend and dtype, and whether they are the same in every run."""
+    """A number of examples per property, backend and dtype, and whether they are the same in every run.
+
+    A ``deep`` profile also checks the properties whose every example takes long.
+    """
 
     name: str
     examples: int
     deterministic: bool
+    deep: bool = False
 
     def seed(self) -> int:
         """Return the seed for a run: 0 for a deterministic profile, a new one otherwise."""
@@ -43,7 +47,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
         for profile in (
             Profile("smoke", 15, deterministic=True),
             Profile("ci", 100, deterministic=True),
-            Profile("nightly", 5000, deterministic=False),
+            Profile("nightly", 5000, deterministic=False, deep=True),
         )
     }
 )
@@ -63,7 +67,7 @@ def _register() -> None:
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
             # Explaining traces every line, and our findings explain themselves.
-            phases=[Phase.explicit, Phase.generate, Phase.shrink],
+            phases=[Phase.explicit, Phase.generate, Phase.target, Phase.shrink],
             report_multiple_bugs=False,
             print_blob=False,
         )

@@ -198,6 +198,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         Cell(prop, backend, dtype, settings, _seed(config), address)
         for address, backend in _selection(config).backends.items()
         for dtype in backend.capabilities.dtypes
+        if dtype in prop.dtypes
     ]
     metafunc.parametrize("cell", [_parameter(cell) for cell in cells])
 
@@ -209,12 +210,16 @@ def _parameter(cell: Cell) -> Any:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the cells whose requirement does not match ``--bn-requirement``."""
+    """Deselect cells whose requirement does not match ``--bn-requirement``, and deep ones that nobody asked for."""
     pattern = _pattern(config) or "*"
+    deep = _profile(config).deep
 
     def wanted(item: pytest.Item) -> bool:
         cell = _cell(item)
-        return cell is None or fnmatchcase(cell.prop.requirement.id, pattern)
+        if cell is None:
+            return True
+        requirement = cell.prop.requirement.id
+        return fnmatchcase(requirement, pattern) and (deep or not cell.prop.deep or requirement == pattern)
 
     if unwanted := [item for item in items if not wanted(item)]:
         config.hook.pytest_deselected(items=unwanted)
@@ -254,6 +259,8 @@ def pytest_runtest_makereport(
             round(call.duration, 4),
             cell.shares,
             text,
+            cell.measured_grade,
+            cell.claims.grade,
         )
         item.user_properties.append((_PROPERTY, record.to_json()))
     return report
@@ -268,7 +275,7 @@ def _status(cell: Cell, report: pytest.TestReport, error: BaseException | None) 
         return VACUOUS, str(error)
     if error is not None:
         return _explained(error)
-    if unseen := [known for known in cell.expected_failures if known not in cell.known]:
+    if (unseen := [known for known in cell.expected_failures if known not in cell.known]) and cell.thorough:
         return UNEXPECTED_PASS, (
             f"{cell.prop.requirement.id} holds for {cell.backend.name}, which declares a known failure of it"
             f" ({unseen[0].observable}: {unseen[0].reason}); remove the declaration"

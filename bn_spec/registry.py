@@ -21,6 +21,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
+from . import floating_point
 from .backend import Backend, Capabilities
 from .errors import BackendError, BrokenBackend, UnavailableBackend, UnknownBackend, allowed
 
@@ -79,14 +80,23 @@ def load(name: str) -> Backend:
 
     Raises:
         UnknownBackend: nothing is registered or importable under that name.
-        BrokenBackend: importing it failed, or it does not keep the backend contract.
+        BrokenBackend: importing it failed or changed the floating-point mode of the process (which is then set
+            back), or it does not keep the backend contract.
         UnavailableBackend: it says that this machine lacks what it needs.
 
     """
+    mode = floating_point.departures()
     try:
         found = _locate(name)
         ready = isinstance(found, Backend) and not isinstance(found, type)
-        return _checked(name, found() if callable(found) and not ready else found)
+        backend = _checked(name, found() if callable(found) and not ready else found)
+        if (left := floating_point.departures()) != mode:
+            floating_point.restore()
+            raise BrokenBackend(
+                f"backend {name!r}: since it was loaded, this process {' and '.join(left)}; a library built with"
+                " -ffast-math does that. Build it without, so that loading it leaves the floating-point mode alone"
+            )
+        return backend
     except BackendError:
         raise
     except (Exception, SystemExit) as error:

@@ -14,9 +14,10 @@ from types import MappingProxyType
 from .errors import ConfigError, allowed
 
 PAPER = "Ioffe & Szegedy 2015"
+BOUNDS = "bn_spec.bounds"
 TORCH = "torch.nn.BatchNorm2d"
 
-SPECIFICATION = "0.1"
+SPECIFICATION = "0.2"
 """Version of this table; it moves when a requirement is added, removed or changes its meaning."""
 
 CHAPTERS = MappingProxyType(
@@ -27,6 +28,7 @@ CHAPTERS = MappingProxyType(
         "EVL": "eval forward",
         "SHP": "shapes",
         "ERR": "misuse",
+        "NUM": "accuracy",
     }
 )
 
@@ -35,8 +37,8 @@ CHAPTERS = MappingProxyType(
 class Requirement:
     """One sentence of the specification.
 
-    ``level`` is core, training or module; ``needs`` names the capability flag without which a backend does not claim
-    it (empty: every backend does).
+    ``level`` is core, training, module or numerics; ``needs`` names the capability flag without which a backend does
+    not claim it (empty: every backend does).
     """
 
     id: str
@@ -286,6 +288,88 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
                 "module",
                 TORCH,
                 "input_checks",
+            ),
+            Requirement(
+                "NUM-01",
+                "however far the mean lies from zero, errors grow no faster than the claimed grade allows",
+                "numerics",
+                f"{BOUNDS}; Chan & Lewis 1979",
+            ),
+            Requirement(
+                "NUM-02",
+                "where every partial sum is exact in any order, the results are a few roundings from the exact ones",
+                "numerics",
+                f"{BOUNDS}; uxlfoundation/oneDNN, benchdnn",
+            ),
+            Requirement(
+                "NUM-03",
+                "a channel far from zero, or of less variance than eps or none, costs itself and others no accuracy",
+                "numerics",
+                f"{BOUNDS}; pytorch/pytorch#5410",
+            ),
+            Requirement(
+                "NUM-04",
+                "where weight · x̂ and bias cancel, the output is as accurate as its terms",
+                "numerics",
+                BOUNDS,
+            ),
+            Requirement(
+                "NUM-05",
+                "within the range of the accumulation no scale of data or weight costs accuracy",
+                "numerics",
+                BOUNDS,
+            ),
+            Requirement(
+                "NUM-06",
+                "finite data whose squares stay in range give finite results, whatever eps",
+                "numerics",
+                f"{BOUNDS}; google/flax#1491",
+            ),
+            Requirement(
+                "NUM-07",
+                "subnormal inputs, outputs and statistics are kept",
+                "numerics",
+                "IEEE 754-2019",
+                "subnormals",
+            ),
+            Requirement(
+                "NUM-08",
+                "the errors of output and running_mean are as often of either sign",
+                "numerics",
+                "bn_spec.bias; TOSA conformance",
+                "unbiased",
+            ),
+            Requirement(
+                "NUM-09",
+                "the errors of running_var are as often of either sign",
+                "numerics",
+                "bn_spec.bias; TOSA conformance",
+                "unbiased",
+            ),
+            Requirement(
+                "NUM-10",
+                "over thousands of values errors grow no faster than the claimed summation allows",
+                "numerics",
+                f"{BOUNDS}; ROCm/MIOpen#3900",
+            ),
+            Requirement(
+                "NUM-11",
+                "more values per channel than float16 can count or sum are no different from fewer",
+                "numerics",
+                f"{BOUNDS}; pytorch/pytorch#126525",
+            ),
+            Requirement(
+                "NUM-12",
+                "a call leaves the floating-point mode of the process as it found it",
+                "numerics",
+                "IEEE 754-2019; pytorch/pytorch#88805",
+            ),
+            Requirement(
+                "NUM-13",
+                "where squares of finite data overflow and their sums do not, nothing becomes NaN",
+                "numerics",
+                f"{BOUNDS}; pytorch/pytorch#44350",
+                "overflow_safe",
             ),
         )
     }

@@ -20,6 +20,7 @@ from hypothesis import find
 
 import bn_spec
 from bn_spec import Backend, Capabilities, Case, Config, State, check, kernel_backend
+from bn_spec.bounds import Accuracy
 from bn_spec.case import Forward
 from bn_spec.config import STATE_FIELDS, initial_state
 from bn_spec.expectation import Bounded, expect
@@ -37,6 +38,7 @@ Shares: TypeAlias = dict[str, float]
 
 CHANNELS = 16
 CONFIG = Config(CHANNELS)
+TWO_PASS = Accuracy("two-pass")
 BATCH = (0, 2, 3)
 """The axes of (N, C, H, W) that a channel's statistics run over."""
 
@@ -194,7 +196,7 @@ def training() -> dict[str, Shares]:
 
 def training_bounds() -> dict[str, Bounded]:
     """Return the exact results of the tutorial's training step, with a bound per element."""
-    expected = expect(CONFIG, initial_state(CONFIG), True, Forward(X), "two-pass")
+    expected = expect(CONFIG, initial_state(CONFIG), True, Forward(X), TWO_PASS)
     names = ("output", "running_mean", "running_var")
     return {name: bounded for name in names if (bounded := getattr(expected, name)) is not None}
 
@@ -235,7 +237,7 @@ def evaluation() -> dict[str, Shares]:
         layer.eval()
         before = tensors_of(layer)
         output, after = call(layer, x), tensors_of(layer)
-        bounded = expect(CONFIG, before, False, Forward(x), "two-pass").output
+        bounded = expect(CONFIG, before, False, Forward(x), TWO_PASS).output
         assert bounded is not None
         hand = eval_by_hand(x, before)
         shares[library] = {"layer": worst_share(bounded, output), "by hand": worst_share(bounded, hand)}
@@ -358,7 +360,7 @@ def check_that_cannot_fail() -> EvalChecks:
     """Slip 2: a result is subtracted from itself."""
     x, layer = uniform((3, CHANNELS, 7, 5), seed=1), layers()["torch"]
     call(layer, X)
-    bounded = expect(CONFIG, tensors_of(layer), False, Forward(x), "two-pass").output
+    bounded = expect(CONFIG, tensors_of(layer), False, Forward(x), TWO_PASS).output
     assert bounded is not None
     right, wrong = call(layer.eval(), x), call(layer.train(), x)
     verdicts = EvalChecks(

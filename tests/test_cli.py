@@ -13,7 +13,7 @@ QUICK = ("--profile", "smoke", "--requirement", "TRN-01")
     ("arguments", "code", "sentence"),
     [
         (("reference", *QUICK), 0, "reference: conforms"),
-        (("bn_spec.specimens:eps_ignored", *QUICK), 1, "DOES NOT CONFORM: 2 of 2 checks failed"),
+        (("bn_spec.specimens:eps_ignored", *QUICK), 1, "DOES NOT CONFORM: 6 of 6 checks failed"),
         ((strange("excused_in_vain"), "--requirement", "RUN-03"), 1, "unexpected pass"),
         (("nonesuch", *QUICK), 2, "backend 'nonesuch' is not known; known: "),
         (("reference", "--profle", "smoke"), 2, "No such option"),
@@ -42,7 +42,8 @@ def test_backends_lists_versions_claims_and_what_is_missing(tmp_path: Path) -> N
     done = bn_spec("backends", cwd=tmp_path)
     rows = {line.split()[0]: line for line in done.stdout.splitlines()}
     assert "double-double arithmetic" in rows["reference"]
-    assert "float32, float64; two-pass" in rows["reference"]
+    assert "float32, float64, mixed_float16," in rows["reference"]
+    assert "statistics parameters" in done.stdout
     assert "torch-cpu" in rows
     assert "torch-cuda" in rows
     assert done.returncode == 0

@@ -1,6 +1,6 @@
 """Configs and states: what is refused and in which words, what is initial, and that copies are independent."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import numpy as np
@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bn_spec.bounds import GRADES, Model
+from bn_spec.bounds import GRADES, Accuracy, Model
 from bn_spec.config import STATE_FIELDS, Config, State, initial_state
-from bn_spec.dtypes import DTYPES, dtype_named
+from bn_spec.dtypes import DTYPES, dtype_named, format_named, is_floating
 from bn_spec.errors import BnSpecError, ConfigError
 from bn_spec.memory import same_bits
 
@@ -32,7 +32,11 @@ from .common import examples
         ({"momentum": 1.5}, "momentum is 1.5; allowed: None or a number from 0 to 1"),
         ({"momentum": float("nan")}, "momentum is nan; allowed: None or a number from 0 to 1"),
         ({"momentum": "slow"}, "momentum is 'slow'; allowed: None or a number from 0 to 1"),
-        ({"dtype": "float23"}, "dtype 'float23' is not known; known: float32, float64; did you mean 'float32'?"),
+        (
+            {"dtype": "float23"},
+            "dtype 'float23' is not known; known: bfloat16, float16, float32, float64, mixed_bfloat16, mixed_float16;"
+            " did you mean 'float32'?",
+        ),
     ],
 )
 def test_an_argument_that_no_layer_takes_is_refused_with_what_is_allowed(
@@ -88,7 +92,7 @@ def test_departures_are_the_arguments_that_differ_from_the_defaults(
 def test_a_layer_starts_from_ones_and_zeros_in_its_dtype(dtype: str) -> None:
     state = initial_state(Config(2, dtype=dtype))
     for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
-        assert same_bits(getattr(state, name), np.full(2, value, dtype)), name
+        assert same_bits(getattr(state, name), np.full(2, value, dtype_named(dtype).parameters.dtype)), name
     assert state.num_batches_tracked is not None
     assert same_bits(state.num_batches_tracked, np.array(0, np.int64))
 
@@ -124,18 +128,49 @@ def test_a_copied_state_holds_the_same_bits_and_no_shared_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "row"),
+    ("name", "limits"),
     [
-        ("float32", ("float32", 2.0**-24, 2.0**-126, 2.0**-149)),
-        ("float64", ("float64", 2.0**-53, 2.0**-1022, 2.0**-1074)),
+        ("float16", (2.0**-11, 2.0**-14, 2.0**-24, 65504.0)),
+        ("bfloat16", (2.0**-8, 2.0**-126, 2.0**-133, (2 - 2.0**-7) * 2.0**127)),
+        ("float32", (2.0**-24, 2.0**-126, 2.0**-149, (2 - 2.0**-23) * 2.0**127)),
+        ("float64", (2.0**-53, 2.0**-1022, 2.0**-1074, (2 - 2.0**-52) * 2.0**1023)),
     ],
 )
-def test_a_row_of_dtypes_holds_the_constants_of_ieee_754(name: str, row: tuple[str, float, float, float]) -> None:
-    dtype = dtype_named(name)
-    assert (dtype.name, dtype.u, dtype.smallest_normal, dtype.smallest_subnormal) == row
-    assert (dtype.array, dtype.parameters) == (np.dtype(name), np.dtype(name))
-    assert dtype.u_output == dtype.u_parameters == dtype.u
-    assert dtype.largest == float(np.finfo(name).max)
+def test_a_format_has_the_constants_of_its_standard(name: str, limits: tuple[float, ...]) -> None:
+    known = format_named(name)
+    assert (known.u, known.smallest_normal, known.smallest_subnormal, known.largest) == limits
+    assert (known.name, known.dtype) == (name, np.dtype(name))
+    assert is_floating(known.dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "formats"),
+    [
+        ("float32", ("float32", "float32", "float32")),
+        ("float64", ("float64", "float64", "float64")),
+        ("mixed_float16", ("float16", "float32", "float32")),
+        ("mixed_bfloat16", ("bfloat16", "float32", "float32")),
+        ("float16", ("float16", "float16", "float32")),
+        ("bfloat16", ("bfloat16", "bfloat16", "float32")),
+    ],
+)
+def test_a_row_of_dtypes_names_the_formats_of_data_parameters_and_accumulation(
+    name: str, formats: tuple[str, str, str]
+) -> None:
+    row = dtype_named(name)
+    assert (row.name, (row.data.name, row.parameters.name, row.accumulation.name)) == (name, formats)
+
+
+@pytest.mark.parametrize("dtype", [np.dtype(kind) for kind in ("int64", "bool", "uint16", "complex64", "V2")])
+def test_a_dtype_that_is_no_real_floating_point_format_is_not_taken_for_one(dtype: np.dtype[Any]) -> None:
+    assert not is_floating(dtype)
+
+
+def test_a_layer_without_floating_tensors_has_no_parameters_but_its_data() -> None:
+    bare = Config(1, affine=False, track_running_stats=False, dtype="mixed_bfloat16")
+    assert bare.arithmetic.parameters.name == "bfloat16"
+    for holding in (replace(bare, affine=True), replace(bare, track_running_stats=True)):
+        assert holding.arithmetic.parameters.name == "float32"
 
 
 @pytest.mark.parametrize(
@@ -143,22 +178,37 @@ def test_a_row_of_dtypes_holds_the_constants_of_ieee_754(name: str, row: tuple[s
     [
         ("float23", "; did you mean 'float32'?"),
         ("Float64", "; did you mean 'float64'?"),
-        ("quaternion", "known: float32, float64"),
+        ("quaternion", "known: bfloat16, float16, float32, float64, mixed_bfloat16, mixed_float16"),
     ],
 )
 def test_an_unknown_dtype_is_answered_with_the_known_ones_and_the_nearest(name: str, ending: str) -> None:
     with pytest.raises(ConfigError) as refused:
         dtype_named(name)
-    assert str(refused.value).startswith(f"dtype {name!r} is not known; known: float32, float64")
+    assert str(refused.value).startswith(f"dtype {name!r} is not known; known: bfloat16, float16, float32, float64")
     assert str(refused.value).endswith(ending)
 
 
-def test_a_model_of_an_unknown_grade_is_refused_with_the_nearest() -> None:
+@pytest.mark.parametrize(
+    ("claim", "sentence"),
+    [
+        (
+            {"grade": "wellford"},
+            "grade 'wellford' is not known; known: textbook, two-pass, welford; did you mean 'welf",
+        ),
+        (
+            {"summation": "pairwize"},
+            "summation 'pairwize' is not known; known: any order, pairwise, wide; did you mean 'pairw",
+        ),
+        ({"statistics": "half"}, "format of the statistics 'half' is not known; known: accumulation, parameters"),
+        ({"elementwise": "data"}, "format of elementwise steps 'data' is not known; known: accumulation, parameters"),
+    ],
+)
+def test_an_unknown_claim_about_the_arithmetic_is_refused_with_the_nearest(
+    claim: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(ConfigError) as refused:
-        Model(dtype_named("float32"), 10, "wellford")
-    assert str(refused.value) == (
-        "grade 'wellford' is not known; known: textbook, two-pass, welford; did you mean 'welford'?"
-    )
+        Accuracy(**claim)
+    assert str(refused.value).startswith(sentence)
 
 
 @examples(100)
@@ -168,6 +218,6 @@ def test_a_model_of_an_unknown_grade_is_refused_with_the_nearest() -> None:
 def test_gamma_grows_with_the_roundings_and_is_infinite_once_they_fill_the_arithmetic(
     grade: str, roundings: float
 ) -> None:
-    model = Model(dtype_named("float32"), 10, grade)
+    model = Model(dtype_named("float32"), 10, Accuracy(grade))
     assert model.gamma(roundings) >= roundings * 2.0**-24
     assert (model.gamma(roundings) == np.inf) == (roundings >= 2.0**24)

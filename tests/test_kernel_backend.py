@@ -37,17 +37,22 @@ def forward_training(
     momentum: float,
     eps: float,
 ) -> tuple[Array, Array | None, Array | None]:
-    """A correct kernel in the arithmetic of its input."""
+    """A correct kernel in the arithmetic of its input, or in float32 if that is wider."""
     n = x.size // x.shape[1]
     if x.ndim != 4 or n < 2:
         raise ValueError(f"cannot normalise shape {x.shape}")
+    data, x = x, widened(x)
     mean, var = x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
-    y = affine(x, weight, bias, mean, var, eps)
+    y = affine(x, weight, bias, mean, var, eps).astype(data.dtype)
     if running_mean is None or running_var is None:
         return y, None, None
-    m = x.dtype.type(momentum)
+    m, held = x.dtype.type(momentum), running_mean.dtype
     unbiased = var * x.dtype.type(n / (n - 1))
-    return y, (1 - m) * running_mean + m * mean, (1 - m) * running_var + m * unbiased
+    return (
+        y,
+        ((1 - m) * running_mean + m * mean).astype(held),
+        ((1 - m) * running_var + m * unbiased).astype(held),
+    )
 
 
 @np.errstate(all="ignore")
@@ -56,7 +61,11 @@ def forward_inference(
 ) -> Array:
     if x.ndim != 4:
         raise ValueError(f"cannot normalise shape {x.shape}")
-    return affine(x, weight, bias, running_mean, running_var, eps)
+    return affine(widened(x), weight, bias, widened(running_mean), widened(running_var), eps).astype(x.dtype)
+
+
+def widened(a: Array) -> Array:
+    return a.astype(np.float64 if a.dtype == np.float64 else np.float32)
 
 
 CORRECT = kernel_backend(
@@ -325,7 +334,11 @@ def test_a_claim_of_inference_without_a_kernel_for_it_is_refused() -> None:
 @pytest.mark.parametrize(
     ("claim", "sentence"),
     [
-        ({"dtypes": ("float23",)}, "dtype 'float23' is not known; known: float32, float64; did you mean 'float32'?"),
+        (
+            {"dtypes": ("float23",)},
+            "dtype 'float23' is not known; known: bfloat16, float16, float32, float64, mixed_bfloat16, mixed_float16;"
+            " did you mean 'float32'?",
+        ),
         ({"layouts": ("channel_last",)}, "layout 'channel_last' is not known; known: channels_last, "),
         ({"grade": "two pass"}, "grade 'two pass' is not known; known: textbook, two-pass, welford; did you mean"),
     ],

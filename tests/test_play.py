@@ -11,6 +11,7 @@ import pytest
 
 from bn_spec import Backend, Case, Config, Layer, State, check
 from bn_spec.backends.reference import Reference
+from bn_spec.bounds import Accuracy
 from bn_spec.case import Eval, Forward, ResetParameters, ResetRunningStats, Train
 from bn_spec.dtypes import Array
 from bn_spec.judge import Discrepancy, judge
@@ -422,7 +423,7 @@ REPEATED = Case(Config(2), None, (Eval(), *(Forward(X),) * 2))
 def test_an_output_that_does_not_repeat_is_found_also_when_the_case_was_rebuilt(case: Case) -> None:
     signs = iter([1, 1 + 2**-20])
     backend = spoilt("forward", lambda f, x: f(x) * np.float32(next(signs)))
-    verdict = judge(case, play(case, backend), ["repetition"], "two-pass")
+    verdict = judge(case, play(case, backend), ["repetition"], Accuracy("two-pass"))
     assert [(d.observable, d.step) for d in verdict.discrepancies] == [("repetition", 2)]
 
 

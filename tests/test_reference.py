@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_spec import BatchNorm2d, Case, Config
-from bn_spec.bounds import OWN_ERROR, Model, batch_moments
+from bn_spec.bounds import OWN_ERROR, Accuracy, Model, batch_moments
 from bn_spec.case import Forward
 from bn_spec.config import State, initial_state
-from bn_spec.dtypes import DTYPES, Array, Floats
+from bn_spec.dtypes import DTYPES, Array, Floats, Format
 from bn_spec.expectation import Bounded, expect
 from bn_spec.memory import same_bits
 from bn_spec.reference import Extended
@@ -29,6 +29,7 @@ Exact = npt.NDArray[Any]
 """An array of fractions: NumPy applies Python's exact operators to each of them."""
 
 OWN = Fraction(OWN_ERROR) - 1
+TWO_PASS = Accuracy("two-pass")
 """The share of every bound that pays for the reference's own error."""
 
 PRECISION = 400
@@ -38,16 +39,18 @@ FAR = {"float32": (60, -60, -140), "float64": (300, -300)}
 """Binary exponents of the scale, beyond those usually drawn, whose squares leave float32 or strain float64."""
 
 TINY_EPS = {"float32": (1e-30,), "float64": (1e-30, 1e-280)}
+"""Both by the format of accumulation."""
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def drawn(dtype: str, **choices: Any) -> st.SearchStrategy[Case]:
     """Cases whose data are as ill-conditioned as any that the suite draws, and more; small enough for fractions."""
+    accumulation = DTYPES[dtype].accumulation.name
     arguments: dict[str, Any] = {
         "shape": shapes("tiny", "different", "small"),
-        "value": values(scales=(*SCALES, *FAR[dtype])),
-        "eps": (*EPS, *TINY_EPS[dtype]),
+        "value": values(scales=(*SCALES, *FAR[accumulation])),
+        "eps": (*EPS, *TINY_EPS[accumulation]),
         "running": (*RUNNING_STYLES, ABSENT),
     }
     return cases(dtype=dtype, **arguments | choices)
@@ -149,7 +152,7 @@ def test_batch_statistics_err_by_a_sliver_of_their_bounds(dtype: str) -> None:
         mu = f.mean(rows)
         biased = f.biased_variance(rows, mu)
         mean_abs = np.abs(rows.hi).mean(axis=1, keepdims=True)
-        moments = batch_moments(Model(DTYPES[dtype], n, "two-pass"), mu.hi, biased.hi, mean_abs)
+        moments = batch_moments(Model(DTYPES[dtype], n, TWO_PASS), mu.hi, biased.hi, mean_abs)
         assert_within_own_error(mu, mean, moments.dmean)
         assert_within_own_error(biased, var, moments.dvar)
         assert_within_own_error(f.unbiased_variance(biased, n), unbiased, moments.dvar)
@@ -169,7 +172,7 @@ def test_outputs_err_by_a_sliver_of_their_bounds(dtype: str, training: bool) -> 
         state, x = first(case)
         if not training and state.running_mean is None and x.size == x.shape[1]:
             return
-        output = expect(case.config, state, training, Forward(x), "two-pass").output
+        output = expect(case.config, state, training, Forward(x), TWO_PASS).output
         assert output is not None
         wanted = normalised(state, x, statistics_used(state, x, training), case.config.eps)
         bounds = output.bound.ravel()
@@ -191,7 +194,7 @@ def test_running_statistics_err_by_a_sliver_of_their_bounds(dtype: str) -> None:
     def judge(case: Case) -> None:
         nonlocal judged
         state, x = first(case)
-        expected = expect(case.config, state, True, Forward(x), "two-pass")
+        expected = expect(case.config, state, True, Forward(x), TWO_PASS)
         for name, wanted in tracked(case.config, state, x).items():
             bounded: Bounded = getattr(expected, name)
             judged += int(np.isfinite(bounded.bound).sum())
@@ -207,15 +210,13 @@ def test_running_statistics_err_by_a_sliver_of_their_bounds(dtype: str) -> None:
 @every_dtype
 @pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
 def test_an_answer_of_the_layer_is_the_exact_one_rounded_once(dtype: str, training: bool) -> None:
-    row = DTYPES[dtype]
-    rounding = Fraction(row.u) * (1 + Fraction(1, 2**20))
-
-    def assert_rounded_once(got: Array, wanted: list[Any], bounded: Bounded | None) -> None:
+    def assert_rounded_once(got: Array, kind: Format, wanted: list[Any], bounded: Bounded | None) -> None:
         assert bounded is not None
-        assert got.dtype == row.array
+        assert got.dtype == kind.dtype
+        rounding = Fraction(kind.u) * (1 + Fraction(1, 2**15))  # bfloat16 is rounded to by way of float32
         for number, ball, bound in zip(got.ravel(), wanted, bounded.bound.ravel(), strict=True):
             if np.isfinite(bound):
-                allowed = arb(OWN * Fraction(bound) + Fraction(row.smallest_subnormal)) + arb(rounding) * abs(ball)
+                allowed = arb(OWN * Fraction(bound) + Fraction(kind.smallest_subnormal)) + arb(rounding) * abs(ball)
                 assert abs(arb(Fraction(float(number))) - ball) <= allowed
 
     @examples(100)
@@ -223,12 +224,15 @@ def test_an_answer_of_the_layer_is_the_exact_one_rounded_once(dtype: str, traini
     def judge(case: Case) -> None:
         state, x = first(case)
         layer = loaded(case).train(training)
-        expected = expect(case.config, state, training, Forward(x), "two-pass")
+        expected = expect(case.config, state, training, Forward(x), TWO_PASS)
         wanted = normalised(state, x, statistics_used(state, x, training), case.config.eps)
-        assert_rounded_once(layer(x), wanted, expected.output)
+        row = case.config.arithmetic
+        assert_rounded_once(layer(x), row.data, wanted, expected.output)
         if training and state.running_mean is not None:
             for name, numbers in tracked(case.config, state, x).items():
-                assert_rounded_once(getattr(layer, name), list(map(arb, numbers)), getattr(expected, name))
+                assert_rounded_once(
+                    getattr(layer, name), row.parameters, list(map(arb, numbers)), getattr(expected, name)
+                )
 
     judge()
 

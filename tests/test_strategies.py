@@ -265,7 +265,7 @@ def test_running_statistics_are_finite_unless_absurd_ones_are_asked_for() -> Non
 def test_inputs_are_finite_and_of_the_dtype_asked_for() -> None:
     for dtype, row in DTYPES.items():
         for case in drawn(cases(dtype=dtype), 100):
-            assert all(x.dtype == row.array and np.isfinite(x).all() for x in case.forwards())
+            assert all(x.dtype == row.data.dtype and np.isfinite(x).all() for x in case.forwards())
 
 
 def test_a_layer_that_stays_as_built_is_given_no_state() -> None:
@@ -356,7 +356,7 @@ def test_a_recipe_makes_the_same_bits_each_time(family: str, dtype: str) -> None
     recipe = Recipe(family, -3, 100.0, 7)
     first, second = (recipe.make((3, 4, 2, 5), DTYPES[dtype]) for _ in range(2))
     assert same_bits(first, second)
-    assert first.dtype == DTYPES[dtype].array
+    assert first.dtype == DTYPES[dtype].data.dtype
     assert first.shape == (3, 4, 2, 5)
 
 

@@ -24,7 +24,7 @@ class Reference:
 
     name = "reference"
     description = f"bn-spec {__version__}, double-double arithmetic"
-    capabilities = Capabilities(dtypes=tuple(DTYPES), grade="two-pass")
+    capabilities = Capabilities(dtypes=tuple(DTYPES), grade="two-pass", overflow_safe=True)
 
     def layer(self, config: Config, state: State | None) -> Layer:
         """Build a reference layer."""

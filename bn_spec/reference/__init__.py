@@ -1,6 +1,6 @@
 """The reference: BatchNorm2d as the formula reads, computed in extended precision."""
 
-from .extended import Extended
+from .extended import Double, Extended
 from .layer import BatchNorm2d
 
-__all__ = ["BatchNorm2d", "Extended"]
+__all__ = ["BatchNorm2d", "Double", "Extended"]

@@ -9,8 +9,8 @@ rigorous error bounds for basic building blocks of double-word arithmetic", ACM 
 Picot, Rideau, "Accurate calculation of Euclidean norms using double-word arithmetic", ACM TOMS 49 (2023),
 algorithm 8 (square root).
 
-Range: exact products need ``|x| < 2**996`` and no underflow; beyond that a result is inexact or NaN, and the
-judge treats such channels as outside the domain of the bounds.
+Range: exact products need ``|x| < 2**996`` and no underflow. Beyond that a result is the one of float64, infinities
+included, and the judge treats such channels as outside the domain of the bounds.
 """
 
 from __future__ import annotations
@@ -68,19 +68,19 @@ class Extended:
         s_hi, s_lo = _two_sum(self.hi, y.hi)
         t_hi, t_lo = _two_sum(self.lo, y.lo)
         v_hi, v_lo = _fast_two_sum(s_hi, s_lo + t_hi)
-        return Extended(*_fast_two_sum(v_hi, t_lo + v_lo))
+        return _within_range(*_fast_two_sum(v_hi, t_lo + v_lo), s_hi)
 
     def __mul__(self, other: Operand) -> Extended:
         y = _extended(other)
         p, e = _two_product(self.hi, y.hi)
-        return Extended(*_fast_two_sum(p, e + (self.hi * y.lo + self.lo * y.hi)))
+        return _within_range(*_fast_two_sum(p, e + (self.hi * y.lo + self.lo * y.hi)), p)
 
     def __truediv__(self, other: Operand) -> Extended:
         y = _extended(other)
         q = self.hi / y.hi
         product = y * Extended(q)
         remainder = (self.hi - product.hi) + (self.lo - product.lo)
-        return Extended(*_fast_two_sum(q, remainder / y.hi))
+        return _within_range(*_fast_two_sum(q, remainder / y.hi), q)
 
     def __neg__(self) -> Extended:
         return Extended(-self.hi, -self.lo)
@@ -89,10 +89,10 @@ class Extended:
         return self + -_extended(other)
 
     def __rsub__(self, other: float) -> Extended:
-        return Extended(other) - self
+        return type(self)(other) - self
 
     def __rtruediv__(self, other: float) -> Extended:
-        return Extended(other) / self
+        return type(self)(other) / self
 
     __radd__ = __add__
     __rmul__ = __mul__
@@ -101,7 +101,7 @@ class Extended:
         """Return the square root; the number must be positive."""
         root = np.sqrt(self.hi)
         square, error = _two_product(root, root)
-        return Extended(*_fast_two_sum(root, ((self.hi - square) - error + self.lo) / (2 * root)))
+        return _within_range(*_fast_two_sum(root, ((self.hi - square) - error + self.lo) / (2 * root)), root)
 
     def total(self) -> Extended:
         """Return the sum along the last axis, added pairwise: log2(n) additions deep."""
@@ -130,6 +130,67 @@ class Extended:
     def rounded(self, dtype: np.dtype[np.generic]) -> Array:
         """Return the nearest numbers of ``dtype`` (to within one double rounding)."""
         return (self.hi + self.lo).astype(dtype)
+
+
+class Double(Extended):
+    """An array of float64 numbers behind the same operators: a tenth of the cost, for formats of half the precision.
+
+    The low part is zero throughout. Sums are NumPy's, pairwise over blocks.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, hi: Array | float) -> None:
+        self.hi = np.asarray(hi, np.float64)
+        self.lo = _ZERO
+
+    def __add__(self, other: Operand) -> Double:
+        return Double(self.hi + _extended(other).hi)
+
+    def __mul__(self, other: Operand) -> Double:
+        return Double(self.hi * _extended(other).hi)
+
+    def __truediv__(self, other: Operand) -> Double:
+        return Double(self.hi / _extended(other).hi)
+
+    def __neg__(self) -> Double:
+        return Double(-self.hi)
+
+    def __sub__(self, other: Operand) -> Double:
+        return Double(self.hi - _extended(other).hi)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def sqrt(self) -> Double:
+        """Return the square root; the number must be positive."""
+        return Double(np.sqrt(self.hi))
+
+    def total(self) -> Double:
+        """Return the sum along the last axis."""
+        return Double(self.hi.sum(axis=-1, keepdims=True))
+
+    def reshape(self, *shape: int) -> Double:
+        """Return the same numbers in another shape."""
+        return Double(self.hi.reshape(shape))
+
+    def transpose(self, *axes: int) -> Double:
+        """Return the same numbers with their axes permuted."""
+        return Double(self.hi.transpose(axes))
+
+    def __getitem__(self, index: Any) -> Double:
+        return Double(self.hi[index])
+
+
+_ZERO = np.zeros(())
+
+
+def _within_range(hi: Floats, lo: Floats, plain: Floats) -> Extended:
+    """Return ``hi + lo``, or the plain float64 result where the error-free transformations have overflowed."""
+    inside = np.isfinite(hi)
+    if inside.all():
+        return Extended(hi, lo)
+    return Extended(np.where(inside, hi, plain), np.where(inside, lo, 0.0))
 
 
 def _extended(value: Operand) -> Extended:

@@ -58,9 +58,11 @@ def update_factor(momentum: float | None, batches: int) -> Extended:
     return Extended(momentum) if momentum is not None else 1.0 / Extended(float(batches))
 
 
-def by_channel(x: Array) -> Extended:
-    """Lay an array (N, C, H, W) out as (C, n)."""
-    return Extended(x.transpose(1, 0, 2, 3).reshape(x.shape[1], -1))
+def by_channel(x: Array, number: type[Extended] = Extended) -> Extended:
+    """Lay an array (N, C, H, W) out as (C, n) in an arithmetic."""
+    channels, values = x.shape[1], x.size // max(x.shape[1], 1)
+    # In C order, so that sums along a row are NumPy's pairwise ones.
+    return number(np.ascontiguousarray(x.transpose(1, 0, 2, 3).reshape(channels, values), np.float64))
 
 
 def by_sample(rows: Extended, shape: tuple[int, ...]) -> Extended:
@@ -69,6 +71,6 @@ def by_sample(rows: Extended, shape: tuple[int, ...]) -> Extended:
     return rows.reshape(c, n, h, w).transpose(1, 0, 2, 3)
 
 
-def column(values: Array | None, default: float, channels: int) -> Extended:
+def column(values: Array | None, default: float, channels: int, number: type[Extended] = Extended) -> Extended:
     """Lay per-channel values (C,) out as (C, 1); an absent tensor stands for its neutral value."""
-    return Extended(np.full((channels, 1), default) if values is None else values.reshape(channels, 1))
+    return number(np.full((channels, 1), default) if values is None else values.reshape(channels, 1))

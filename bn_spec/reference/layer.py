@@ -101,8 +101,8 @@ class BatchNorm2d:
             raise ValueError(f"expected a 4-D input (N, C, H, W); got {x.ndim}-D of shape {x.shape}")
         if x.shape[1] != self.config.num_features:
             raise ValueError(f"expected {self.config.num_features} channels; got shape {x.shape}")
-        if x.dtype != self.config.arithmetic.array:
-            raise ValueError(f"expected dtype {self.config.arithmetic.array}; got {x.dtype}")
+        if x.dtype != self.config.arithmetic.data.dtype:
+            raise ValueError(f"expected dtype {self.config.arithmetic.data.name}; got {x.dtype}")
 
     def reset_running_stats(self) -> None:
         """Set running_mean to 0, running_var to 1 and the counter to 0."""

@@ -29,7 +29,8 @@ class Record:
     """One cell: a requirement judged on one backend in one dtype.
 
     ``shares`` holds the worst err / bound by observable; ``judged`` and ``outside`` count elements within and outside
-    the domain of the bounds; ``seconds`` is the duration; ``text`` explains every status but ``pass``.
+    the domain of the bounds; ``seconds`` is the duration; ``text`` explains every status but ``pass``; ``grade`` is
+    the measured one, where the requirement measures it, and ``claimed_grade`` what the backend claims.
     """
 
     requirement: str
@@ -42,6 +43,8 @@ class Record:
     seconds: float = 0.0
     shares: dict[str, float] = field(default_factory=dict)
     text: str = ""
+    grade: str = ""
+    claimed_grade: str = ""
 
     @property
     def chapter(self) -> str:

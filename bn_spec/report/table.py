@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import floor
 from textwrap import wrap
 
 from ..requirements import CHAPTERS, REQUIREMENTS
@@ -14,15 +15,21 @@ WIDTH = 100
 def summary(run: Run) -> Iterator[str]:
     """Yield the lines of the summary: the table, its legend, and what needs a sentence."""
     rows = sorted({(record.backend, record.dtype) for record in run.records})
-    header = ["backend", "dtype", *CHAPTERS]
+    header = ["backend", "dtype", *CHAPTERS, "grade"]
     body = [
-        [backend, dtype, *(_cell(_of(run.records, backend, dtype, chapter)) for chapter in CHAPTERS)]
+        [
+            backend,
+            dtype,
+            *(_cell(_of(run.records, backend, dtype, chapter)) for chapter in CHAPTERS),
+            _grade(run.records, backend, dtype),
+        ]
         for backend, dtype in rows
     ]
     if rows:
         yield from _aligned([header, *body])
         yield ""
         yield "number: worst err/bound (1 is the limit)   ok: nothing to measure, all as required   -: not claimed"
+        yield "grade: the best numerical class of the variance whose bounds all examples satisfied"
     yield from _sentences(run)
 
 
@@ -38,7 +45,21 @@ def _cell(records: Sequence[Record]) -> str:
         return f"{len(bad)} FAILED"
     worst = max((share for record in claimed for share in record.shares.values()), default=None)
     known = len(having(claimed, KNOWN))
-    return ("ok" if worst is None else f"{worst:.2f}") + (f" ({known} known)" if known else "")
+    return ("ok" if worst is None else _share(worst)) + (f" ({known} known)" if known else "")
+
+
+def _share(worst: float) -> str:
+    """Two digits; more, rounded down, where they would read as the limit itself."""
+    return f"{worst:.2f}" if worst < 0.995 else f"{floor(1000 * worst) / 1000:.3f}"
+
+
+def _grade(records: Sequence[Record], backend: str, dtype: str) -> str:
+    """The measured grade, beside the claimed one where they differ."""
+    for record in records:
+        if (record.backend, record.dtype) == (backend, dtype) and record.grade:
+            claimed = record.claimed_grade
+            return record.grade if record.grade == claimed else f"{record.grade} (claims {claimed})"
+    return ""
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -82,7 +103,7 @@ def _verdict(backend: str, records: Sequence[Record]) -> str:
     word = "conforms" if not bad else f"DOES NOT CONFORM: {bad} of {claimed} checks failed"
     return (
         f"{backend}: {word} ({claimed} checks, {examples:,} examples, {judged:,} values judged"
-        f"{f', {outside:,} outside the domain of the bounds' if outside else ''})"
+        f"{f', {outside:,} outside the domain of the bounds, where NUM-06 and NUM-13 apply' if outside else ''})"
     )
 
 

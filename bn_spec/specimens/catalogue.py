@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -58,17 +58,25 @@ SPECIMENS: dict[str, Specimen] = {}
 """All specimens by name, the sound ones first."""
 
 
-def sound(name: str, *, grade: str, dtypes: tuple[str, ...] = tuple(DTYPES)) -> Callable[[K], K]:
+def sound(name: str, *, grade: str, dtypes: tuple[str, ...] = tuple(DTYPES), **claims: Any) -> Callable[[K], K]:
     """Enter a sound kernel into the catalogue; its docstring says how it computes."""
-    return _enter(name, Capabilities(dtypes=dtypes, grade=grade))
+    return _enter(name, Capabilities(dtypes=dtypes, grade=grade, **claims))
 
 
-def faulty(name: str, *, history: tuple[str, ...], caught_by: tuple[str, ...]) -> Callable[[K], K]:
+def faulty(
+    name: str,
+    *,
+    history: tuple[str, ...],
+    caught_by: tuple[str, ...],
+    dtypes: tuple[str, ...] = tuple(DTYPES),
+    **claims: Any,
+) -> Callable[[K], K]:
     """Enter a faulty kernel into the catalogue; its docstring says the mistake in a sentence.
 
-    It claims the default grade, under which a fault has the most room to hide.
+    It claims the dtypes in which it has the fault and, unless given, the default grade, under which a fault has the
+    most room to hide. ``history`` is empty where nobody has reported it yet.
     """
-    return _enter(name, Capabilities(dtypes=tuple(DTYPES)), history, caught_by)
+    return _enter(name, Capabilities(dtypes=dtypes, **claims), history, caught_by)
 
 
 def _enter(

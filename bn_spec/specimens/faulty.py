@@ -64,7 +64,7 @@ class AffineOffMaterialised(Kernel):
         state = super().state()
         if state.weight is not None:
             return state
-        empty = np.empty(0, self.config.arithmetic.parameters)
+        empty = np.empty(0, self.config.arithmetic.parameters.dtype)
         return replace(state, weight=empty, bias=empty)
 
 
@@ -290,7 +290,7 @@ def _as_if_contiguous(x: Array) -> Array:
 @faulty(
     "unclamped-textbook-variance",
     history=("google/flax#1491", "tensorflow/tensorflow#3290", "keras-team/keras#18795"),
-    caught_by=("RUN-09", "RUN-10", "TRN-01"),
+    caught_by=("RUN-09", "RUN-10", "TRN-01", "NUM-01"),
 )
 class UnclampedTextbook(Textbook):
     """The variance is E[x²] − E[x]², and may come out negative."""
@@ -443,7 +443,7 @@ class EvalChangesParameters(Kernel):
     def forward(self, x: Array) -> Array:
         y = super().forward(x)
         if not self.training and self.weight is not None and self.running_var is not None:
-            self.weight *= self.inverse_std(self.running_var)
+            self.weight[...] = self.weight * self.inverse_std(self.widened(self.running_var))
         return y
 
 

@@ -1,7 +1,8 @@
 """One sound BatchNorm2d in plain NumPy, in small steps that a specimen can replace one at a time.
 
-It works in the layer's own dtype, as a kernel does: nothing here is computed in higher precision. The formulas are
-those of a straightforward two-pass kernel; :mod:`.sound` replaces steps by other correct ones, :mod:`.faulty` by
+It works in the layer's accumulation dtype, as a kernel does: nothing here is computed in higher precision. Input,
+parameters and buffers are widened to it, output and buffers rounded from it once. The formulas are those of a
+straightforward two-pass kernel; :mod:`.sound` replaces steps by other correct ones, :mod:`.faulty` by
 mistakes that real projects made.
 """
 
@@ -62,8 +63,8 @@ class Kernel:
         else:
             assert self.running_mean is not None
             assert self.running_var is not None
-            mean, var = self.running_mean, self.running_var
-        return self.normalise(x, mean, self.inverse_std(var))
+            mean, var = self.widened(self.running_mean), self.widened(self.running_var)
+        return self.normalise(self.widened(x), mean, self.inverse_std(var)).astype(x.dtype)
 
     def check(self, x: Array) -> None:
         if x.ndim != 4:
@@ -77,7 +78,10 @@ class Kernel:
         return self.training or self.running_mean is None
 
     def rows(self, x: Array) -> Array:
-        return x.transpose(1, 0, 2, 3).reshape(x.shape[1], -1)
+        return self.widened(x.transpose(1, 0, 2, 3).reshape(x.shape[1], -1))
+
+    def widened(self, values: Array) -> Array:
+        return values.astype(self.config.arithmetic.accumulation.dtype)
 
     # Batch statistics
 
@@ -105,8 +109,8 @@ class Kernel:
         assert self.running_var is not None
         self.count()
         m = self.factor()
-        self.running_mean[...] = self.blend(self.running_mean, self.estimated_mean(mean, n), m)
-        self.running_var[...] = self.blend(self.running_var, self.estimated_var(var, n), m)
+        self.running_mean[...] = self.blend(self.widened(self.running_mean), self.estimated_mean(mean, n), m)
+        self.running_var[...] = self.blend(self.widened(self.running_var), self.estimated_var(var, n), m)
 
     def count(self) -> None:
         self.num_batches_tracked = np.asarray(self.batches() + 1)
@@ -138,7 +142,7 @@ class Kernel:
     def affine(self, x_hat: Array) -> Array:
         if self.weight is None or self.bias is None:
             return x_hat
-        y: Array = x_hat * across(self.weight) + across(self.bias)
+        y: Array = x_hat * across(self.widened(self.weight)) + across(self.widened(self.bias))
         return y
 
 

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..dtypes import Array
+from ..dtypes import DTYPES, Array, format_named
 from .catalogue import sound
 from .kernel import Kernel, across
 
+HALF = ("float16", "bfloat16")
+NARROW = tuple(name for name, row in DTYPES.items() if row.accumulation.name == "float32")
 
-@sound("two-pass-sequential", grade="two-pass")
+
+@sound("two-pass-sequential", grade="two-pass", overflow_safe=True)
 class Sequential(Kernel):
     """Mean, then squared deviations, each summed from left to right."""
 
 
-@sound("two-pass-pairwise", grade="two-pass")
+@sound("two-pass-pairwise", grade="two-pass", overflow_safe=True, summation="pairwise")
 class Pairwise(Kernel):
     """Mean, then squared deviations, each summed pairwise."""
 
@@ -28,7 +31,7 @@ class Pairwise(Kernel):
         return rows[:, 0]
 
 
-@sound("two-pass-backward", grade="two-pass")
+@sound("two-pass-backward", grade="two-pass", overflow_safe=True)
 class Backward(Kernel):
     """Mean, then squared deviations, each summed from right to left."""
 
@@ -36,7 +39,7 @@ class Backward(Kernel):
         return super().total(rows[:, ::-1])
 
 
-@sound("wide-accumulation", grade="two-pass", dtypes=("float32",))
+@sound("wide-accumulation", grade="two-pass", overflow_safe=True, summation="wide", dtypes=NARROW)
 class WideAccumulation(Kernel):
     """Sums and moments in float64, rounded to float32 at the end."""
 
@@ -45,7 +48,7 @@ class WideAccumulation(Kernel):
         return mean.astype(rows.dtype), var.astype(rows.dtype)
 
 
-@sound("folded-affine", grade="two-pass")
+@sound("folded-affine", grade="two-pass", overflow_safe=True)
 class Folded(Pairwise):
     """The output as x a + b with a = weight · s and b = bias − mean · a."""
 
@@ -55,9 +58,9 @@ class Folded(Pairwise):
         return x * across(a) + across(b)
 
 
-@sound("blend-by-difference", grade="two-pass")
+@sound("blend-by-difference", grade="two-pass", unbiased=False)
 class BlendByDifference(Kernel):
-    """Running statistics as r + m (b − r); 1 / sqrt by two Newton steps from a rough start; mean by a reciprocal."""
+    """Running statistics as r + m (b − r); mean by a reciprocal; 1 / sqrt by Newton steps, which err to one side."""
 
     def mean(self, rows: Array) -> Array:
         product: Array = self.total(rows) * (1 / rows.dtype.type(rows.shape[1]))
@@ -74,7 +77,7 @@ class BlendByDifference(Kernel):
         return s
 
 
-@sound("momentum-by-complement", grade="two-pass")
+@sound("momentum-by-complement", grade="two-pass", overflow_safe=True)
 class MomentumByComplement(Kernel):
     """Running statistics as d r + (1 − d) b, the weight d = 1 − m of the old value held in the layer's dtype."""
 
@@ -84,7 +87,7 @@ class MomentumByComplement(Kernel):
         return blended
 
 
-@sound("welford", grade="welford")
+@sound("welford", grade="welford", overflow_safe=True)
 class Welford(Kernel):
     """One pass, value by value: mean += (x − mean) / k, M2 += (x − old mean)(x − new mean)."""
 
@@ -97,7 +100,7 @@ class Welford(Kernel):
         return mean, m2 / rows.dtype.type(rows.shape[1])
 
 
-@sound("chan-merge", grade="welford")
+@sound("chan-merge", grade="welford", overflow_safe=True, summation="pairwise")
 class ChanMerge(Kernel):
     """Pairwise merges of (count, mean, M2), down to single values."""
 
@@ -116,10 +119,112 @@ def _merged(rows: Array) -> tuple[Array, Array]:
     return mean_a + delta * share, m2_a + m2_b + delta * delta * (share * rows.dtype.type(n_a))
 
 
-@sound("textbook", grade="textbook")
+@sound("blocks-merged", grade="welford", overflow_safe=True)
+class BlocksMerged(Kernel):
+    """Blocks of 64 values, each with its own two passes, merged one after the other (Chan, Golub, LeVeque)."""
+
+    def moments(self, rows: Array) -> tuple[Array, Array]:
+        real = rows.dtype.type
+        n = min(rows.shape[1], 64)
+        mean, var = super().moments(rows[:, :n])
+        m2 = var * real(n)
+        for start in range(n, rows.shape[1], 64):
+            block = rows[:, start : start + 64]
+            count = block.shape[1]
+            block_mean, block_var = super().moments(block)
+            delta = block_mean - mean
+            mean = mean + delta * real(count / (n + count))
+            m2 = m2 + block_var * real(count) + delta * delta * real(n * count / (n + count))
+            n += count
+        return mean, m2 / real(n)
+
+
+@sound("textbook", grade="textbook", direct_means=True)
 class Textbook(Kernel):
     """One pass of sums of x and x²: E[x²] − E[x]², clamped at zero."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean = self.mean(rows)
         return mean, np.maximum(self.mean(rows * rows) - mean * mean, 0)
+
+
+@sound("fused-multiply-add", grade="two-pass", overflow_safe=True, dtypes=NARROW)
+class FusedMultiplyAdd(Kernel):
+    """Every product that is added to something is not rounded before; the division is by the standard deviation."""
+
+    def moments(self, rows: Array) -> tuple[Array, Array]:
+        mean = self.mean(rows)
+        sum_of_squares = np.zeros(len(rows), rows.dtype)
+        for deviation in (rows - mean[:, None]).T:
+            sum_of_squares = fused(deviation, deviation, sum_of_squares)
+        return mean, sum_of_squares / rows.dtype.type(rows.shape[1])
+
+    def affine(self, x_hat: Array) -> Array:
+        if self.weight is None or self.bias is None:
+            return x_hat
+        return fused(x_hat, across(self.weight), across(self.bias))
+
+
+def fused(a: Array, b: Array, c: Array) -> Array:
+    """Return a · b + c with one rounding to float32 (the product is exact in float64)."""
+    wide: Array = a.astype(np.float64) * b + c
+    return wide.astype(np.float32)
+
+
+@sound("statistics-in-half", grade="two-pass", statistics="parameters", dtypes=HALF)
+class StatisticsInHalf(Kernel):
+    """Mean, variance and 1 / sqrt(var + eps) are rounded to the dtype of the parameters before they are used."""
+
+    def moments(self, rows: Array) -> tuple[Array, Array]:
+        mean = self.kept(self.mean(rows))
+        deviations = rows - mean[:, None]
+        return mean, self.kept(self.mean(deviations * deviations))
+
+    def inverse_std(self, var: Array) -> Array:
+        return np.minimum(self.kept(super().inverse_std(var)), self.config.arithmetic.parameters.largest)
+
+    def blend(self, old: Array, new: Array, m: float) -> Array:
+        return self.kept(super().blend(old, self.kept(new), m))
+
+    def kept(self, statistic: Array) -> Array:
+        return self.widened(statistic.astype(self.config.arithmetic.parameters.dtype))
+
+
+@sound("all-in-half", grade="two-pass", statistics="parameters", elementwise="parameters", dtypes=HALF)
+class AllInHalf(StatisticsInHalf):
+    """As statistics-in-half, and every step of the output is rounded to the dtype of the parameters too."""
+
+    def normalise(self, x: Array, mean: Array, s: Array) -> Array:
+        return self.affine(self.kept(self.kept(x - across(mean)) * across(s)))
+
+    def affine(self, x_hat: Array) -> Array:
+        if self.weight is None or self.bias is None:
+            return x_hat
+        return self.kept(self.kept(x_hat * across(self.weight)) + across(self.bias))
+
+
+@sound("flushes-subnormals", grade="two-pass", subnormals=False)
+class FlushesSubnormals(Kernel):
+    """Subnormal inputs, statistics and outputs are taken for zero, as claimed."""
+
+    def forward(self, x: Array) -> Array:
+        return self.flushed(super().forward(self.flushed(x) if x.ndim == 4 else x))
+
+    def widened(self, values: Array) -> Array:
+        return super().widened(self.flushed(values))
+
+    def moments(self, rows: Array) -> tuple[Array, Array]:
+        mean = self.flushed(self.mean(rows))
+        deviations = self.flushed(rows - mean[:, None])
+        return mean, self.mean(self.flushed(deviations * deviations))
+
+    def mean(self, rows: Array) -> Array:
+        return self.flushed(super().mean(rows))
+
+    def blend(self, old: Array, new: Array, m: float) -> Array:
+        return self.flushed(self.flushed(super().blend(old, new, m)).astype(self.config.arithmetic.parameters.dtype))
+
+    def flushed(self, values: Array) -> Array:
+        least = format_named(values.dtype.name).smallest_normal
+        kept: Array = np.where(np.abs(values) < least, values * 0, values)
+        return kept

@@ -3,15 +3,30 @@
 from .cases import ABSENT, EPS, MOMENTA, PARAMETER_STYLES, RUNNING_STYLES, cases
 from .layouts import LAYOUT
 from .misuse import misused, of_single_values, of_wrong_channels, of_wrong_rank
-from .shapes import EDGES, REGIONS, shapes
+from .shapes import EDGES, LARGE, REGIONS, shapes
 from .tensors import PARAMETERS, RUNNING
-from .values import FAMILIES, MIXED, OFFSETS, SCALES, Recipe, beside_loud_neighbours, values
+from .values import (
+    BALANCED,
+    BEYOND,
+    FAMILIES,
+    MIXED,
+    OFFSETS,
+    SCALES,
+    WIDE,
+    Recipe,
+    beside_loud_neighbours,
+    one_channel_shifted,
+    values,
+)
 
 __all__ = [
     "ABSENT",
+    "BALANCED",
+    "BEYOND",
     "EDGES",
     "EPS",
     "FAMILIES",
+    "LARGE",
     "LAYOUT",
     "MIXED",
     "MOMENTA",
@@ -22,6 +37,7 @@ __all__ = [
     "RUNNING",
     "RUNNING_STYLES",
     "SCALES",
+    "WIDE",
     "Recipe",
     "beside_loud_neighbours",
     "cases",
@@ -29,6 +45,7 @@ __all__ = [
     "of_single_values",
     "of_wrong_channels",
     "of_wrong_rank",
+    "one_channel_shifted",
     "shapes",
     "values",
 ]

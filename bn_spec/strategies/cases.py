@@ -17,7 +17,7 @@ from ..errors import ConfigError, allowed
 from ..memory import same_bits
 from .layouts import LAYOUT
 from .shapes import Shape, shapes, with_values
-from .tensors import COUNTS, PARAMETERS, RUNNING
+from .tensors import COUNTS, PARAMETERS, RUNNING, bounded
 from .values import SEEDS, Recipe, values
 
 EPS = (1e-5, 1e-3, 1.0, 1e-12, 100.0, 1e-20, 0.1, 1e4)
@@ -29,7 +29,7 @@ MOMENTA = (0.1, 1.0, 0.0, None, 0.5, 0.9, 0.01, 1 / 3, 0.999, 0.25)
 ABSENT = "absent"
 """A style for parameters or running statistics: the layer has none."""
 
-PARAMETER_STYLES = (*PARAMETERS, ABSENT)
+PARAMETER_STYLES = ("identity", "distinct", "equal", "signs", "random", "loud", ABSENT)
 RUNNING_STYLES = ("initial", "distinct", "equal", "random", "large", "small")
 
 STEPS: dict[str, Callable[[], Step]] = {
@@ -122,12 +122,14 @@ def cases(
 def _state(draw: st.DrawFn, row: DType, channels: int, affine_style: str, running_style: str) -> State:
     rng = np.random.default_rng(draw(SEEDS))
     tensors: dict[str, Any] = {}
-    for names, style, table in (
-        (("weight", "bias"), affine_style, PARAMETERS),
-        (("running_mean", "running_var"), running_style, RUNNING),
+    narrower = min(row.parameters, row.data, key=lambda limits: limits.largest)
+    for names, style, table, limits in (
+        (("weight", "bias"), affine_style, PARAMETERS, narrower),
+        (("running_mean", "running_var"), running_style, RUNNING, row.parameters),
     ):
         if style != ABSENT:
-            tensors |= dict(zip(names, (a.astype(row.parameters) for a in table[style](rng, channels)), strict=True))
+            drawn = (bounded(a, limits).astype(row.parameters.dtype) for a in table[style](rng, channels))
+            tensors |= dict(zip(names, drawn, strict=True))
     if running_style != ABSENT:
         tensors["num_batches_tracked"] = np.array(draw(_choice(COUNTS)), np.int64)
     return State(**tensors)

@@ -50,9 +50,41 @@ REGIONS: Mapping[str, tuple[Shape, ...]] = MappingProxyType(
 """The shapes of each region: one in any place, all different, primes, and edges on each axis."""
 
 
+_POWERS = tuple(2**k for k in range(14))
+
+LARGE: Mapping[str, tuple[Shape, ...]] = MappingProxyType(
+    {
+        "powers of two": _smallest_first(
+            (n, c, h, w)
+            for c in (1, 2)
+            for n, h, w in product(_POWERS, (1, 2, 16, 64), (1, 4, 32))
+            if 2 <= n * h * w <= 8192
+        ),
+        "long": _smallest_first(
+            (n, c, h, w)
+            for c in (1, 2)
+            for n, h, w in (
+                (1000, 1, 1),
+                (7, 13, 13),
+                (1, 45, 45),
+                (4097, 1, 1),
+                (2, 56, 56),
+                (8192, 1, 1),
+                (3, 37, 41),
+            )
+        ),
+        "beyond half": _smallest_first((n, 1, h, w) for n, h, w in ((65537, 1, 1), (2, 256, 256), (1, 300, 301))),
+        "many channels": tuple((n, c, 1, 1) for c in (512, 2048) for n in (4, 8, 16)),
+        "many channels of two values": ((2, 1024, 1, 1), (2, 4096, 1, 1)),
+    }
+)
+"""Regions for properties that ask for them: long reductions, one beyond the range of float16's integers and numbers,
+and as many independent channels as a test of bias needs, of a power of two of values, so that 1 / n is exact."""
+
+
 def shapes(*regions: str) -> st.SearchStrategy[Shape]:
-    """Shapes from the named regions (all of them by default); shrinks towards the first shape of the first region."""
-    return st.one_of([st.sampled_from(REGIONS[name]) for name in regions or REGIONS])
+    """Shapes from the named regions (all :data:`REGIONS` by default); shrinks towards the first of the first one."""
+    return st.one_of([st.sampled_from(REGIONS.get(name) or LARGE[name]) for name in regions or REGIONS])
 
 
 def with_values(shape: Shape, least: int) -> Shape:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
 
-from ..dtypes import Floats
+from ..dtypes import Floats, Format
 
 Pair: TypeAlias = tuple[Floats, Floats]
 Style: TypeAlias = Callable[[np.random.Generator, int], Pair]
@@ -20,6 +21,24 @@ def _distinct(c: int) -> Floats:
     )  # small enough for neighbours to differ visibly at any channel count
 
 
+HUGE = 2.0**670
+"""Stands for a weight as large as its format has room for beside ordinary data; see :func:`bounded`."""
+
+
+def bounded(values: Floats, limits: Format) -> Floats:
+    """Return the values with those beyond a format brought to about its largest number to the power of 0.65.
+
+    Squares of data go up to the power of 0.5: weights of that size make products overflow that no result needs.
+    """
+    mantissa, _ = np.frexp(values)
+    large = np.isfinite(values) & (np.abs(values) > limits.largest / 4)
+    return np.where(large, 2 * mantissa * 2.0 ** round(0.65 * math.log2(limits.largest)), values)
+
+
+def _cancelling(weight: Floats) -> Pair:
+    return weight, -weight
+
+
 PARAMETERS: Mapping[str, Style] = MappingProxyType(
     {
         "identity": lambda _, c: (np.ones(c), np.zeros(c)),
@@ -28,9 +47,12 @@ PARAMETERS: Mapping[str, Style] = MappingProxyType(
         "signs": lambda _, c: (np.resize([-2.0, 0.0, 1.5, -0.5], c), np.resize([0.5, -3.0, 0.0], c)),
         "random": lambda rng, c: (rng.normal(size=c), rng.normal(size=c)),
         "loud": lambda rng, c: (1e4 * rng.normal(size=c), 1e4 * rng.normal(size=c)),
+        "cancelling": lambda rng, c: _cancelling(rng.choice((-1, 1), c) * (1 + np.arange(c) % 5)),
+        "huge": lambda rng, c: (HUGE * (1 + rng.random(c)), np.zeros(c)),
+        "minute": lambda rng, c: (2.0**-16 * (1 + rng.random(c)), np.zeros(c)),
     }
 )
-"""Styles of (weight, bias); ``signs`` has negative and zero weights."""
+"""Styles of (weight, bias): ``signs`` has negative and zero weights, ``cancelling`` a bias of minus the weight."""
 
 RUNNING: Mapping[str, Style] = MappingProxyType(
     {

@@ -6,6 +6,7 @@ whatever the size, and shrinks to a ramp 0, 1, 2, … of scale 1 without offset,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,10 +15,17 @@ from typing import TypeAlias
 import numpy as np
 from hypothesis import strategies as st
 
-from ..dtypes import Array, DType, Floats
+from ..dtypes import Array, DType, Floats, Format, format_named
 from .shapes import Shape
 
 Family: TypeAlias = Callable[[np.random.Generator, int, int], Floats]
+
+
+def _balanced(rng: np.random.Generator, c: int, n: int) -> Floats:
+    """Small integers, each with its negative: sums of them and of their squares are exact in any order."""
+    half = rng.integers(1, 5, size=(c, n // 2))
+    rows = np.concatenate([half, -half, np.zeros((c, n % 2), int)], axis=1)
+    return rng.permuted(rows, axis=1).astype(np.float64)
 
 
 def _one_hot(rng: np.random.Generator, c: int, n: int) -> Floats:
@@ -50,11 +58,20 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 )
 """Families of data of standard deviation about 1, by name: (generator, C, n) to an array (C, n)."""
 
+BALANCED = "balanced"
+"""The family whose sums are exact; apart from the others, since it hides what they show."""
+
 MIXED = "mixed"
 """A different family in each channel."""
 
 SCALES = (0, 1, -1, 3, -3, 10, -10, 20, -20, 40, -40)
 """Binary exponents of the scale; squares stay within float32's range."""
+
+WIDE = (0.4, -0.4, 0.45, -0.45, 0.3, -0.6, 0.47, -0.8, -0.95, -0.2, 0.2)
+"""Scales as shares of the exponent range of the data, up to where squares overflow: around 0.5."""
+
+BEYOND = (0.52, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9)
+"""As :data:`WIDE`, where squares overflow and few sums do."""
 
 OFFSETS = (0.0, 1.0, -10.0, 100.0, -1e3, 1e4, 1e6)
 """Offsets in units of the scale, that is of about one standard deviation."""
@@ -64,20 +81,34 @@ SEEDS = st.integers(0, 2**16 - 1)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make an input: a family, a binary exponent, an offset in units of the scale, and a seed."""
+    """How to make an input: a family, a scale, an offset in units of the scale, and a seed.
+
+    The scale is a binary exponent, or a share of the exponent range of the data (a float, as in :data:`WIDE`).
+    """
 
     family: str
-    scale: int
+    scale: int | float
     offset: float
     seed: int
 
     def make(self, shape: Shape, dtype: DType) -> Array:
-        """Return the array (N, C, H, W) that the recipe describes, in C order."""
+        """Return the array (N, C, H, W) that the recipe describes, in C order.
+
+        A scale that the format of the data cannot hold is brought to the nearest one that it can.
+        """
         n, c, h, w = shape
         rng = np.random.default_rng(self.seed)
-        rows = _mixed(rng, c, n * h * w) if self.family == MIXED else FAMILIES[self.family](rng, c, n * h * w)
-        scaled = np.ldexp(rows + self.offset, self.scale)
-        return scaled.reshape(c, n, h, w).transpose(1, 0, 2, 3).astype(dtype.array, order="C")
+        rows = _FAMILIES[self.family](rng, c, n * h * w) + self.offset
+        scaled = np.ldexp(rows, _exponent(self.scale, rows, dtype.data))
+        return scaled.reshape(c, n, h, w).transpose(1, 0, 2, 3).astype(dtype.data.dtype, order="C")
+
+
+def _exponent(scale: int | float, rows: Floats, data: Format) -> int:
+    highest = math.frexp(data.largest)[1] - 1
+    wanted = scale if isinstance(scale, int) else round(scale * highest)
+    room = highest - math.frexp(float(np.abs(rows).max(initial=0)))[1]
+    lowest = math.frexp(data.smallest_subnormal)[1]
+    return max(min(wanted, room), lowest)
 
 
 def _mixed(rng: np.random.Generator, c: int, n: int) -> Floats:
@@ -87,9 +118,12 @@ def _mixed(rng: np.random.Generator, c: int, n: int) -> Floats:
     return np.concatenate(rows)
 
 
+_FAMILIES: Mapping[str, Family] = MappingProxyType({**FAMILIES, BALANCED: _balanced, MIXED: _mixed})
+
+
 def values(
     families: Sequence[str] = (*FAMILIES, MIXED),
-    scales: Sequence[int] = SCALES,
+    scales: Sequence[int | float] = SCALES,
     offsets: Sequence[float] = OFFSETS,
 ) -> st.SearchStrategy[Recipe]:
     """Recipes from the given families, scales and offsets; shrinks towards the first of each and seed 0."""
@@ -102,6 +136,20 @@ LOUD_SCALE = 20
 
 def beside_loud_neighbours(x: Array) -> Array:
     """Return ``x`` with every channel but the first scaled up, so that any leak between channels shows."""
-    factors = np.ldexp(1.0, np.where(np.arange(x.shape[1]) == 0, 0, LOUD_SCALE)).astype(x.dtype)
-    louder: Array = x * factors.reshape(1, -1, 1, 1)
-    return louder
+    room = _exponent(LOUD_SCALE, x.astype(np.float64), format_named(x.dtype.name))
+    louder = np.where(np.arange(x.shape[1]) == 0, 0, room).reshape(1, -1, 1, 1)
+    return np.ldexp(x.astype(np.float64), louder).astype(x.dtype)
+
+
+SHIFT = 1000.0
+"""Shift of a channel in :func:`one_channel_shifted`, in units of its largest value."""
+
+
+def one_channel_shifted(x: Array) -> Array:
+    """Return ``x`` with its last channel shifted far from zero, and the others as they are."""
+    shifted = x.copy()
+    last = x[:, -1].astype(np.float64)
+    largest = float(np.abs(last).max(initial=0))
+    room = format_named(x.dtype.name).largest / 4
+    shifted[:, -1] = (last + min(SHIFT * largest, room)).astype(x.dtype)
+    return shifted

@@ -1,0 +1,87 @@
+"""What the reference costs on a large batch, beside the kernel that users would otherwise compare with.
+
+``python benchmarks/reference_cost.py`` measures wall-clock seconds of a training forward on a float32 batch of
+(32, 64, 112, 112): torch in float64, the parts of the reference, and the whole expectation with its bounds. Every
+round runs them side by side; the median over the rounds is reported. Needs torch, and 4 GiB of memory.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from statistics import median
+
+import numpy as np
+import torch
+
+from bn_spec.bounds import Accuracy
+from bn_spec.case import Forward
+from bn_spec.config import Config, initial_state
+from bn_spec.dtypes import Array
+from bn_spec.expectation import BLOCK, expect
+from bn_spec.reference import BatchNorm2d, Double
+from bn_spec.reference import formulas as f
+
+SHAPE = (32, 64, 112, 112)
+ROUNDS = 5
+AIM = 5.0
+"""Multiple of torch's time that the expectation should stay below."""
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Return the wall-clock time of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def torch_forward(x: Array) -> Callable[[], object]:
+    """Return a training forward of torch.nn.BatchNorm2d in float64, with as many threads as torch takes."""
+    module = torch.nn.BatchNorm2d(x.shape[1], dtype=torch.float64)
+    tensor = torch.from_numpy(x).double()
+
+    def forward() -> object:
+        with torch.no_grad():
+            return module(tensor)
+
+    return forward
+
+
+def values(x: Array) -> Callable[[], object]:
+    """Return the reference's statistics and output alone, channel by channel, in the expectation's arithmetic."""
+
+    def forward() -> None:
+        for channel in range(x.shape[1]):
+            rows = f.by_channel(x[:, channel : channel + 1], Double)
+            mean = f.mean(rows)
+            f.normalise(rows, mean, f.biased_variance(rows, mean), 1e-5)
+
+    return forward
+
+
+def main() -> None:
+    """Measure and report."""
+    x = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
+    config = Config(SHAPE[1])
+    state, layer = initial_state(config), BatchNorm2d(SHAPE[1])
+    small = x[:2]
+    works: dict[str, Callable[[], object]] = {
+        "torch float64 forward": torch_forward(x),
+        "reference values, float64": values(x),
+        "expectation with bounds": lambda: expect(config, state, True, Forward(x), Accuracy()),
+        "layer in double-double, 1/16 batch": lambda: layer(small),
+    }
+    rounds = [{name: seconds(work) for name, work in works.items()} for _ in range(ROUNDS)]
+    costs = {name: median(costs[name] for costs in rounds) for name in works}
+    print(f"float32 {SHAPE}, wall-clock seconds, median of {ROUNDS} rounds; torch with {torch.get_num_threads()} of")
+    print(f"{os.cpu_count()} cores, the reference with one, in blocks of about {BLOCK} values\n")
+    base = costs["torch float64 forward"]
+    for name, cost in costs.items():
+        print(f"{name:<36}{cost:8.3f} s{cost / base:8.1f} × torch")
+    ratio = costs["expectation with bounds"] / base
+    print(f"\n{'within' if ratio <= AIM else 'OVER'} the aim of {AIM:g} × torch")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,488 @@
+"""How much of their bounds sound kernels use, over as many channels as one cares to wait for.
+
+``python benchmarks/soak.py --channels 1000000 --jobs 2`` draws cases of many channels from the suite's own recipes,
+plays each on one implementation in one dtype in turn (all sound specimens, and the backends named with --backend),
+and judges it at what the implementation claims. No specimen may exceed a bound: one that does refutes a derivation,
+and the exit code is 1. What is left is a measurement of how tight the bounds are. The result depends on the seed and
+the number of channels alone, not on --jobs. Shares of a bound, err / bound, have no unit; 1 is the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bn_spec.backend import Backend, known_failures
+from bn_spec.case import Case, Eval, Forward, Step, source
+from bn_spec.config import Config, State
+from bn_spec.dtypes import DTYPES, Array, DType, Floats
+from bn_spec.expectation import Bounded, expect
+from bn_spec.finding import describe
+from bn_spec.judge import Discrepancy, Verdict
+from bn_spec.play import Answer, play
+from bn_spec.registry import load
+from bn_spec.specimens import SPECIMENS
+from bn_spec.strategies import (
+    ABSENT,
+    BALANCED,
+    BEYOND,
+    EPS,
+    FAMILIES,
+    LAYOUT,
+    MIXED,
+    MOMENTA,
+    OFFSETS,
+    PARAMETERS,
+    RUNNING,
+    RUNNING_STYLES,
+    SCALES,
+    WIDE,
+    Recipe,
+)
+from bn_spec.strategies.shapes import Shape
+from bn_spec.strategies.tensors import COUNTS, bounded
+
+C = 64
+"""Channels per case."""
+
+CASES_PER_TASK = 100
+"""Cases that a job works off before it reports."""
+
+LENGTHS = ((0.5, 2, 32), (0.3, 32, 256), (0.15, 256, 1024), (0.05, 1024, 8192))
+"""Values per channel: probability, least and most; within a row every power of two is as likely."""
+
+HISTORIES = (("train",), ("train",), ("train",), ("train", "eval"), ("eval",))
+"""Steps of a case: forwards in training or eval mode."""
+
+TIGHT = 0.1
+"""Share of a bound that some specimen should reach; a bound that none comes near to may be loose."""
+
+OBSERVABLES = ("output", "output in eval mode", "running_mean", "running_var")
+
+EDGES = tuple(float(f"{10.0 ** (k / 20):.4g}") for k in range(-60, 1))
+"""Edges of the histograms of err / bound; values below the first and above the last are counted too."""
+
+SHOWN = 10
+"""Flagged cases that are printed in full."""
+
+
+class Key(NamedTuple):
+    """What a share of the bound belongs to."""
+
+    implementation: str
+    dtype: str
+    observable: str
+
+
+class Flag(NamedTuple):
+    """A case beyond a bound: its number, who played it in which dtype, and how it reads."""
+
+    number: int
+    implementation: str
+    dtype: str
+    text: str
+
+
+@dataclass
+class Shares:
+    """Shares of one bound: the worst, the case it came from, and channels by the share of their worst element.
+
+    ``outside`` counts channels without any element in the domain of the bounds.
+    """
+
+    worst: float = 0.0
+    case: int = -1
+    outside: int = 0
+    histogram: Floats = field(default_factory=lambda: np.zeros(len(EDGES) + 1))
+
+    def add(self, by_channel: Floats, inside: Array, case: int) -> None:
+        """Count the worst share of each channel that is inside the domain."""
+        shares = by_channel[inside]
+        self.outside += len(by_channel) - len(shares)
+        self.histogram += np.bincount(np.searchsorted(EDGES, shares), minlength=len(EDGES) + 1)
+        self._note(float(shares.max(initial=0)), case)
+
+    def merge(self, other: Shares) -> None:
+        """Add what another job has counted."""
+        self.outside += other.outside
+        self.histogram += other.histogram
+        self._note(other.worst, other.case)
+
+    def _note(self, worst: float, case: int) -> None:
+        if (worst, -case) > (self.worst, -self.case) or self.case < 0:
+            self.worst, self.case = worst, case
+
+
+@dataclass
+class Tally:
+    """What a number of cases gave; tallies of disjoint cases merge in any order to the same."""
+
+    channels: int = 0
+    known: int = 0
+    shares: dict[Key, Shares] = field(default_factory=dict)
+    flags: list[Flag] = field(default_factory=list)
+
+    def merge(self, other: Tally) -> None:
+        """Add what another job has counted."""
+        self.channels += other.channels
+        self.known += other.known
+        self.flags = sorted(self.flags + other.flags)
+        for key, shares in other.shares.items():
+            self.shares.setdefault(key, Shares()).merge(shares)
+
+
+# Drawing
+
+
+def any_of(rng: np.random.Generator, options: Sequence[Any]) -> Any:
+    """Return one of the options, each as likely."""
+    return options[int(rng.integers(len(options)))]
+
+
+def drawn_shape(rng: np.random.Generator) -> Shape:
+    """Draw (N, C, H, W); a third of the numbers of values per channel are powers of two."""
+    _, least, most = LENGTHS[int(rng.choice(len(LENGTHS), p=[share for share, *_ in LENGTHS]))]
+    exponent = float(rng.uniform(np.log2(least), np.log2(most)))
+    n = 2 ** round(exponent) if rng.random() < 1 / 3 else round(2**exponent)
+    h = any_of(rng, divisors(n))
+    w = any_of(rng, divisors(n // h))
+    return n // h // w, C, h, w
+
+
+def divisors(n: int) -> list[int]:
+    """Return all divisors of n."""
+    return [k for k in range(1, n + 1) if n % k == 0]
+
+
+def drawn_recipe(rng: np.random.Generator) -> Recipe:
+    """Draw what the values are; half of the offsets lie between those of the table, on either side of zero."""
+    between = float(rng.choice((-1, 1)) * 10 ** rng.uniform(-1, 6))
+    return Recipe(
+        family=any_of(rng, (*FAMILIES, MIXED, BALANCED)),
+        scale=any_of(rng, any_of(rng, (SCALES, SCALES, SCALES, SCALES, WIDE, WIDE, BEYOND))),
+        offset=any_of(rng, (any_of(rng, OFFSETS), between)),
+        seed=int(rng.integers(2**32)),
+    )
+
+
+def drawn_case(rng: np.random.Generator, dtype: str, layouts: Sequence[str]) -> Case:
+    """Draw a case as :func:`bn_spec.strategies.cases` does, but of many channels and without Hypothesis."""
+    affine, running = any_of(rng, (*PARAMETERS, ABSENT)), any_of(rng, (*RUNNING_STYLES, ABSENT))
+    config = Config(
+        C,
+        eps=any_of(rng, EPS),
+        momentum=any_of(rng, MOMENTA),
+        affine=affine != ABSENT,
+        track_running_stats=running != ABSENT,
+        dtype=dtype,
+    )
+    state = drawn_state(rng, DTYPES[dtype], affine, running)
+    steps: list[Step] = []
+    for mode in any_of(rng, HISTORIES):
+        x = drawn_recipe(rng).make(drawn_shape(rng), DTYPES[dtype])
+        steps += [*([Eval()] if mode == "eval" else []), Forward(LAYOUT[any_of(rng, layouts)](x))]
+    return Case(config, state, tuple(steps))
+
+
+def drawn_state(rng: np.random.Generator, row: DType, affine: str, running: str) -> State:
+    """Draw the tensors of a layer in the given styles."""
+    tensors: dict[str, Array] = {}
+    narrower = min(row.parameters, row.data, key=lambda limits: limits.largest)
+    if affine != ABSENT:
+        pair = (bounded(a, narrower).astype(row.parameters.dtype) for a in PARAMETERS[affine](rng, C))
+        tensors |= zip(("weight", "bias"), pair, strict=True)
+    if running != ABSENT:
+        pair = (bounded(a, row.parameters).astype(row.parameters.dtype) for a in RUNNING[running](rng, C))
+        tensors |= zip(("running_mean", "running_var"), pair, strict=True)
+        tensors["num_batches_tracked"] = np.array(any_of(rng, COUNTS), np.int64)
+    return State(**tensors)
+
+
+# Playing and judging
+
+
+@cache
+def implementations(names: tuple[str, ...]) -> tuple[tuple[Backend, str], ...]:
+    """Return all pairs of an implementation and a dtype that it claims: the sound specimens, then named backends."""
+    backends = [*(s for s in SPECIMENS.values() if s.sound), *map(load, names)]
+    return tuple((backend, dtype) for backend in backends for dtype in backend.capabilities.dtypes)
+
+
+def numbered_case(seed: int, number: int, names: tuple[str, ...]) -> tuple[Backend, Case]:
+    """Return case ``number`` of a seed with the implementation whose turn it is."""
+    pairs = implementations(names)
+    backend, dtype = pairs[number % len(pairs)]
+    rng = np.random.default_rng((seed, number))
+    return backend, drawn_case(rng, dtype, backend.capabilities.layouts)
+
+
+def soaked(seed: int, numbers: Iterable[int], names: tuple[str, ...]) -> Tally:
+    """Play and judge the cases of the given numbers."""
+    tally = Tally()
+    for number in numbers:
+        backend, case = numbered_case(seed, number, names)
+        tally.channels += C
+        verdict = judged(backend, case, number, tally.shares)
+        for d in verdict.discrepancies:
+            if is_known(backend, case, d):
+                tally.known += 1
+            else:
+                tally.flags.append(Flag(number, backend.name, case.config.dtype, told(backend, case, d)))
+    return tally
+
+
+def judged(backend: Backend, case: Case, number: int, shares: dict[Key, Shares]) -> Verdict:
+    """Play a case and judge every forward; note the worst share of each channel in ``shares``."""
+    verdict = Verdict()
+    for index, answer in enumerate(play(case, backend).answers):
+        for name, got, expected in observed(answer, case.config, backend):
+            if not isinstance(got, np.ndarray) or got.shape != expected.bound.shape:
+                verdict.exact(name, index, False, f"a tensor of shape {expected.bound.shape}", str(got))
+                continue
+            verdict.bounded(name, index, got, expected)
+            verdict.numbers(name, index, got, expected)
+            observable = name if answer.training or name != "output" else "output in eval mode"
+            key = Key(backend.name, case.config.dtype, observable)
+            by_channel = worst_of_channels(expected.share(got))
+            inside = worst_of_channels(expected.inside)
+            shares.setdefault(key, Shares()).add(by_channel, inside, number)
+    return verdict
+
+
+def observed(answer: Answer, config: Config, backend: Backend) -> Iterator[tuple[str, Any, Bounded]]:
+    """Yield what has a bound after a step: its name, what was got, and what is expected."""
+    if not isinstance(answer.step, Forward):
+        return
+    expected = expect(config, answer.before, answer.training, answer.step, backend.capabilities)
+    if expected.output is not None:
+        yield "output", answer.output, expected.output
+    for name in ("running_mean", "running_var"):
+        if (statistic := getattr(expected, name)) is not None:
+            yield name, getattr(answer.after, name, answer.after), statistic
+
+
+def worst_of_channels(elements: Array) -> Array:
+    """Return the largest element of each channel of an array (N, C, H, W) or (C,)."""
+    worst: Array = elements.max(axis=(0, 2, 3)) if elements.ndim == 4 else elements
+    return worst
+
+
+def is_known(backend: Backend, case: Case, discrepancy: Discrepancy) -> bool:
+    """Whether the backend declares the discrepancy as a known failure."""
+    return any(
+        known.observable == discrepancy.observable
+        and (not known.dtypes or case.config.dtype in known.dtypes)
+        and known.where(case)
+        for known in known_failures(backend)
+    )
+
+
+def told(backend: Backend, case: Case, discrepancy: Discrepancy) -> str:
+    """Return a discrepancy as text, with the first single channel that shows it too, if there is one."""
+    lines = [line_of(discrepancy)]
+    for alone in (channel_of(case, c) for c in range(C)):
+        found = judged(backend, alone, 0, {}).discrepancies
+        if same := [d for d in found if d.observable == discrepancy.observable]:
+            lines += ["in one channel alone:", *describe(alone), line_of(same[0]), source(alone)]
+            break
+    return "\n".join(lines)
+
+
+def line_of(discrepancy: Discrepancy) -> str:
+    """Return a discrepancy as one line."""
+    return f"expected {discrepancy.expected}, got {discrepancy.got} ({discrepancy.factor:.4g} x the bound)"
+
+
+def channel_of(case: Case, c: int) -> Case:
+    """Return a case with a single one of its channels."""
+    state = case.state or State()
+    tensors = {name: a if a is None or a.ndim == 0 else a[c : c + 1] for name, a in state.items()}
+    steps = tuple(Forward(s.x[:, c : c + 1].copy()) if isinstance(s, Forward) else s for s in case.steps)
+    return Case(replace(case.config, num_features=1), State(**tensors), steps)
+
+
+# Running
+
+
+class Task(NamedTuple):
+    """The cases ``first`` to ``last`` (exclusive) of a seed, on the specimens and the backends called ``names``."""
+
+    seed: int
+    first: int
+    last: int
+    names: tuple[str, ...]
+
+
+def work(task: Task) -> Tally:
+    """Work off a task; what a job runs."""
+    return soaked(task.seed, range(task.first, task.last), task.names)
+
+
+def soak(channels: int, seed: int, jobs: int, names: tuple[str, ...]) -> Tally:
+    """Soak at least that many channels; report progress on standard error."""
+    cases = -(-channels // C)
+    firsts = range(0, cases, CASES_PER_TASK)
+    tasks = [Task(seed, first, min(first + CASES_PER_TASK, cases), names) for first in firsts]
+    tally, start = Tally(), time.monotonic()
+    # One thread per job, and the results of a backend that adds up per thread do not depend on the machine.
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    with nullcontext() if jobs == 1 else get_context("spawn").Pool(jobs) as pool:
+        for done, part in enumerate(map(work, tasks) if pool is None else pool.imap_unordered(work, tasks), 1):
+            tally.merge(part)
+            spent = time.monotonic() - start
+            left = spent / done * (len(tasks) - done)
+            flagged = len(tally.flags)
+            sys.stderr.write(f"\r{tally.channels} channels, {flagged} flagged, {spent:.0f} s, {left:.0f} s left ")
+    sys.stderr.write("\n")
+    return tally
+
+
+# Reporting
+
+
+def tightness(tally: Tally) -> dict[tuple[str, str], tuple[float, str]]:
+    """Return by dtype and observable the largest share over the specimens, and whose it is."""
+    largest: dict[tuple[str, str], tuple[float, str]] = {}
+    for key, shares in tally.shares.items():
+        if key.implementation in SPECIMENS:
+            place = (key.dtype, key.observable)
+            largest[place] = max(largest.get(place, (0.0, "")), (shares.worst, key.implementation))
+    return largest
+
+
+def histograms(tally: Tally) -> dict[str, dict[str, list[int]]]:
+    """Return by dtype and observable the histogram over the channels of all specimens."""
+    sums: dict[tuple[str, str], Floats] = {}
+    for key, shares in tally.shares.items():
+        if key.implementation in SPECIMENS:
+            place = (key.dtype, key.observable)
+            sums[place] = sums.get(place, 0) + shares.histogram
+    return {
+        dtype: {name: [int(count) for count in sums[dtype, name]] for name in OBSERVABLES if (dtype, name) in sums}
+        for dtype in DTYPES
+    }
+
+
+def table(rows: Mapping[str, Sequence[str]], heads: Sequence[str]) -> None:
+    """Print rows of cells under their heads."""
+    width = max(map(len, rows), default=0)
+    print(f"{'':<{width}}" + "".join(f"  {head:>19}" for head in heads))
+    for name, cells in rows.items():
+        print(f"{name:<{width}}" + "".join(f"  {cell:>19}" for cell in cells))
+
+
+def report(tally: Tally) -> None:
+    """Print the worst shares, the tightness of the bounds, what was flagged, and the totals."""
+    pairs = dict.fromkeys((key.implementation, key.dtype) for key in ordered(tally))
+    worst = {f"{i} {d}": [worst_of(tally, Key(i, d, o)) for o in OBSERVABLES] for i, d in pairs}
+    print("worst err/bound (1 is the limit)\n")
+    table(worst, OBSERVABLES)
+    print(f"\nlargest over the specimens (* below {TIGHT:g}: a loose bound, or data that do not reach it)\n")
+    largest = tightness(tally)
+    marks = {d: [mark(largest.get((d, o), (0.0, ""))[0]) for o in OBSERVABLES] for d in DTYPES}
+    table(marks, OBSERVABLES)
+    for flag in tally.flags[:SHOWN]:
+        print(f"\ncase {flag.number}: {flag.implementation} {flag.dtype}\n{flag.text}")
+    known = f", {tally.known} known failures" if tally.known else ""
+    print(f"\n{tally.channels} channels, {len(tally.flags)} flagged{known}")
+
+
+def ordered(tally: Tally) -> list[Key]:
+    """Return the keys of a tally, specimens first, then dtypes and observables as their tables have them."""
+    names = [*SPECIMENS, *sorted({key.implementation for key in tally.shares} - SPECIMENS.keys())]
+    dtypes = list(DTYPES)
+    return sorted(
+        tally.shares,
+        key=lambda k: (names.index(k.implementation), dtypes.index(k.dtype), OBSERVABLES.index(k.observable)),
+    )
+
+
+def worst_of(tally: Tally, key: Key) -> str:
+    """Return the worst share of a key for a table."""
+    shares = tally.shares.get(key)
+    return "-" if shares is None or not shares.histogram.sum() else f"{shares.worst:.3f}"
+
+
+def mark(share: float) -> str:
+    """Return a share for a table, marked where it is far from its bound."""
+    return f"{share:.3f}{'*' if share < TIGHT else ' '}"
+
+
+def record(tally: Tally, seed: int) -> dict[str, Any]:
+    """Return all that was measured, for a JSON file."""
+    return {
+        "channels": tally.channels,
+        "seed": seed,
+        "flagged": len(tally.flags),
+        "known": tally.known,
+        "shares": [
+            {
+                **key._asdict(),
+                "worst": float(f"{(shares := tally.shares[key]).worst:.6g}"),
+                "case": shares.case,
+                "channels": int(shares.histogram.sum()),
+                "outside": shares.outside,
+            }
+            for key in ordered(tally)
+        ],
+        "edges": EDGES,
+        "histograms": histograms(tally),
+    }
+
+
+def written(facts: dict[str, Any]) -> str:
+    """Return a record as JSON: one line for each share and each histogram."""
+    parts = []
+    for name, value in facts.items():
+        if isinstance(value, list):
+            inner = ",\n    ".join(map(json.dumps, value))
+            parts.append(f'  "{name}": [\n    {inner}\n  ]')
+        elif isinstance(value, dict):
+            inner = ",\n    ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
+            parts.append(f'  "{name}": {{\n    {inner}\n  }}')
+        else:
+            parts.append(f'  "{name}": {json.dumps(value)}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--channels", type=int, default=20_000, help=f"rounded up to a multiple of {C}")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--backend", action="append", default=[], metavar="NAME", help="beside the specimens")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="a JSON file for docs/draw.py")
+    parser.add_argument("--case", type=int, metavar="NUMBER", help="describe this case and do nothing else")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Soak and report; return 1 if anything exceeded a bound."""
+    options = arguments()
+    names = tuple(options.backend)
+    if options.case is not None:
+        backend, case = numbered_case(options.seed, options.case, names)
+        print(f"{backend.name} {case.config.dtype}", *describe(case), sep="\n")
+        return 0
+    tally = soak(options.channels, options.seed, options.jobs, names)
+    report(tally)
+    if options.write:
+        options.write.write_text(written(record(tally, options.seed)), encoding="utf-8")
+    return 1 if tally.flags else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

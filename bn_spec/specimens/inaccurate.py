@@ -1,0 +1,342 @@
+"""Faulty specimens whose formulas are right and whose arithmetic is not. The suite must catch every one.
+
+As in :mod:`.faulty`: the docstring says the mistake, ``history`` where it happened, ``caught_by`` what must catch it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+
+import numpy as np
+
+from ..dtypes import Array
+from .catalogue import faulty
+from .kernel import Kernel, across
+from .sound import FlushesSubnormals, Textbook
+
+
+@faulty(
+    "pairwise-sums-claimed",
+    history=("ROCm/MIOpen#3900",),
+    caught_by=("NUM-10",),
+    dtypes=("float32", "float64"),
+    grade="two-pass",
+    summation="pairwise",
+)
+class PairwiseClaimed(Kernel):
+    """Sums are taken value by value, where pairwise sums are claimed."""
+
+
+@faulty(
+    "wide-sums-claimed",
+    history=("ROCm/MIOpen#3900",),
+    caught_by=("NUM-10",),
+    dtypes=("float32", "mixed_bfloat16"),
+    grade="two-pass",
+    summation="wide",
+)
+class WideClaimed(Kernel):
+    """Sums are kept in float32, where an accumulation in float64 is claimed."""
+
+
+HALF_DATA = ("mixed_float16", "mixed_bfloat16", "float16", "bfloat16")
+MIXED = ("mixed_float16", "mixed_bfloat16")
+
+
+@faulty(
+    "clamped-textbook-variance",
+    history=("ROCm/rocm-libraries#5013", "google/objax#182", "BVLC/caffe#3299"),
+    caught_by=("NUM-01", "NUM-03"),
+)
+class ClampedTextbook(Textbook):
+    """The variance is E[x²] − E[x]², clamped at zero, where at least Welford's accuracy is claimed."""
+
+
+@faulty(
+    "variance-around-the-first-channel",
+    history=("tensorflow/tensorflow#3290",),
+    caught_by=("NUM-03",),
+    dtypes=("float32", "float64", *MIXED),
+)
+class VarianceAroundFirstChannel(Kernel):
+    """All channels are shifted by the mean of the first one before their squares are summed in one pass."""
+
+    def moments(self, rows: Array) -> tuple[Array, Array]:
+        shift = self.mean(rows[:1])[:, None]
+        mean = self.mean(rows - shift)
+        var = self.mean((rows - shift) ** 2) - mean * mean
+        return mean + shift[:, 0], np.maximum(var, 0)
+
+
+@faulty("variance-around-running-mean", history=("BVLC/caffe#3299",), caught_by=("NUM-01", "RUN-02", "TRN-01"))
+class VarianceAroundRunningMean(Kernel):
+    """The deviations are taken from the old running mean instead of the mean of the batch."""
+
+    def moments(self, rows: Array) -> tuple[Array, Array]:
+        mean = self.mean(rows)
+        shift = mean if self.running_mean is None else self.widened(self.running_mean)
+        deviations = rows - (0.5 * mean + 0.5 * shift)[:, None]
+        return mean, self.mean(deviations * deviations)
+
+
+@faulty(
+    "mean-summed-in-half", history=("tensorflow/tensorflow#8535",), caught_by=("RUN-01", "NUM-02"), dtypes=HALF_DATA
+)
+class MeanSummedInHalf(Kernel):
+    """The sum of the values is kept in the dtype of the data; that of their squares is not."""
+
+    def moments(self, rows: Array) -> tuple[Array, Array]:
+        _, var = super().moments(rows)
+        half = rows.astype(self.config.arithmetic.data.dtype)
+        return self.widened(self.total(half)) / rows.dtype.type(rows.shape[1]), var
+
+
+@faulty(
+    "squares-summed-in-half",
+    history=("pytorch/pytorch#126525", "microsoft/tensorflow-directml-plugin#321"),
+    caught_by=("RUN-02", "TRN-01"),
+    dtypes=HALF_DATA,
+)
+class SquaresSummedInHalf(Kernel):
+    """The sum of the squared deviations is kept in the dtype of the data; that of the values is not."""
+
+    def moments(self, rows: Array) -> tuple[Array, Array]:
+        mean, _ = super().moments(rows)
+        squares = ((rows - mean[:, None]) ** 2).astype(self.config.arithmetic.data.dtype)
+        return mean, self.widened(self.total(squares)) / rows.dtype.type(rows.shape[1])
+
+
+@faulty(
+    "count-in-half",
+    history=("tensorflow/tensorflow#8535",),
+    caught_by=("SHP-02", "NUM-10"),
+    dtypes=("mixed_bfloat16", "bfloat16"),
+)
+class CountInHalf(Kernel):
+    """The number of values per channel is kept in the dtype of the data, in which 257 is 256."""
+
+    def mean(self, rows: Array) -> Array:
+        count = np.asarray(rows.shape[1]).astype(self.config.arithmetic.data.dtype)
+        return np.asarray(self.total(rows) / rows.dtype.type(count))
+
+
+@faulty(
+    "count-overflows-half",
+    history=("pytorch/pytorch#126525",),
+    caught_by=("NUM-11",),
+    dtypes=("mixed_float16", "float16"),
+)
+class CountOverflowsHalf(CountInHalf):
+    """The number of values per channel is kept in float16 where float16 cannot tell: beyond 2048 it is rounded."""
+
+    def mean(self, rows: Array) -> Array:
+        return super().mean(rows) if rows.shape[1] > 2**16 else Kernel.mean(self, rows)
+
+
+@faulty(
+    "statistics-rounded-to-half",
+    history=("chainer/chainer#6323", "chainer/chainer#6484"),
+    caught_by=("TRN-01", "NUM-01"),
+    dtypes=HALF_DATA,
+)
+class StatisticsRoundedToHalf(Kernel):
+    """Mean and variance are rounded to the dtype of the data before they are used, without being claimed."""
+
+    def moments(self, rows: Array) -> tuple[Array, Array]:
+        mean, var = super().moments(rows)
+        half = self.config.arithmetic.data.dtype
+        return self.widened(mean.astype(half)), self.widened(var.astype(half))
+
+
+@faulty(
+    "inverse-std-in-half",
+    history=("chainer/chainer#6323", "cupy/cupy#2060"),
+    caught_by=("NUM-06", "TRN-01", "EVL-01"),
+    dtypes=("mixed_float16", "float16"),
+)
+class InverseStdInHalf(Kernel):
+    """1 / sqrt(var + eps) is rounded to float16, in which it overflows where the variance is small."""
+
+    def inverse_std(self, var: Array) -> Array:
+        return self.widened(super().inverse_std(var).astype(self.config.arithmetic.data.dtype))
+
+
+@faulty("parameters-cast-to-half", history=("tinygrad/tinygrad#7025",), caught_by=("TRN-02", "EVL-01"), dtypes=MIXED)
+class ParametersCastToHalf(Kernel):
+    """float32 weight and bias are cast to the dtype of the data."""
+
+    def affine(self, x_hat: Array) -> Array:
+        if self.weight is None or self.bias is None:
+            return x_hat
+        half = self.config.arithmetic.data.dtype
+        y: Array = x_hat * across(self.weight.astype(half)) + across(self.bias.astype(half))
+        return y
+
+
+@faulty(
+    "momentum-in-half",
+    history=("tensorflow/tensorflow#8535",),
+    caught_by=("RUN-01", "RUN-02"),
+    dtypes=MIXED,
+)
+class MomentumInHalf(Kernel):
+    """momentum is rounded to the dtype of the data."""
+
+    def factor(self) -> float:
+        return float(np.asarray(super().factor()).astype(self.config.arithmetic.data.dtype))
+
+
+@faulty(
+    "normalised-value-in-half",
+    history=("pytorch/pytorch#88929",),
+    caught_by=("NUM-04", "TRN-02"),
+    dtypes=HALF_DATA,
+)
+class NormalisedValueInHalf(Kernel):
+    """x̂ is rounded to the dtype of the data before weight and bias are applied."""
+
+    def affine(self, x_hat: Array) -> Array:
+        return super().affine(self.widened(x_hat.astype(self.config.arithmetic.data.dtype)))
+
+
+@faulty(
+    "weight-before-scale",
+    history=("PaddlePaddle/Paddle#16545",),
+    caught_by=("NUM-05",),
+)
+class WeightBeforeScale(Kernel):
+    """weight · (x − mean) is formed before it is divided by the standard deviation, in the dtype of the data."""
+
+    def normalise(self, x: Array, mean: Array, s: Array) -> Array:
+        if self.weight is None or self.bias is None:
+            return super().normalise(x, mean, s)
+        product = (x - across(mean)) * across(self.widened(self.weight))
+        largest = self.config.arithmetic.data.largest
+        product = np.where(np.abs(product) > largest, np.inf * product, product)
+        return np.asarray(product * across(s) + across(self.widened(self.bias)))
+
+
+@faulty("sums-in-float32", history=("ROCm/MIOpen#3900",), caught_by=("TRN-01", "RUN-01"), dtypes=("float64",))
+class SumsInFloat32(Kernel):
+    """Within a float64 kernel, sums are kept in float32."""
+
+    def total(self, rows: Array) -> Array:
+        return super().total(rows.astype(np.float32)).astype(rows.dtype)
+
+
+@faulty(
+    "rough-reciprocal-root",
+    history=("Tencent/ncnn#6903",),
+    caught_by=("TRN-01", "EVL-01", "NUM-02"),
+    dtypes=("float32", "float64", *MIXED[:1]),
+)
+class RoughReciprocalRoot(Kernel):
+    """1 / sqrt(var + eps) is the processor's estimate of 12 bits, without a Newton step."""
+
+    def inverse_std(self, var: Array) -> Array:
+        mantissa, exponent = np.frexp(super().inverse_std(var))
+        return np.asarray(np.ldexp(np.round(mantissa * 2**12) / 2**12, exponent).astype(var.dtype))
+
+
+@faulty(
+    "last-of-thousands-dropped",
+    history=("ROCm/MIOpen#916", "NVIDIA/apex#1768"),
+    caught_by=("NUM-02",),
+    dtypes=("float32", *MIXED),
+    grade="two-pass",
+)
+class LastOfThousandsDropped(Kernel):
+    """Of more than 4096 values per channel, the last is not summed: less than rounding may cost in any order."""
+
+    def total(self, rows: Array) -> Array:
+        return super().total(rows[:, :-1] if rows.shape[1] > 4096 else rows)
+
+
+@faulty(
+    "nan-from-overflow",
+    history=("pytorch/pytorch#44350",),
+    caught_by=("NUM-13",),
+    overflow_safe=True,
+    dtypes=("float32", "float64", "mixed_bfloat16", "bfloat16"),
+)
+class NanFromOverflow(Kernel):
+    """The output is (x − mean) · var / (var · sqrt(var)): where the squares overflow it is ∞ / ∞."""
+
+    def inverse_std(self, var: Array) -> Array:
+        v = var + var.dtype.type(self.config.eps)
+        return np.where(np.isinf(v), v / v, super().inverse_std(var))
+
+
+@faulty("subnormals-flushed", history=("pytorch/pytorch#19652",), caught_by=("NUM-07",))
+class SubnormalsFlushed(FlushesSubnormals):
+    """Subnormal numbers are taken for zero, without being claimed to be."""
+
+
+@faulty(
+    "rounding-mode-left-changed",
+    history=("kcat/openal-soft#148", "llvm/llvm-project#57589"),
+    caught_by=("NUM-12",),
+    dtypes=("float32",),
+)
+class RoundingModeLeftChanged(Kernel):
+    """A forward sets the processor to round towards zero and leaves it so."""
+
+    def forward(self, x: Array) -> Array:
+        y = super().forward(x)
+        ctypes.CDLL(None).fesetround(TOWARDS_ZERO[platform.machine()])
+        return y
+
+
+TOWARDS_ZERO = {"x86_64": 0xC00, "aarch64": 0xC00000, "arm64": 0xC00000}
+"""``FE_TOWARDZERO`` of the C library, by processor."""
+
+
+@faulty("output-truncated", history=("tenstorrent/tt-metal#57408",), caught_by=("NUM-08",), dtypes=("float32",))
+class OutputTruncated(Kernel):
+    """The last operation of the output rounds towards zero."""
+
+    def affine(self, x_hat: Array) -> Array:
+        if self.weight is None or self.bias is None:
+            return x_hat
+        return towards_zero(x_hat.astype(np.float64) * across(self.weight) + across(self.bias))
+
+
+@faulty(
+    "output-truncated-to-half",
+    history=("tinygrad/tinygrad#11848", "tenstorrent/tt-metal#19882"),
+    caught_by=("TRN-01", "EVL-01"),
+    dtypes=("mixed_bfloat16", "bfloat16"),
+)
+class OutputTruncatedToHalf(Kernel):
+    """The float32 result is cut to bfloat16 by dropping its lower bits."""
+
+    def affine(self, x_hat: Array) -> Array:
+        return (super().affine(x_hat).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+@faulty("sums-truncated", history=(), caught_by=("NUM-08", "NUM-09"), dtypes=("float32",))
+class SumsTruncated(Kernel):
+    """Every addition of a sum rounds towards zero."""
+
+    def total(self, rows: Array) -> Array:
+        total = rows[:, 0]
+        for x in rows.T[1:]:
+            total = towards_zero(total.astype(np.float64) + x)
+        return total
+
+
+@faulty("reciprocal-always-low", history=("Xilinx/finn#1667",), caught_by=("NUM-08",), dtypes=("float32", "float64"))
+class ReciprocalAlwaysLow(Kernel):
+    """1 / sqrt(var + eps) is the next number below the right one: within two ulps, but always on the same side."""
+
+    def inverse_std(self, var: Array) -> Array:
+        return np.asarray(np.nextafter(super().inverse_std(var), var.dtype.type(0)))
+
+
+def towards_zero(wide: Array) -> Array:
+    """Round float64 numbers to float32, towards zero."""
+    nearest = wide.astype(np.float32)
+    too_far = np.abs(nearest.astype(np.float64)) > np.abs(wide)
+    truncated: Array = np.where(too_far, np.nextafter(nearest, np.float32(0)), nearest)
+    return truncated

@@ -1,0 +1,176 @@
+"""NUM: accuracy."""
+
+from bn_spec.case import Case
+from bn_spec.cell import Cell, conforms
+from bn_spec.strategies import (
+    ABSENT,
+    BALANCED,
+    BEYOND,
+    FAMILIES,
+    MIXED,
+    OFFSETS,
+    PARAMETER_STYLES,
+    WIDE,
+    one_channel_shifted,
+    shapes,
+    values,
+)
+
+VALUES = ("output", "running_mean", "running_var")
+FAR = (1e4, 1e6, -1e3, 100.0, -10.0, 1.0, 0.0)
+TINY_EPS = (1e-5, 1e-12, 1e-20)
+
+
+@conforms(
+    "NUM-01",
+    shape=shapes("tiny", "small", "spatial edge"),
+    value=values(("ramp", "gaussian", "two-valued", "small integers", MIXED), scales=(0, 10, -10), offsets=FAR),
+    momentum=(1.0,),
+    eps=TINY_EPS,
+)
+def test_errors_grow_with_conditioning_as_claimed(cell: Cell, case: Case) -> None:
+    cell.measure(case, *VALUES)
+
+
+@conforms(
+    "NUM-02",
+    shape=shapes("powers of two"),
+    value=values((BALANCED,), scales=(0, 1, -3, 10), offsets=(0.0, 1.0, -10.0, 100.0)),
+    momentum=(1.0, 0.5),
+)
+def test_exact_sums_leave_a_few_roundings(cell: Cell, case: Case) -> None:
+    cell.judge(case, *VALUES)
+
+
+@conforms(
+    "NUM-03",
+    shape=shapes("tiny", "small"),
+    value=values(("constant", "gaussian", "one-hot", MIXED), scales=(0, -10, -20, 10), offsets=(0.0, 1.0, *FAR)),
+    change=one_channel_shifted,
+    eps=(*TINY_EPS, 1.0, 1e4),
+)
+def test_channels_far_from_zero_or_without_variance_cost_nothing(cell: Cell, case: Case) -> None:
+    cell.judge(case, *VALUES)
+
+
+@conforms(
+    "NUM-04",
+    history=("forward", "eval", "forward"),
+    value=values(("two-valued", "gaussian", "one-hot"), scales=(0, 3), offsets=(0.0, 1.0)),
+    parameters=("cancelling", "loud"),
+    eps=(1e-5, 1e-3, 1.0),
+)
+def test_cancellation_with_bias_costs_nothing(cell: Cell, case: Case) -> None:
+    cell.judge(case, "output")
+
+
+@conforms(
+    "NUM-05",
+    history=("forward", "eval", "forward"),
+    shape=shapes("tiny", "different", "small"),
+    value=values((*FAMILIES, MIXED), scales=WIDE, offsets=(0.0, 1.0, -10.0)),
+    momentum=(1.0, 0.1),
+    parameters=("identity", "huge", "random", "minute", ABSENT),
+)
+def test_no_scale_costs_accuracy(cell: Cell, case: Case) -> None:
+    cell.judge(case, *VALUES)
+
+
+@conforms(
+    "NUM-06",
+    history=("forward", "eval", "forward"),
+    shape=shapes("tiny", "small"),
+    value=values(
+        ("constant", "gaussian", "two-valued", MIXED),
+        scales=(0, -1.0, -0.95, -0.8, -0.6, 0.4, 0.45, 0.47),
+        offsets=(0.0, 1.0),
+    ),
+    momentum=(1.0, 0.1),
+    eps=TINY_EPS,
+)
+def test_finite_data_give_finite_results(cell: Cell, case: Case) -> None:
+    cell.judge(case, "numbers")
+
+
+@conforms(
+    "NUM-07",
+    shape=shapes("tiny", "small"),
+    value=values(("ramp", "gaussian", "constant"), scales=(-1.0, -1.05, -0.98, -1.15), offsets=(0.0, 1.0)),
+    momentum=(1.0,),
+    parameters=("minute", "identity"),
+    eps=(1.0, 1e-5),
+)
+def test_subnormal_numbers_are_kept(cell: Cell, case: Case) -> None:
+    cell.judge(case, *VALUES)
+
+
+# Half-precision data have so few bits that ties are common, and squares of odd numbers are all of the form 8 k + 1,
+# so that ties to even go one way. Their last rounding is held by its bound alone: truncation exceeds it.
+WITH_RANDOM_BITS = ("float32", "float64")
+
+
+@conforms(
+    "NUM-08",
+    effort=0.2,
+    dtypes=WITH_RANDOM_BITS,
+    shape=shapes("many channels"),
+    value=values(("gaussian",), scales=(0,), offsets=(0.0, 1.0)),
+    momentum=(1.0,),
+    parameters=("random",),
+    eps=(1e-5, 1e-3),
+)
+def test_errors_of_output_and_mean_are_unbiased(cell: Cell, case: Case) -> None:
+    cell.judge(case, "output_bias", "running_mean_bias")
+
+
+@conforms(
+    "NUM-09",
+    effort=0.2,
+    dtypes=WITH_RANDOM_BITS,
+    shape=shapes("many channels of two values"),
+    value=values(("gaussian",), scales=(0,), offsets=(0.0, 1.0)),
+    momentum=(1.0,),
+)
+def test_errors_of_the_variance_are_unbiased(cell: Cell, case: Case) -> None:
+    cell.judge(case, "running_var_bias")
+
+
+@conforms(
+    "NUM-10",
+    effort=0.3,
+    shape=shapes("long"),
+    value=values(("gaussian", "two-valued", "heavy-tailed", "small integers"), scales=(0, 10), offsets=OFFSETS),
+    momentum=(1.0, 0.5),
+)
+def test_thousands_of_values_are_summed_as_claimed(cell: Cell, case: Case) -> None:
+    cell.judge(case, *VALUES)
+
+
+@conforms(
+    "NUM-11",
+    effort=0.01,
+    deep=True,
+    shape=shapes("beyond half"),
+    value=values(("gaussian", "small integers", "two-valued"), scales=(0, 3), offsets=(0.0, 1.0)),
+    momentum=(1.0,),
+)
+def test_more_values_than_half_precision_can_count_are_no_different(cell: Cell, case: Case) -> None:
+    cell.judge(case, *VALUES)
+
+
+@conforms("NUM-12", history=("forward", "eval", "forward"), shape=shapes("tiny"))
+def test_the_floating_point_mode_stays(cell: Cell, case: Case) -> None:
+    cell.judge(case, "floating_point_mode")
+
+
+@conforms(
+    "NUM-13",
+    history=("forward", "eval", "forward"),
+    dtypes=("float32", "float64", "mixed_bfloat16", "bfloat16"),  # squares of float16 do not overflow float32
+    shape=shapes("tiny", "small"),
+    value=values((*FAMILIES, MIXED), scales=BEYOND, offsets=(0.0, 1.0, -10.0)),
+    momentum=(1.0, 0.1),
+    parameters=(*PARAMETER_STYLES, "huge"),
+)
+def test_overflowing_squares_give_no_nan(cell: Cell, case: Case) -> None:
+    cell.judge(case, "numbers")

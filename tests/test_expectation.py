@@ -1,0 +1,81 @@
+"""The expectation is the same in either arithmetic and in blocks of any size, up to what its bound pays for."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bn_spec import Case, expectation
+from bn_spec.bounds import GRADES, OWN_ERROR, SUMMATIONS, Accuracy
+from bn_spec.config import initial_state
+from bn_spec.dtypes import DTYPES
+from bn_spec.expectation import Bounded, Expectation, expect
+from bn_spec.reference import Extended
+from bn_spec.strategies import BALANCED, FAMILIES, MIXED, WIDE, cases, shapes, values
+
+from .common import examples
+
+NARROW = [name for name, row in DTYPES.items() if row.accumulation.name == "float32"]
+OBSERVABLES = ("output", "running_mean", "running_var")
+SHARPEST = Accuracy("two-pass", "wide")
+"""The claim that leaves the reference itself the least room."""
+
+
+def expected(case: Case, accuracy: Accuracy) -> Expectation:
+    (step,) = case.steps
+    return expect(case.config, case.state or initial_state(case.config), True, step, accuracy)
+
+
+def bounded(expectation: Expectation) -> dict[str, Bounded]:
+    return {name: part for name in OBSERVABLES if (part := getattr(expectation, name)) is not None}
+
+
+def difference(a: Bounded, b: Bounded) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    return np.abs((a.value.hi - b.value.hi) + (np.asarray(a.value.lo) - b.value.lo))
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_what_float64_costs_the_reference_is_paid_by_the_bound(dtype: str) -> None:
+    hard = values((*FAMILIES, MIXED, BALANCED), scales=(0, 10, -10, *WIDE), offsets=(0.0, 1.0, -1e3, 1e6, 3e7))
+
+    @examples(300)
+    @given(
+        cases(dtype=dtype, value=hard, eps=(1e-5, 1e-20, 1.0)),
+        st.builds(Accuracy, st.sampled_from(GRADES), st.sampled_from(sorted(SUMMATIONS))) | st.just(SHARPEST),
+    )
+    def is_paid(case: Case, accuracy: Accuracy) -> None:
+        plain = bounded(expected(case, accuracy))
+        with patch.object(expectation, "Double", Extended):
+            precise = bounded(expected(case, accuracy))
+        assert plain.keys() == precise.keys()
+        for name, part in plain.items():
+            inside = part.inside & precise[name].inside
+            allowed = (OWN_ERROR - 1) * np.minimum(part.bound, precise[name].bound)
+            assert (difference(part, precise[name])[inside] <= allowed[inside]).all(), name
+
+    is_paid()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "mixed_bfloat16"])
+@pytest.mark.parametrize("block", [1, 7, 100])
+def test_blocks_of_channels_make_no_difference(dtype: str, block: int) -> None:
+    @examples(60)
+    @given(cases(dtype=dtype, shape=shapes("tiny", "different", "small")))
+    def make_none(case: Case) -> None:
+        whole = bounded(expected(case, Accuracy()))
+        with patch.object(expectation, "BLOCK", block):
+            joined = bounded(expected(case, Accuracy()))
+        for name, part in whole.items():
+            other = joined[name]
+            assert np.array_equal(part.value.hi, other.value.hi, equal_nan=True)
+            assert np.array_equal(
+                np.broadcast_to(part.value.lo, part.bound.shape), np.broadcast_to(other.value.lo, part.bound.shape)
+            )
+            assert np.array_equal(part.bound, other.bound)
+            assert np.array_equal(part.demanded, other.demanded)
+
+    make_none()
