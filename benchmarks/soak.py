@@ -28,6 +28,7 @@ from bn_spec.backend import Backend, known_failures
 from bn_spec.case import Case, Eval, Forward, Step, source
 from bn_spec.config import Config, State
 from bn_spec.dtypes import DTYPES, Array, DType, Floats
+from bn_spec.errors import BackendError
 from bn_spec.expectation import Bounded, expect
 from bn_spec.finding import describe
 from bn_spec.judge import Discrepancy, Verdict
@@ -69,7 +70,10 @@ HISTORIES = (("train",), ("train",), ("train",), ("train", "eval"), ("eval",))
 TIGHT = 0.1
 """Share of a bound that some specimen should reach; a bound that none comes near to may be loose."""
 
-OBSERVABLES = ("output", "output in eval mode", "running_mean", "running_var")
+GIVEN = "output in eval mode"
+"""The output where running statistics normalise; without them, eval mode is no different from training."""
+
+OBSERVABLES = ("output", GIVEN, "running_mean", "running_var")
 
 EDGES = tuple(float(f"{10.0 ** (k / 20):.4g}") for k in range(-60, 1))
 """Edges of the histograms of err / bound; values below the first and above the last are counted too."""
@@ -253,8 +257,8 @@ def judged(backend: Backend, case: Case, number: int, shares: dict[Key, Shares])
                 continue
             verdict.bounded(name, index, got, expected)
             verdict.numbers(name, index, got, expected)
-            observable = name if answer.training or name != "output" else "output in eval mode"
-            key = Key(backend.name, case.config.dtype, observable)
+            given = name == "output" and not answer.training and case.config.track_running_stats
+            key = Key(backend.name, case.config.dtype, GIVEN if given else name)
             by_channel = worst_of_channels(expected.share(got))
             inside = worst_of_channels(expected.inside)
             shares.setdefault(key, Shares()).add(by_channel, inside, number)
@@ -336,8 +340,6 @@ def soak(channels: int, seed: int, jobs: int, names: tuple[str, ...]) -> Tally:
     firsts = range(0, cases, CASES_PER_TASK)
     tasks = [Task(seed, first, min(first + CASES_PER_TASK, cases), names) for first in firsts]
     tally, start = Tally(), time.monotonic()
-    # One thread per job, and the results of a backend that adds up per thread do not depend on the machine.
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     with nullcontext() if jobs == 1 else get_context("spawn").Pool(jobs) as pool:
         for done, part in enumerate(map(work, tasks) if pool is None else pool.imap_unordered(work, tasks), 1):
             tally.merge(part)
@@ -470,9 +472,16 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Soak and report; return 1 if anything exceeded a bound."""
+    """Soak and report; return 1 if anything exceeded a bound, 2 if a backend does not load."""
     options = arguments()
     names = tuple(options.backend)
+    # One thread per job, and the results of a backend that adds up per thread do not depend on the machine.
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    try:
+        implementations(names)
+    except BackendError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     if options.case is not None:
         backend, case = numbered_case(options.seed, options.case, names)
         print(f"{backend.name} {case.config.dtype}", *describe(case), sep="\n")

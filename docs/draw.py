@@ -103,8 +103,10 @@ def dtype_tables() -> str:
     heads = ("dtype", "data, u", "parameters, u", "accumulation, u", "largest datum", "smallest subnormal datum")
     dtypes = markdown(heads, map(formats_of, DTYPES.values()))
     known = {part.name: part for row in DTYPES.values() for part in (row.data, row.accumulation)}
-    heads = ("format", "u", "largest", "smallest normal", "smallest subnormal")
-    return f"{dtypes}\n\n{markdown(heads, map(limits_of, known.values()))}"
+    formats = markdown(
+        ("format", "u", "largest", "smallest normal", "smallest subnormal"), map(limits_of, known.values())
+    )
+    return f"{dtypes}\n\n{formats}"
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,9 @@ def measured_tables(soak: Soak) -> str:
     specimens = markdown(("", *observables), most)
     facts = soak.facts
     return (
-        f"{facts['channels']:,} channels, seed {facts['seed']}, {facts['flagged']} beyond a bound. Worst err/bound in"
-        f" percent, rounded down:\noutput in training mode / running_mean / running_var.\n\n{everyone}\n\n"
+        f"{facts['channels']:,} channels, seed {facts['seed']}: {facts['flagged']} cases beyond a bound,"
+        f" {facts['known']} with a known failure. Worst err/bound in percent,\nrounded down: output / running_mean /"
+        f" running_var, where the output is that normalised by batch statistics.\n\n{everyone}\n\n"
         f"The largest over the specimens, in percent:\n\n{specimens}"
     )
 
@@ -225,9 +228,8 @@ def error_against_conditioning() -> Figure:
         ylabel="relative error of the variance",
         xlim=(RATIOS[0], RATIOS[-1]),
         ylim=(1e-8, 1e8),
-        title=f"float32, {N} values per channel, the worst of {CHANNELS} Gaussian channels",
     )
-    axes.title.set_size(11)
+    axes.set_title(f"float32, {N} values per channel, the worst of {CHANNELS} Gaussian channels", size=11)
     axes.legend(loc="upper left", frameon=False)
     return figure
 
