@@ -94,7 +94,7 @@ LEAF = 32
 SUMMATIONS: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
     {
         "any order": lambda n, _: n,
-        "pairwise": lambda n, _: log2(n) + LEAF,
+        "pairwise": lambda n, _: min(n, log2(n) + LEAF),
         "wide": lambda n, u: 1 + n * u,
     }
 )
@@ -298,8 +298,8 @@ def _quantum(values: Floats) -> Floats:
 
 
 def _fits(model: Model, size: Floats, quantum: Floats) -> Bools:
-    """Whether multiples of ``quantum`` up to ``size`` are representable."""
-    fits: Bools = (size <= quantum / model.u) & (quantum > model.dtype.accumulation.smallest_normal)
+    """Whether multiples of ``quantum`` up to ``size`` are representable; a size at the limit may be a rounded one."""
+    fits: Bools = (size < quantum / model.u) & (quantum > model.dtype.accumulation.smallest_normal)
     return fits
 
 
@@ -344,7 +344,9 @@ def output_bound(
     steepest = gamma * (1 + ds) / np.sqrt(m.var + eps)
     # u |mu| alone may underflow where its product with 1/σ does not.
     unread, unread_weight = model.unread(model.dtype.data), model.unread(model.dtype.parameters)
-    shift = steepest * (m.dmean * (1 + u) + unread) + u * (steepest * np.abs(m.mean)) + unread_weight
+    # A difference of two numbers of a format does not underflow in it, but may in a coarser one.
+    coarse = model.underflow(model.elementwise) if model.elementwise.u > model.u else 0.0
+    shift = steepest * (m.dmean * (1 + u) + unread + coarse) + u * (steepest * np.abs(m.mean)) + unread_weight
     lost = len(BUDGET["output"]) * model.underflow(model.elementwise) * (1 + gamma + np.abs(x) + np.abs(m.mean))
     scale = np.abs(unshifted) * (ds + u * (1 + ds))
     if unread_weight:

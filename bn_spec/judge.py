@@ -326,6 +326,7 @@ OBSERVABLES: Mapping[str, Observable] = MappingProxyType(
 """What can be judged of a step, by name."""
 
 
+@np.errstate(all="ignore")  # NaN in an answer is judged, not announced
 def judge(
     case: Case,
     observation: Observation,

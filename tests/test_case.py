@@ -37,7 +37,7 @@ HISTORIES = st.lists(st.sampled_from(HISTORY_WORDS), max_size=4).map(lambda word
 
 
 def drawn(shape: Any = shapes("tiny", "different")) -> st.SearchStrategy[Case]:  # noqa: B008 - immutable
-    """Cases of either dtype, of any history and layout, with statistics that need not be finite."""
+    """Cases of every dtype, of any history and layout, with statistics that need not be finite."""
     return st.builds(lambda dtype, history: (dtype, history), st.sampled_from(tuple(DTYPES)), HISTORIES).flatmap(
         lambda pair: cases(
             dtype=pair[0],
@@ -51,10 +51,13 @@ def drawn(shape: Any = shapes("tiny", "different")) -> st.SearchStrategy[Case]: 
 
 def bits(dtype: str, *patterns: int) -> Array:
     """Return the floats of these bit patterns."""
-    return np.array(patterns, dtype.replace("float", "uint")).view(dtype)
+    kind = np.dtype(dtype)
+    return np.array(patterns, f"u{kind.itemsize}").view(kind)
 
 
 SPECIALS = {
+    "float16": bits("float16", 0x7E00, 0x7C00, 0xFC00, 0x8000, 0, 1, 0x8001, 0x3FF, 0x7BFF),
+    "bfloat16": bits("bfloat16", 0x7FC0, 0x7F80, 0xFF80, 0x8000, 0, 1, 0x8001, 0x7F, 0x7F7F),
     "float32": bits(
         "float32", 0x7FC00000, 0x7F800000, 0xFF800000, 0x80000000, 0, 1, 0x80000001, 0x7FFFFF, 0x7F7FFFFF
     ),
@@ -139,6 +142,30 @@ def test_unusual_strides_and_dtypes_are_part_of_the_source() -> None:
     )
 
 
+def test_a_dtype_that_numpy_does_not_know_is_printed_by_its_name() -> None:
+    x = np.array([0.5, -0.0, 257, np.nan], np.dtype("bfloat16")).reshape(4, 1, 1, 1)
+    printed = source(Case(Config(1, dtype="mixed_bfloat16"), None, (Forward(x),)))
+    assert "config=Config(1, dtype='mixed_bfloat16')" in printed
+    assert "array([0.5, -0.0, 256, float('nan')], (4, 1, 1, 1), dtype='bfloat16')" in printed
+
+
+def every_half(dtype: str) -> Array:
+    """Every number of 16 bits, NaNs of every payload included."""
+    return np.arange(2**16, dtype=np.uint16).view(np.dtype(dtype))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_every_half_precision_number_is_rebuilt_from_its_source(dtype: str) -> None:
+    every = every_half(dtype)
+    numbers = every[~np.isnan(every.astype(np.float32))]
+    listed = [
+        Forward(part.reshape(-1, 1, 1, 1)) for part in np.array_split(numbers, 1 + numbers.size // LONGEST_LISTING)
+    ]
+    encoded = Forward(every.reshape(-1, 1, 1, 1))
+    case = Case(Config(1, dtype=dtype), None, (*listed, encoded))
+    assert identical(printed_and_read(case), case)
+
+
 def altered(**changes: Any) -> Case:
     arguments: dict[str, Any] = {"config": Config(1), "state": State(weight=np.ones(1)), "steps": (Train(),)}
     return Case(**arguments | changes)
@@ -190,6 +217,25 @@ def test_a_drawn_case_is_loaded_identically_from_its_file(tmp_path: Path) -> Non
 def test_an_unusual_case_is_loaded_identically_from_its_file(case: Case, tmp_path: Path) -> None:
     save(case, tmp_path / "case")
     assert identical(load(str(tmp_path / "case")), case)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_every_half_precision_number_is_loaded_from_its_file_with_its_strides(dtype: str, tmp_path: Path) -> None:
+    every = every_half(dtype)
+    weight, bias, mean, var = every.reshape(4, -1)
+    state = State(weight, bias, mean, var, np.array(0))
+    laid = LAYOUT["cropped"](every.reshape(2, 2**13, 2, 2))
+    case = Case(Config(2**14, dtype=dtype), state, (Forward(laid),))
+    save(case, tmp_path / "case.npz")
+    loaded = load(tmp_path / "case.npz")
+    assert identical(loaded, case)
+    assert next(loaded.forwards()).dtype == np.dtype(dtype)
+
+
+def test_cases_of_one_bit_pattern_in_two_formats_are_not_identical() -> None:
+    ones = np.ones((2, 1, 1, 1), np.float16)
+    half, brain = (Case(Config(1), None, (Forward(x),)) for x in (ones, ones.view(np.dtype("bfloat16"))))
+    assert not identical(half, brain)
 
 
 @pytest.mark.parametrize("error", [OSError("no space left on device"), KeyboardInterrupt()])
@@ -302,6 +348,9 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     "strides that are negative": (written(forward(strides=[-1, 1, 1, 1])), "does not fit into 2 elements"),
     "a shape that is too large": (written(forward(shape=[3, 1, 1, 1])), "does not fit into 2 elements"),
     "a shape beyond any memory": (written(forward(shape=[10**30], strides=[0])), DAMAGED),
+    "an array of an unknown dtype": (written(forward(dtype="quaternion")), DAMAGED),
+    "an array of a dtype that is no float": (written(forward(dtype="int8")), DAMAGED),
+    "a dtype that is a number": (written(forward(dtype=2)), DAMAGED),
     "strides of another length": (written(forward(strides=[1])), DAMAGED),
 }
 

@@ -15,7 +15,7 @@ import pytest
 from bn_spec import BnSpecError, BrokenBackend, Case, Config, Layer, State, check
 from bn_spec.backends.reference import Reference
 from bn_spec.bounds import Accuracy
-from bn_spec.case import Eval, Forward, Train
+from bn_spec.case import Eval, Forward, Step, Train
 from bn_spec.cell import PROPERTIES, Cell, Violation
 from bn_spec.dtypes import Array
 from bn_spec.floating_point import departures, restore
@@ -61,6 +61,7 @@ class Flipping(Reference):
             round_towards_zero()
 
     def layer(self, config: Config, state: State | None) -> Layer:
+        self.flip_in("layer")
         return _FlippingLayer(self, super().layer(config, state))
 
     def to_native(self, array: Array) -> Array:
@@ -144,6 +145,14 @@ def test_a_change_is_noted_on_the_step_that_made_it_and_set_back(part: str, blam
 
 
 @needs_linux
+@pytest.mark.parametrize("steps", [(), (Forward(X),)], ids=["no steps", "a step"])
+def test_a_change_made_while_the_layer_is_built_is_set_back(steps: tuple[Step, ...]) -> None:
+    answers = play(Case(Config(2), None, steps), Flipping("layer")).answers
+    assert departures() == ()
+    assert [answer.mode for answer in answers] == [NOT_NEAREST for _ in steps]
+
+
+@needs_linux
 def test_the_change_is_judged_where_it_happened_and_told() -> None:
     case = Case(Config(2), None, (Eval(), Forward(X)))
     verdict = judge(case, play(case, Flipping("forward")), ["floating_point_mode"], Accuracy())
@@ -222,8 +231,9 @@ def examined(backend: str) -> Cell:
 
 
 @needs_linux
-def test_a_cell_refuses_to_judge_in_a_process_whose_mode_departs() -> None:
-    cell = examined("two-pass-sequential")
+@pytest.mark.parametrize("backend", ["two-pass-sequential", "flushes-subnormals"])
+def test_a_cell_refuses_to_judge_in_a_process_whose_mode_departs(backend: str) -> None:
+    cell = examined(backend)
     round_towards_zero()
     with pytest.raises(BnSpecError, match="before any call, this process does not round to nearest: "):
         cell.examine()

@@ -14,7 +14,7 @@ from bn_spec.backends.reference import Reference
 from bn_spec.bounds import Accuracy
 from bn_spec.case import Eval, Forward, ResetParameters, ResetRunningStats, Train
 from bn_spec.dtypes import Array
-from bn_spec.judge import Discrepancy, judge
+from bn_spec.judge import OBSERVABLES, Discrepancy, judge
 from bn_spec.play import play
 
 from .common import printed_and_read
@@ -456,3 +456,33 @@ def test_a_warning_is_no_answer() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert check(case, Warns()) == []
+
+
+NAN_BITS = {"float16": (0x7E00, 0x7C01), "bfloat16": (0x7FC0, 0x7F81), "float32": (0x7FC00000, 0x7F800001)}
+"""A quiet NaN and a signaling one."""
+
+
+@pytest.mark.parametrize("observable", OBSERVABLES)
+@pytest.mark.parametrize(
+    ("dtype", "bits"), [pytest.param(name, b, id=f"{name} {b:x}") for name, pair in NAN_BITS.items() for b in pair]
+)
+def test_nan_is_judged_without_a_warning(dtype: str, bits: int, observable: str) -> None:
+    kind = np.dtype(dtype)
+    nan = np.array([bits, bits], f"u{kind.itemsize}").view(kind)
+
+    def answers(forward: Callable[[Array], Array], x: Array) -> Array:
+        return np.broadcast_to(nan[:1], forward(x).shape)
+
+    def holds(build: Callable[..., Layer], *arguments: object) -> Layer:
+        layer = build(*arguments)
+        state = partial(after_a_batch(running_mean=nan, running_var=nan), layer.state)
+        return _with(layer, forward=partial(answers, layer.forward), state=state)
+
+    x = X.astype(kind)
+    case = Case(Config(2, dtype=dtype), None, (Forward(x), Eval(), Forward(x)))
+    observation = play(case, spoilt("layer", holds))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        verdict = judge(case, observation, [observable], Accuracy())
+    found = bool(verdict.discrepancies)
+    assert found is (observable in ("output", "numbers", "running_mean", "running_var", "running_statistics_kept"))

@@ -1,15 +1,23 @@
 """The pytest plugin: options, header, ids, findings, statuses and the summary."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from bn_spec.cell import PROPERTIES
 from bn_spec.dtypes import DTYPES
 
 from .process import pytest_suite, python, strange
 
 SMOKE = "--bn-profile=smoke"
+NUM_TESTS = {
+    test.bn_property.requirement.id: name
+    for name, test in vars(import_module("conformance.test_num")).items()
+    if hasattr(test, "bn_property")
+}
+"""The tests of the chapter NUM by requirement."""
 
 
 def table_of(output: str) -> list[str]:
@@ -118,6 +126,39 @@ def test_nightly_prints_a_seed_that_repeats_the_run(tmp_path: Path) -> None:
     assert table_of(first.stdout) == table_of(again.stdout)
     other = pytest_suite(*nightly, f"--bn-seed={int(seed[1]) + 1}", cwd=tmp_path)
     assert table_of(first.stdout) != table_of(other.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "properties"),
+    [
+        (("--bn-requirement=NUM-1*",), {"NUM-10", "NUM-12", "NUM-13"}),
+        (("--bn-requirement=NUM-1*", "--bn-profile=smoke"), {"NUM-10", "NUM-12", "NUM-13"}),
+        (("--bn-requirement=NUM-1*", "--bn-profile=nightly"), {"NUM-10", "NUM-11", "NUM-12", "NUM-13"}),
+        (("--bn-requirement=NUM-11",), {"NUM-11"}),
+        (("-k", "more_values_than_half"), set()),
+    ],
+)
+def test_a_deep_property_is_checked_nightly_or_when_it_is_named(
+    tmp_path: Path, arguments: tuple[str, ...], properties: set[str]
+) -> None:
+    done = pytest_suite("--collect-only", "-q", *arguments, cwd=tmp_path)
+    collected = {line.partition("::")[2].partition("[")[0] for line in done.stdout.splitlines() if "::" in line}
+    assert collected == {NUM_TESTS[name] for name in properties}, done.stdout + done.stderr
+
+
+def test_a_deep_property_that_is_named_is_checked_on_few_examples(tmp_path: Path) -> None:
+    done = pytest_suite("--bn-requirement=NUM-11", "-k", "float16", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"reference: conforms \(4 checks, 20 examples, [\d,]+ values judged", done.stdout)
+
+
+@pytest.mark.parametrize(("requirement", "without"), [("NUM-08", "float16"), ("NUM-13", "float16")])
+def test_a_property_about_some_dtypes_has_cells_for_no_other(tmp_path: Path, requirement: str, without: str) -> None:
+    done = pytest_suite("--collect-only", "-q", f"--bn-requirement={requirement}", cwd=tmp_path)
+    cells = {line.partition("[")[2].rstrip("]") for line in done.stdout.splitlines() if "::" in line}
+    (prop,) = PROPERTIES[requirement]
+    assert cells == {f"reference-{dtype}" for dtype in prop.dtypes}
+    assert without in DTYPES.keys() - set(prop.dtypes)
 
 
 def test_a_known_failure_is_reported_and_does_not_fail(tmp_path: Path) -> None:

@@ -15,15 +15,19 @@ from hypothesis import strategies as st
 
 from bn_spec import Capabilities, Case, Config, ConfigError, State, check
 from bn_spec.backend import LAYOUTS
+from bn_spec.bias import LIMIT
 from bn_spec.case import Eval, Forward, ResetParameters, ResetRunningStats, Train, identical
-from bn_spec.dtypes import DTYPES, Array
+from bn_spec.dtypes import DTYPES, Array, format_named
 from bn_spec.expectation import refusal_of
 from bn_spec.memory import same_bits
 from bn_spec.strategies import (
     ABSENT,
+    BALANCED,
+    BEYOND,
     EDGES,
     EPS,
     FAMILIES,
+    LARGE,
     LAYOUT,
     MIXED,
     MOMENTA,
@@ -32,6 +36,7 @@ from bn_spec.strategies import (
     REGIONS,
     RUNNING_STYLES,
     SCALES,
+    WIDE,
     Recipe,
     beside_loud_neighbours,
     cases,
@@ -39,11 +44,12 @@ from bn_spec.strategies import (
     of_single_values,
     of_wrong_channels,
     of_wrong_rank,
+    one_channel_shifted,
     shapes,
     values,
 )
 from bn_spec.strategies.shapes import Shape, with_values
-from bn_spec.strategies.tensors import COUNTS
+from bn_spec.strategies.tensors import COUNTS, bounded
 
 from .common import examples
 
@@ -212,11 +218,31 @@ def test_shapes_come_from_the_named_regions_alone(names: tuple[str, ...]) -> Non
     assert set(drawn(shapes(*names), 100)) <= {shape for name in names for shape in REGIONS[name]}
 
 
-@pytest.mark.parametrize("name", REGIONS)
+@pytest.mark.parametrize("name", [*REGIONS, *LARGE])
 def test_a_region_is_listed_from_the_smallest_shape_to_the_largest(name: str) -> None:
-    sizes = [prod(shape) for shape in REGIONS[name]]
+    listed = REGIONS.get(name) or LARGE[name]
+    sizes = [prod(shape) for shape in listed]
     assert sizes == sorted(sizes)
-    assert len(set(REGIONS[name])) == len(REGIONS[name])
+    assert len(set(listed)) == len(listed)
+
+
+def test_large_regions_are_drawn_where_they_are_asked_for_alone() -> None:
+    large = {shape for name in LARGE for shape in LARGE[name]} - {s for name in REGIONS for s in REGIONS[name]}
+    assert not large & set(drawn(shapes()))
+    for name in LARGE:
+        assert set(drawn(shapes(name), 100)) <= set(LARGE[name])
+
+
+def test_large_regions_are_as_large_as_they_are_for() -> None:
+    values_per_channel = {name: [prod(shape) // shape[1] for shape in LARGE[name]] for name in LARGE}
+    powers = values_per_channel["powers of two"]
+    assert all(n & (n - 1) == 0 for n in powers)
+    assert {2**k for k in range(1, 14)} <= set(powers)
+    assert max(powers) > 4096  # a term in thousands weighs less than a rounding each
+    assert min(values_per_channel["long"]) >= 1000
+    assert min(values_per_channel["beyond half"]) > format_named("float16").largest
+    assert min(shape[1] for shape in LARGE["many channels"]) > LIMIT**2
+    assert set(values_per_channel["many channels of two values"]) == {2}
 
 
 # Nothing that is not asked for
@@ -390,6 +416,117 @@ def test_mixed_values_are_of_a_different_family_in_each_channel() -> None:
     x = Recipe(MIXED, 0, 0.0, 3).make((200, len(FAMILIES), 1, 1), DTYPES["float64"])
     different = sorted(np.unique(x[:, c]).size for c in range(len(FAMILIES)))
     assert different == [1, 2, 2, 9, 200, 200, 200]
+
+
+@pytest.mark.parametrize("n", [2, 7, 64, 4096])
+def test_balanced_values_are_small_integers_beside_their_negatives(n: int) -> None:
+    for dtype in DTYPES.values():
+        rows = Recipe(BALANCED, 0, 0.0, 5).make((n, 3, 1, 1), dtype)[:, :, 0, 0].T.astype(np.float64)
+        assert np.array_equal(np.sort(rows), -np.sort(rows)[:, ::-1])
+        assert set(np.unique(np.abs(rows))) <= {0, 1, 2, 3, 4}
+        assert (rows == 0).sum(axis=1).tolist() == [n % 2] * 3
+
+
+def test_balanced_values_are_drawn_where_they_are_asked_for_alone() -> None:
+    assert BALANCED not in {recipe.family for recipe in drawn(values(), 200)}
+    assert {recipe.family for recipe in drawn(values((BALANCED,)), 20)} == {BALANCED}
+
+
+def exponents(x: Array) -> Array:
+    """The exponent of the largest value of each channel, as a share of the exponent range of its format."""
+    limits = format_named(x.dtype.name)
+    largest = np.abs(x.astype(np.float64)).max(axis=(0, 2, 3))
+    shares: Array = np.log2(largest) / np.log2(limits.largest)
+    return shares
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("share", [scale for scale in (*WIDE, *BEYOND) if scale > -0.9])
+def test_a_scale_that_is_a_share_reaches_as_far_in_every_format(share: float, dtype: str) -> None:
+    x = Recipe("two-valued", share, 0.0, 1).make((64, 8, 1, 1), DTYPES[dtype])
+    room = 4 / np.log2(DTYPES[dtype].data.largest)  # normal numbers of a few binary orders
+    assert (np.abs(exponents(x) - share) <= room).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("family", [*FAMILIES, MIXED, BALANCED])
+@pytest.mark.parametrize("scale", [0.9, 1.0, 2000, -1.15, -2000, -1.0])
+def test_a_scale_beyond_the_format_is_brought_to_the_nearest_within_it(scale: float, family: str, dtype: str) -> None:
+    for offset in (0.0, -10.0, 1e6):
+        x = Recipe(family, scale, offset, 3).make((20, 7, 1, 1), DTYPES[dtype]).astype(np.float64)
+        assert np.isfinite(x).all()
+        assert x.any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "mixed_bfloat16", "bfloat16"])
+def test_data_beyond_have_squares_that_overflow_and_sums_that_do_not(dtype: str) -> None:
+    largest = DTYPES[dtype].accumulation.largest
+    met = drawn(cases(dtype=dtype, shape=shapes("small"), value=values(scales=BEYOND, offsets=(0.0, 1.0))), 200)
+    sizes = [np.abs(rows_of(case)).max(axis=1) for case in met]
+    with np.errstate(over="ignore"):
+        overflowing = sum((size.max() ** 2 > largest) for size in sizes)
+    summable = sum(
+        bool((rows_of(case).shape[1] * size < largest).all()) for case, size in zip(met, sizes, strict=True)
+    )
+    assert overflowing > 0.7 * len(met)
+    assert summable > 0.7 * len(met)
+
+
+def test_data_up_to_half_the_exponents_have_squares_in_range_more_often_than_not() -> None:
+    met = drawn(cases(shape=shapes("small"), value=values(scales=WIDE, offsets=(0.0, 1.0))), 200)
+    in_range = sum(bool(np.abs(rows_of(case)).max() ** 2 < FLOAT32.data.largest / 64) for case in met)
+    assert in_range > 0.6 * len(met)
+
+
+def test_the_last_channel_is_shifted_far_and_the_others_are_left_alone() -> None:
+    x = Recipe("gaussian", -10, 0.0, 0).make((8, 3, 1, 1), FLOAT32)
+    shifted = one_channel_shifted(x)
+    assert same_bits(shifted[:, :-1], x[:, :-1])
+    assert np.allclose(shifted[:, -1] - x[:, -1], 1000 * np.abs(x[:, -1]).max(), rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("change", [one_channel_shifted, beside_loud_neighbours])
+@pytest.mark.parametrize("scale", [0, 40, 0.9, -0.9])
+def test_a_change_of_channels_stays_within_the_format(
+    scale: float, change: Callable[[Array], Array], dtype: str
+) -> None:
+    x = Recipe("gaussian", scale, 0.0, 0).make((8, 3, 1, 1), DTYPES[dtype])
+    changed = change(x)
+    assert changed.dtype == x.dtype
+    assert np.isfinite(changed.astype(np.float64)).all()
+    assert scale > 0 or not same_bits(changed, x)  # large data may leave no room
+
+
+def test_tensors_too_large_for_a_format_are_brought_to_a_size_that_leaves_room() -> None:
+    half = format_named("float16")
+    given_values = np.array([1.0, -1e4, 1e6, -1e300, np.inf, np.nan])
+    kept = bounded(given_values, half)
+    assert kept[:2].tolist() == [1.0, -1e4]
+    assert kept[4] == np.inf
+    assert np.isnan(kept[5])
+    assert (np.abs(kept[2:4]) < half.largest / 4).all()
+    assert (np.abs(kept[2:4]) > np.sqrt(half.largest)).all()
+    assert np.sign(kept[2:4]).tolist() == [1, -1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("style", PARAMETERS)
+def test_parameters_are_finite_and_of_the_dtype_of_the_parameters(style: str, dtype: str) -> None:
+    for case in drawn(cases(dtype=dtype, parameters=(style,)), 30):
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            held = tensor(case, name)
+            assert case.state is None or held.dtype == DTYPES[dtype].parameters.dtype
+            assert np.isfinite(held.astype(np.float64)).all()
+
+
+def test_huge_weights_are_huge_and_minute_ones_minute_in_every_format() -> None:
+    for dtype, row in DTYPES.items():
+        narrower = min(row.parameters.largest, row.data.largest)
+        for case in drawn(cases(dtype=dtype, parameters=("huge",)), 10):
+            assert (np.abs(tensor(case, "weight").astype(np.float64)) > narrower**0.6).all()
+        for case in drawn(cases(dtype=dtype, parameters=("minute",)), 10):
+            assert (np.abs(tensor(case, "weight").astype(np.float64)) < 2.0**-14).all()
 
 
 def test_neighbours_are_made_loud_and_the_first_channel_is_left_alone() -> None:

@@ -1,0 +1,207 @@
+"""A cell looks as hard as its property asks, claims nothing extra, and excuses just what was declared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from bn_spec import Backend, Case, KnownFailure, Layer
+from bn_spec.backends.reference import Reference
+from bn_spec.cell import LEAST_EXAMPLES, Body, Cell, Property, Vacuous, Violation
+from bn_spec.config import Config, State
+from bn_spec.dtypes import DTYPES, Array
+from bn_spec.profiles import PROFILES
+from bn_spec.requirements import requirement_named
+from bn_spec.specimens import SPECIMENS
+from bn_spec.strategies import shapes
+
+
+def judged(*observables: str) -> Body:
+    return lambda cell, case: cell.judge(case, *observables)
+
+
+RUNNING_VAR = judged("running_var")
+
+
+def cell_of(
+    backend: Backend,
+    dtype: str = "float32",
+    body: Body = RUNNING_VAR,
+    *,
+    profile: str = "ci",
+    requirement: str = "RUN-03",
+    **arguments: Any,
+) -> Cell:
+    arguments = {"choices": {"shape": shapes("tiny"), "momentum": (1.0, 0.5)}} | arguments
+    prop = Property(requirement_named(requirement), body, **arguments)
+    return Cell(prop, backend, dtype, PROFILES[profile].settings())
+
+
+@dataclass
+class Excused:
+    """The specimen that keeps the biased variance, with a known failure."""
+
+    known: KnownFailure
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(SPECIMENS["runvar-bias"], name)
+
+    @property
+    def known_failures(self) -> tuple[KnownFailure, ...]:
+        return (self.known,)
+
+
+def excused(**arguments: Any) -> Any:
+    return Excused(KnownFailure("RUN-03", "running_var", "on purpose", **arguments))
+
+
+# How hard it looks -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("profile", "effort", "examples"),
+    [
+        ("ci", 1.0, 100),
+        ("ci", 0.3, 30),
+        ("ci", 0.01, LEAST_EXAMPLES),
+        ("smoke", 0.2, LEAST_EXAMPLES),
+        ("smoke", 1.0, 15),
+    ],
+)
+def test_a_cell_looks_at_the_share_of_examples_that_its_property_needs(
+    profile: str, effort: float, examples: int
+) -> None:
+    cell = cell_of(Reference(), profile=profile, effort=effort)
+    cell.examine()
+    assert cell.examples == examples
+
+
+def test_fewer_examples_than_the_least_are_enough_for_who_asks_for_fewer() -> None:
+    cell = replace(cell_of(Reference(), effort=0.01), profile=PROFILES["ci"].settings(3))
+    cell.examine()
+    assert cell.examples == 3
+
+
+@pytest.mark.parametrize(
+    ("profile", "effort", "thorough"),
+    [("ci", 1.0, True), ("ci", 0.3, True), ("smoke", 1.0, False), ("smoke", 0.3, False), ("smoke", 0.05, True)],
+)
+def test_a_cell_has_looked_hard_enough_after_as_many_examples_as_in_ci(
+    profile: str, effort: float, thorough: bool
+) -> None:
+    cell = cell_of(Reference(), profile=profile, effort=effort)
+    assert not cell.thorough
+    cell.examine()
+    assert cell.thorough is thorough
+
+
+def test_a_property_that_judges_nothing_is_vacuous() -> None:
+    with pytest.raises(Vacuous, match="RUN-03: 100 examples, nothing judged"):
+        cell_of(Reference(), body=lambda _, __: None).examine()
+
+
+def test_what_a_requirement_needs_and_a_backend_does_not_claim_is_said() -> None:
+    flushing = SPECIMENS["flushes-subnormals"]
+    assert cell_of(flushing, requirement="NUM-07").not_claimed == "flushes-subnormals does not claim subnormals"
+    assert cell_of(flushing, requirement="NUM-06").not_claimed == ""
+    assert cell_of(SPECIMENS["welford"], requirement="NUM-07").not_claimed == ""
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cases_are_drawn_in_the_dtype_of_the_cell_and_judged_by_the_claims_of_its_backend(dtype: str) -> None:
+    met: set[str] = set()
+    backend = replace(SPECIMENS["two-pass-sequential"], capabilities=replace(Reference().capabilities))
+
+    def body(cell: Cell, case: Case) -> None:
+        met.add(case.config.dtype)
+        cell.judge(case, "output")
+
+    cell = cell_of(backend, dtype, body, profile="smoke")
+    assert cell.claims is backend.capabilities
+    cell.examine()
+    assert met == {dtype}
+
+
+# What it excuses ---------------------------------------------------------------------------------------
+
+
+def test_a_known_failure_covers_every_dtype_and_case_unless_it_says_less() -> None:
+    for dtype in ("float32", "bfloat16"):
+        cell = cell_of(excused(), dtype)
+        cell.examine()
+        assert [known.reason for known in cell.known] == ["on purpose"]
+
+
+def test_a_known_failure_of_some_dtypes_excuses_no_other() -> None:
+    backend = excused(dtypes=("bfloat16", "float64"))
+    for dtype in ("float64", "bfloat16"):
+        cell = cell_of(backend, dtype)
+        cell.examine()
+        assert cell.known == cell.expected_failures != []
+    cell = cell_of(backend, "float32")
+    assert cell.expected_failures == []
+    with pytest.raises(Violation):
+        cell.examine()
+
+
+def test_a_known_failure_of_some_cases_excuses_no_other() -> None:
+    def on_one_channel(case: Case) -> bool:
+        return case.config.num_features == 1
+
+    cell = cell_of(excused(where=on_one_channel))
+    with pytest.raises(Violation) as found:
+        cell.examine()
+    assert found.value.finding.case.config.num_features == 2  # the smallest that is not excused
+    assert cell.known
+    alone = cell_of(excused(where=on_one_channel), choices={"shape": shapes("tiny").map(lambda s: (2, 1, *s[2:]))})
+    alone.examine()
+    assert alone.known
+
+
+@pytest.mark.parametrize("other", [{"requirement": "RUN-02"}, {"body": judged("running_mean", "running_var")}])
+def test_a_known_failure_excuses_its_requirement_and_observable_alone(other: dict[str, Any]) -> None:
+    backend = Excused(KnownFailure("RUN-03", "running_mean", "never mind"))
+    with pytest.raises(Violation) as found:
+        cell_of(backend, **other).examine()
+    assert found.value.finding.discrepancy.observable == "running_var"
+
+
+# What it judges ----------------------------------------------------------------------------------------
+
+
+class Counting(Reference):
+    """The reference, with its calls counted."""
+
+    def __init__(self) -> None:
+        self.forwards = 0
+
+    def layer(self, config: Config, state: State | None) -> Layer:
+        layer: Any = super().layer(config, state)
+        original: Callable[[Array], Array] = layer.forward
+
+        def forward(x: Array) -> Array:
+            self.forwards += 1
+            return original(x)
+
+        layer.forward = forward
+        built: Layer = layer
+        return built
+
+
+def test_a_case_is_played_once_however_many_grades_are_measured() -> None:
+    backend = Counting()
+    cell = cell_of(backend, body=lambda cell, case: cell.measure(case, "output", "running_var"), profile="smoke")
+    cell.examine()
+    assert backend.forwards == cell.examples == 15
+
+
+def test_shares_are_the_worst_of_all_examples_and_elements_are_counted() -> None:
+    cell = cell_of(SPECIMENS["two-pass-sequential"], body=judged("output", "running_var"), profile="smoke")
+    cell.examine()
+    assert set(cell.shares) == {"output", "running_var"}
+    assert all(0 < share <= 1 for share in cell.shares.values())
+    assert cell.judged > 2 * cell.examples
+    assert cell.outside == 0
