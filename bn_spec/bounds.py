@@ -251,7 +251,8 @@ def batch_moments(model: Model, mean: Floats, var: Floats, mean_abs: Floats, exa
     dmean = dmean + model.kept(np.abs(mean) + dmean)
     dvar = model.gamma(model.summing + 4) * (var + dmean**2) + dmean**2
     if grade != "two-pass":
-        e = model.gamma((roundings + 1) * model.wandering) * rms + underflow
+        any_order = model.n + model.merging + 1  # covers trees as well, and is the smaller for few values
+        e = model.gamma(min((roundings + 1) * model.wandering, any_order)) * rms + underflow
         dvar = dmean**2 + model.gamma(roundings + 4) * (sigma + e) ** 2 + 2 * e * sigma + e**2
     if grade == "textbook":
         dvar = dvar + model.gamma(model.summing + 4) * rms**2 + 2 * np.abs(mean) * dmean + dmean**2

@@ -25,7 +25,7 @@ from .case import Case
 from .dtypes import DTYPES
 from .errors import BnSpecError
 from .finding import Finding
-from .floating_point import departures
+from .floating_point import ROUNDING, departures
 from .judge import Discrepancy, Verdict, judge, judge_construction
 from .play import play
 from .profiles import PROFILES
@@ -153,7 +153,7 @@ class Cell:
             BnSpecError: the arithmetic of this process is not that of IEEE 754, so that nothing can be judged.
 
         """
-        if (odd := departures()) and self.claims.subnormals:
+        if (odd := departures()) and (self.claims.subnormals or ROUNDING in odd):
             raise BnSpecError(
                 f"before any call, this process {' and '.join(odd)}: something loaded or called earlier has changed"
                 " its floating-point mode (a library built with -ffast-math, torch.set_flush_denormal); check the"

@@ -15,11 +15,13 @@ import numpy as np
 from .dtypes import format_named
 
 _FLOAT32 = format_named("float32")
+ROUNDING = "does not round to nearest"
+
 _PROBES = (
     ("flushes subnormal results to zero", _FLOAT32.smallest_normal, 0.5, 0.0),
     ("takes subnormal operands for zero", _FLOAT32.smallest_subnormal, 2.0**24, 0.0),
-    ("does not round to nearest", 0.75, 2 * _FLOAT32.u, 1.0),
-    ("does not round to nearest", 0.25, 2 * _FLOAT32.u, 1.0),
+    (ROUNDING, 0.75, 2 * _FLOAT32.u, 1.0),
+    (ROUNDING, 0.25, 2 * _FLOAT32.u, 1.0),
 )
 """Departures from the default mode of IEEE 754, each with float32 numbers of which a · b + c comes out different."""
 

@@ -95,6 +95,8 @@ def play(case: Case, backend: Backend) -> Observation:
             mode = floating_point.departures()
         answers.append(answer)
         now = answer.after
+    if floating_point.departures() != mode:  # changed while the layer was built, and no step to tell
+        floating_point.restore()
     return Observation(initial, tuple(answers))
 
 
