@@ -49,7 +49,7 @@ def torch_forward(x: Array) -> Callable[[], object]:
 
 
 def values(x: Array) -> Callable[[], object]:
-    """Return the reference's statistics and output alone, channel by channel, in the expectation's arithmetic."""
+    """Return the reference's statistics and x̂ alone, channel by channel, in the expectation's arithmetic."""
 
     def forward() -> None:
         for channel in range(x.shape[1]):

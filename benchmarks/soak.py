@@ -46,14 +46,13 @@ from bn_spec.strategies import (
     MOMENTA,
     OFFSETS,
     PARAMETERS,
-    RUNNING,
     RUNNING_STYLES,
     SCALES,
     WIDE,
     Recipe,
 )
 from bn_spec.strategies.shapes import Shape
-from bn_spec.strategies.tensors import COUNTS, bounded
+from bn_spec.strategies.tensors import COUNTS, parameters, running_statistics
 
 C = 64
 """Channels per case."""
@@ -203,13 +202,10 @@ def drawn_case(rng: np.random.Generator, dtype: str, layouts: Sequence[str]) -> 
 def drawn_state(rng: np.random.Generator, row: DType, affine: str, running: str) -> State:
     """Draw the tensors of a layer in the given styles."""
     tensors: dict[str, Array] = {}
-    narrower = min(row.parameters, row.data, key=lambda limits: limits.largest)
     if affine != ABSENT:
-        pair = (bounded(a, narrower).astype(row.parameters.dtype) for a in PARAMETERS[affine](rng, C))
-        tensors |= zip(("weight", "bias"), pair, strict=True)
+        tensors |= parameters(affine, rng, C, row)
     if running != ABSENT:
-        pair = (bounded(a, row.parameters).astype(row.parameters.dtype) for a in RUNNING[running](rng, C))
-        tensors |= zip(("running_mean", "running_var"), pair, strict=True)
+        tensors |= running_statistics(running, rng, C, row)
         tensors["num_batches_tracked"] = np.array(any_of(rng, COUNTS), np.int64)
     return State(**tensors)
 
@@ -240,7 +236,7 @@ def soaked(seed: int, numbers: Iterable[int], names: tuple[str, ...]) -> Tally:
         tally.channels += C
         verdict = judged(backend, case, number, tally.shares)
         for d in verdict.discrepancies:
-            if is_known(backend, case, d):
+            if any(known.covers(d.observable, case) for known in known_failures(backend)):
                 tally.known += 1
             else:
                 tally.flags.append(Flag(number, backend.name, case.config.dtype, told(backend, case, d)))
@@ -281,16 +277,6 @@ def worst_of_channels(elements: Array) -> Array:
     """Return the largest element of each channel of an array (N, C, H, W) or (C,)."""
     worst: Array = elements.max(axis=(0, 2, 3)) if elements.ndim == 4 else elements
     return worst
-
-
-def is_known(backend: Backend, case: Case, discrepancy: Discrepancy) -> bool:
-    """Whether the backend declares the discrepancy as a known failure."""
-    return any(
-        known.observable == discrepancy.observable
-        and (not known.dtypes or case.config.dtype in known.dtypes)
-        and known.where(case)
-        for known in known_failures(backend)
-    )
 
 
 def told(backend: Backend, case: Case, discrepancy: Discrepancy) -> str:

@@ -79,6 +79,14 @@ class KnownFailure:
     dtypes: tuple[str, ...] = ()
     where: Callable[[Case], bool] = lambda _: True
 
+    def concerns(self, dtype: str) -> bool:
+        """Whether the failure is expected in a dtype."""
+        return not self.dtypes or dtype in self.dtypes
+
+    def covers(self, observable: str, case: Case) -> bool:
+        """Whether a discrepancy of an observable on a case is this failure."""
+        return self.observable == observable and self.concerns(case.config.dtype) and self.where(case)
+
 
 class Layer(Protocol):
     """One BatchNorm2d under test, built in training mode. Tensors are native, the state is NumPy's."""

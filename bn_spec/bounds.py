@@ -239,12 +239,13 @@ def batch_moments(model: Model, mean: Floats, var: Floats, mean_abs: Floats, exa
     """Bound the errors of batch statistics; ``mean_abs`` is mean|x|, all of shape (C, 1).
 
     Derivation: this module's docstring. The mean is rounded once more when it is kept (u |mu|), each of
-    n terms may underflow (n η), and ``exact`` marks the channels of :func:`sums_exactly`.
+    n terms may underflow before it is summed (n η and its growth), and ``exact`` marks the channels of
+    :func:`sums_exactly`.
     """
     u, grade = model.u, model.accuracy.grade
-    underflow = model.n * model.underflow(model.dtype.accumulation)
     sigma, rms = np.sqrt(var), np.sqrt(var + mean**2)
     roundings = model.summing + model.merging
+    underflow = model.n * model.underflow(model.dtype.accumulation) * (1 + model.gamma(roundings + 4))
     summed = model.gamma(roundings + 1) * mean_abs + u * np.abs(mean)
     unread = model.unread(model.dtype.data)
     dmean = np.where(exact, 0, summed) + underflow + unread
@@ -269,8 +270,8 @@ def given_moments(model: Model, mean: Floats, var: Floats) -> Moments:
 def sums_exactly(model: Model, rows: Floats, mean: Floats) -> Bools:
     """Where mean and variance are computed without any rounding, in whatever order: shape (C, 1).
 
-    Sterbenz' and Higham's observation (section 4.1) that sums of multiples of q stay exact up to q/u, applied to
-    the values, the deviations and their squares, and to the squares and the mean of the textbook formula.
+    Sums of multiples of q stay exact up to q/u (this module's docstring): applied to the values, the deviations and
+    their squares, and to the squares and the mean of the textbook formula.
     ``rows`` has shape (C, n), ``mean`` (C, 1).
     """
     nowhere = np.zeros((len(rows), 1), bool)

@@ -126,7 +126,7 @@ class Cell:
         return [
             known
             for known in known_failures(self.backend)
-            if known.requirement == self.prop.requirement.id and (not known.dtypes or self.dtype in known.dtypes)
+            if known.requirement == self.prop.requirement.id and known.concerns(self.dtype)
         ]
 
     @property
@@ -215,8 +215,7 @@ class Cell:
                 raise _violation_of(self.prop.requirement.id, discrepancy.observable)(finding)
 
     def _known(self, discrepancy: Discrepancy, case: Case) -> KnownFailure | None:
-        covering = (k for k in self.expected_failures if k.observable == discrepancy.observable and k.where(case))
-        return next(covering, None)
+        return next((k for k in self.expected_failures if k.covers(discrepancy.observable, case)), None)
 
 
 def conforms(

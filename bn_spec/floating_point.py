@@ -35,6 +35,15 @@ def departures() -> tuple[str, ...]:
     return tuple(dict.fromkeys(what for (what, *_), right in zip(_PROBES, same, strict=True) if not right))
 
 
+def set_back(found: tuple[str, ...]) -> tuple[str, ...]:
+    """Return how the mode departs from the default one if it is no longer as ``found``, and set it back; else ()."""
+    left = departures()
+    if left == found:
+        return ()
+    restore()
+    return left
+
+
 def restore() -> None:
     """Set the default mode again where the C library allows it (glibc's ``FE_DFL_ENV``)."""
     if sys.platform == "linux":

@@ -77,10 +77,11 @@ def play(case: Case, backend: Backend) -> Observation:
 
     A floating-point mode that the backend changes is noted and set back, so that nobody else suffers from it.
     """
-    mode = floating_point.departures()
+    found = floating_point.departures()
     state = None if case.state is None else case.state.copy()
     layer = _attempt(lambda: backend.layer(case.config, state))
     initial = layer if isinstance(layer, Raised) else _read_state(layer)
+    left = floating_point.set_back(found)  # by building the layer; told with the first step
     answers: list[Answer] = []
     now, training = initial, True
     for step in case.steps:
@@ -89,14 +90,8 @@ def play(case: Case, backend: Backend) -> Observation:
         if isinstance(step, Train | Eval):
             training = isinstance(step, Train)
         answer = _play_step(backend, layer, step, training, now)
-        if (left := floating_point.departures()) != mode:
-            answer = replace(answer, mode=left)
-            floating_point.restore()
-            mode = floating_point.departures()
-        answers.append(answer)
-        now = answer.after
-    if floating_point.departures() != mode:  # changed while the layer was built, and no step to tell
-        floating_point.restore()
+        answers.append(replace(answer, mode=floating_point.set_back(found) or left))
+        now, left = answer.after, ()
     return Observation(initial, tuple(answers))
 
 

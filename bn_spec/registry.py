@@ -90,8 +90,7 @@ def load(name: str) -> Backend:
         found = _locate(name)
         ready = isinstance(found, Backend) and not isinstance(found, type)
         backend = _checked(name, found() if callable(found) and not ready else found)
-        if (left := floating_point.departures()) != mode:
-            floating_point.restore()
+        if left := floating_point.set_back(mode):
             raise BrokenBackend(
                 f"backend {name!r}: since it was loaded, this process {' and '.join(left)}; a library built with"
                 " -ffast-math does that. Build it without, so that loading it leaves the floating-point mode alone"

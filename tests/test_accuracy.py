@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -17,7 +16,6 @@ from bn_spec import Case, Config, State
 from bn_spec.backends.reference import reference
 from bn_spec.bounds import (
     GRADES,
-    LEAF,
     OWN_ERROR,
     SUMMATIONS,
     Accuracy,
@@ -29,7 +27,7 @@ from bn_spec.bounds import (
 )
 from bn_spec.case import Eval, Forward
 from bn_spec.config import initial_state
-from bn_spec.dtypes import DTYPES, Array, Bools, DType, Floats, Format
+from bn_spec.dtypes import DTYPES, Array, Bools, DType, Floats
 from bn_spec.expectation import Bounded, Demand, Expectation, expect
 from bn_spec.judge import judge
 from bn_spec.play import play
@@ -37,131 +35,25 @@ from bn_spec.reference import Extended
 from bn_spec.specimens import SPECIMENS
 from bn_spec.strategies import BALANCED, FAMILIES, MIXED, Recipe, cases, shapes, values
 
+from .arithmetic import (
+    RULES,
+    TOTALS,
+    Arithmetic,
+    Kernel,
+    chan,
+    one_by_one,
+    statistics,
+    textbook,
+    two_pass,
+    welford,
+    wholly_wide,
+)
 from .common import examples
 
 FLOAT32, FLOAT64 = DTYPES["float32"], DTYPES["float64"]
 OBSERVABLES = ("output", "running_mean", "running_var")
 
-# Arithmetics in which every operation is rounded as unluckily as a rule can have it ------------------------
-
-Rule: TypeAlias = Callable[[np.random.Generator, Array], Array]
-
-RULES: dict[str, Rule] = {
-    "up": lambda _, a: np.ones_like(a),
-    "down": lambda _, a: -np.ones_like(a),
-    "away from zero": lambda _, a: np.sign(a),
-    "towards zero": lambda _, a: -np.sign(a),
-    "at random": lambda rng, a: rng.choice((-1.0, 1.0), a.shape),
-}
-"""The sign of each rounding error."""
-
-
-@dataclass
-class Arithmetic:
-    """An arithmetic that errs by as much as a format allows, in the direction of a rule; float64 carries it out.
-
-    Products and quotients may underflow gradually; where subnormal numbers are flushed, so may sums and numbers read.
-    """
-
-    format: Format
-    rule: Rule
-    rng: np.random.Generator
-    flushes: bool = False
-
-    def __call__(self, product: Array) -> Array:
-        """Round a product, a quotient or a root."""
-        rounded = self.add(product)
-        if self.flushes:
-            return rounded
-        eta = self.format.smallest_subnormal
-        lost: Array = product + eta * self.rule(self.rng, product)
-        return np.where(np.abs(product) < self.format.smallest_normal, lost, rounded)
-
-    def add(self, total: Array) -> Array:
-        """Round a sum or a difference."""
-        total = np.asarray(total, np.float64)
-        rounded = total + self.format.u * np.abs(total) * self.rule(self.rng, total)
-        return self.read(rounded)
-
-    def read(self, a: Array) -> Array:
-        """Take subnormal numbers for zero, where they are flushed."""
-        flushed: Array = np.where(np.abs(a) < self.format.smallest_normal, 0, a) if self.flushes else a
-        return flushed
-
-
-Total: TypeAlias = Callable[[Array, Arithmetic], Array]
-Kernel: TypeAlias = Callable[[Array, Total, Arithmetic], tuple[Array, Array]]
-
-
-def one_by_one(rows: Array, fl: Arithmetic) -> Array:
-    total = rows[:, 0]
-    for x in rows.T[1:]:
-        total = fl.add(total + x)
-    return total
-
-
-def in_pairs(rows: Array, fl: Arithmetic) -> Array:
-    """Sum leaves of as many additions as are allowed one by one, then their sums in pairs."""
-    leaves = [one_by_one(rows[:, i : i + LEAF + 1], fl) for i in range(0, rows.shape[1], LEAF + 1)]
-    while len(leaves) > 1:
-        pairs = [fl.add(a + b) for a, b in zip(leaves[::2], leaves[1::2], strict=False)]
-        leaves = pairs + leaves[2 * len(pairs) :]
-    return leaves[0]
-
-
-def twice_as_wide(rows: Array, fl: Arithmetic) -> Array:
-    wide = replace(fl, format=replace(fl.format, u=fl.format.u**2))
-    return fl.add(one_by_one(rows, wide))
-
-
-TOTALS: dict[str, Total] = {"any order": one_by_one, "pairwise": in_pairs, "wide": twice_as_wide}
-
-
-def two_pass(rows: Array, total: Total, fl: Arithmetic) -> tuple[Array, Array]:
-    n = rows.shape[1]
-    mean = fl(total(rows, fl) / n)
-    deviations = fl.add(rows - mean[:, None])
-    return mean, fl(total(fl(deviations * deviations), fl) / n)
-
-
-def textbook(rows: Array, total: Total, fl: Arithmetic) -> tuple[Array, Array]:
-    n = rows.shape[1]
-    mean = fl(total(rows, fl) / n)
-    return mean, fl.add(fl(total(fl(rows * rows), fl) / n) - fl(mean * mean))
-
-
-def welford(rows: Array, _: Total, fl: Arithmetic) -> tuple[Array, Array]:
-    mean, m2 = rows[:, 0], np.zeros(len(rows))
-    for k, x in enumerate(rows.T[1:], 2):
-        delta = fl.add(x - mean)
-        mean = fl.add(mean + fl(delta / k))
-        m2 = fl.add(m2 + fl(delta * fl.add(x - mean)))
-    return mean, fl(m2 / rows.shape[1])
-
-
-def chan(rows: Array, total: Total, fl: Arithmetic) -> tuple[Array, Array]:
-    mean, m2 = _merged(rows, fl, welford if total is one_by_one else two_pass)
-    return mean, fl(m2 / rows.shape[1])
-
-
-def _merged(rows: Array, fl: Arithmetic, leaf: Kernel) -> tuple[Array, Array]:
-    n = rows.shape[1]
-    if n <= 8:
-        mean, var = leaf(rows, one_by_one, fl)
-        return mean, fl(var * n)
-    n_a = n // 2
-    (mean_a, m2_a), (mean_b, m2_b) = _merged(rows[:, :n_a], fl, leaf), _merged(rows[:, n_a:], fl, leaf)
-    delta, share = fl.add(mean_b - mean_a), fl(np.asarray((n - n_a) / n))
-    between = fl(fl(delta * delta) * fl(share * n_a))
-    return fl.add(mean_a + fl(delta * share)), fl.add(fl.add(m2_a + m2_b) + between)
-
-
-def wholly_wide(kernel: Kernel, rows: Array, _: Total, fl: Arithmetic) -> tuple[Array, Array]:
-    """Compute both moments twice as wide and round each once, at the end."""
-    wide = replace(fl, format=replace(fl.format, u=fl.format.u**2))
-    mean, var = kernel(rows, one_by_one, wide)
-    return fl.add(mean), fl.add(var)
-
+# The theorem, for every class of summation -----------------------------------------------------------------
 
 KERNELS: dict[str, tuple[str, str, Kernel]] = {
     **{
@@ -193,11 +85,6 @@ conditions = values((*FAMILIES, MIXED), scales=(0,), offsets=(0.0, 1.0, -10.0, 1
 def rows_of(recipe: Recipe, n: int) -> Floats:
     rows: Floats = recipe.make((n, 4, 1, 1), FLOAT64)[:, :, 0, 0].T
     return rows
-
-
-def statistics(rows: Array) -> tuple[Floats, Floats, Floats]:
-    mean = rows.mean(axis=1, keepdims=True)
-    return mean, rows.var(axis=1, keepdims=True), np.abs(rows).mean(axis=1, keepdims=True)
 
 
 @each_kernel

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal, localcontext
+from functools import partial
 from itertools import pairwise, product
-from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -40,6 +39,7 @@ from bn_spec.reference import Extended
 from bn_spec.specimens import SPECIMENS, Specimen
 from bn_spec.strategies import FAMILIES, MIXED, Recipe, cases, values
 
+from .arithmetic import RULES, Arithmetic, Kernel, chan, one_by_one, statistics, textbook, two_pass, welford
 from .common import examples
 
 FLOAT32, FLOAT64 = DTYPES["float32"], DTYPES["float64"]
@@ -148,75 +148,20 @@ def test_sums_in_half_precision_are_beyond_every_bound(observable: str, grade: s
 
 # The theorem, on arithmetics: every operation is rounded as unluckily as a rule can have it
 
-Rounding: TypeAlias = Callable[[Array], Array]
-
 U = 2.0**-12
 _COARSE = replace(FLOAT32.data, name="coarse", u=U)
 COARSE = DType("coarse", _COARSE, _COARSE, _COARSE)
 """A row whose roundings are so coarse that float64 carries them out exactly, for all that shows."""
 
 
-def _two_pass(rows: Array, fl: Rounding) -> tuple[Array, Array]:
-    mean = _mean(rows, fl)
-    deviations = fl(rows - mean[:, None])
-    return mean, _mean(fl(deviations * deviations), fl)
-
-
-def _textbook(rows: Array, fl: Rounding) -> tuple[Array, Array]:
-    mean = _mean(rows, fl)
-    return mean, fl(_mean(fl(rows * rows), fl) - fl(mean * mean))
-
-
-def _mean(rows: Array, fl: Rounding) -> Array:
-    total = rows[:, 0]
-    for x in rows.T[1:]:
-        total = fl(total + x)
-    return fl(total / rows.shape[1])
-
-
-def _welford(rows: Array, fl: Rounding) -> tuple[Array, Array]:
-    mean, m2 = rows[:, 0], np.zeros(len(rows))
-    for k, x in enumerate(rows.T[1:], 2):
-        delta = fl(x - mean)
-        mean = fl(mean + fl(delta / k))
-        m2 = fl(m2 + fl(delta * fl(x - mean)))
-    return mean, fl(m2 / rows.shape[1])
-
-
-def _chan(rows: Array, fl: Rounding) -> tuple[Array, Array]:
-    mean, m2 = _merged(rows, fl)
-    return mean, fl(m2 / rows.shape[1])
-
-
-def _merged(rows: Array, fl: Rounding) -> tuple[Array, Array]:
-    n = rows.shape[1]
-    if n == 1:
-        return rows[:, 0], np.zeros(len(rows))
-    n_a = n // 2
-    (mean_a, m2_a), (mean_b, m2_b) = _merged(rows[:, :n_a], fl), _merged(rows[:, n_a:], fl)
-    delta = fl(mean_b - mean_a)
-    share = fl(np.asarray((n - n_a) / n))
-    between = fl(fl(delta * delta) * fl(share * n_a))
-    return fl(mean_a + fl(delta * share)), fl(fl(m2_a + m2_b) + between)
-
-
-ROUNDINGS: dict[str, Callable[[np.random.Generator], Rounding]] = {
-    "up": lambda _: lambda a: a + U * np.abs(a),
-    "down": lambda _: lambda a: a - U * np.abs(a),
-    "away from zero": lambda _: lambda a: a * (1 + U),
-    "towards zero": lambda _: lambda a: a * (1 - U),
-    "at random": lambda rng: lambda a: a * (1 + U * rng.choice((-1, 1), np.shape(a))),
-}
-
-
-@pytest.mark.parametrize("rule", ROUNDINGS)
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(
     ("grade", "kernel"),
-    [("two-pass", _two_pass), ("welford", _welford), ("welford", _chan), ("textbook", _textbook)],
+    [("two-pass", two_pass), ("welford", welford), ("welford", partial(chan, smallest=1)), ("textbook", textbook)],
     ids=["two-pass", "welford", "chan", "textbook"],
 )
 def test_batch_statistics_stay_within_their_bounds_however_each_operation_is_rounded(
-    grade: str, kernel: Callable[[Array, Rounding], tuple[Array, Array]], rule: str
+    grade: str, kernel: Kernel, rule: str
 ) -> None:
     value = values((*FAMILIES, MIXED), scales=(0,), offsets=(0.0, 1.0, -10.0, 100.0, 1e3, -1e4))
 
@@ -224,18 +169,12 @@ def test_batch_statistics_stay_within_their_bounds_however_each_operation_is_rou
     @given(value, st.integers(2, 130))
     def stay_within(recipe: Recipe, n: int) -> None:
         rows = recipe.make((n, 4, 1, 1), FLOAT64)[:, :, 0, 0].T
-        exact = _statistics(rows)
-        bound = batch_moments(Model(COARSE, n, Accuracy(grade)), *exact)
-        mean, var = kernel(rows, ROUNDINGS[rule](np.random.default_rng(recipe.seed)))
+        bound = batch_moments(Model(COARSE, n, Accuracy(grade)), *statistics(rows))
+        mean, var = kernel(rows, one_by_one, Arithmetic(_COARSE, RULES[rule], np.random.default_rng(recipe.seed)))
         assert (np.abs(mean[:, None] - bound.mean) <= bound.dmean).all()
         assert (np.abs(var[:, None] - bound.var) <= bound.dvar).all()
 
     stay_within()
-
-
-def _statistics(rows: Array) -> tuple[Floats, Floats, Floats]:
-    mean = rows.mean(axis=1, keepdims=True)
-    return mean, rows.var(axis=1, keepdims=True), np.abs(rows).mean(axis=1, keepdims=True)
 
 
 def _unlucky(roundings: int) -> Array:
@@ -341,7 +280,7 @@ def test_either_end_of_the_computed_variance_can_be_the_worse(
 
 
 @st.composite
-def statistics(draw: st.DrawFn) -> tuple[Floats, Floats, Floats]:
+def possible_statistics(draw: st.DrawFn) -> tuple[Floats, Floats, Floats]:
     """Mean, variance and mean|x| that some data could have."""
     mean, sigma = draw(magnitudes | st.just(0.0)), draw(magnitudes | st.just(0.0))
     mean_abs = mean + draw(st.floats(0, 1)) * (np.hypot(mean, sigma) - mean)
@@ -366,14 +305,14 @@ def bounds_of(model: Model, exact: tuple[Floats, Floats, Floats]) -> dict[str, f
 
 @each_dtype
 @examples(300)
-@given(exact=statistics(), n=st.integers(2, 2000))
+@given(exact=possible_statistics(), n=st.integers(2, 2000))
 def test_each_grade_admits_all_before_it(dtype: str, exact: tuple[Floats, Floats, Floats], n: int) -> None:
     _assert_growing(*(bounds_of(Model(DTYPES[dtype], n, Accuracy(grade)), exact) for grade in GRADES))
 
 
 @each_grade
 @examples(300)
-@given(exact=statistics(), n=st.integers(2, 2000), more=st.integers(1, 1000))
+@given(exact=possible_statistics(), n=st.integers(2, 2000), more=st.integers(1, 1000))
 def test_every_bound_grows_with_the_number_of_values_and_with_the_unit_roundoff(
     grade: str, exact: tuple[Floats, Floats, Floats], n: int, more: int
 ) -> None:

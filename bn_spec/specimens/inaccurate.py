@@ -76,7 +76,7 @@ class VarianceAroundRunningMean(Kernel):
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean = self.mean(rows)
         shift = mean if self.running_mean is None else self.widened(self.running_mean)
-        deviations = rows - (0.5 * mean + 0.5 * shift)[:, None]
+        deviations = rows - shift[:, None]
         return mean, self.mean(deviations * deviations)
 
 
@@ -128,7 +128,7 @@ class CountInHalf(Kernel):
     dtypes=("mixed_float16", "float16"),
 )
 class CountOverflowsHalf(CountInHalf):
-    """The number of values per channel is kept in float16 where float16 cannot tell: beyond 2048 it is rounded."""
+    """The number of values per channel is kept in float16, in which more than 65504 of them are infinitely many."""
 
     def mean(self, rows: Array) -> Array:
         return super().mean(rows) if rows.shape[1] > 2**16 else Kernel.mean(self, rows)
@@ -145,8 +145,7 @@ class StatisticsRoundedToHalf(Kernel):
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean, var = super().moments(rows)
-        half = self.config.arithmetic.data.dtype
-        return self.widened(mean.astype(half)), self.widened(var.astype(half))
+        return self.narrowed(mean), self.narrowed(var)
 
 
 @faulty(
@@ -159,7 +158,7 @@ class InverseStdInHalf(Kernel):
     """1 / sqrt(var + eps) is rounded to float16, in which it overflows where the variance is small."""
 
     def inverse_std(self, var: Array) -> Array:
-        return self.widened(super().inverse_std(var).astype(self.config.arithmetic.data.dtype))
+        return self.narrowed(super().inverse_std(var))
 
 
 @faulty("parameters-cast-to-half", history=("tinygrad/tinygrad#7025",), caught_by=("TRN-02", "EVL-01"), dtypes=MIXED)
@@ -169,8 +168,7 @@ class ParametersCastToHalf(Kernel):
     def affine(self, x_hat: Array) -> Array:
         if self.weight is None or self.bias is None:
             return x_hat
-        half = self.config.arithmetic.data.dtype
-        y: Array = x_hat * across(self.weight.astype(half)) + across(self.bias.astype(half))
+        y: Array = x_hat * across(self.narrowed(self.weight)) + across(self.narrowed(self.bias))
         return y
 
 
@@ -197,7 +195,7 @@ class NormalisedValueInHalf(Kernel):
     """x̂ is rounded to the dtype of the data before weight and bias are applied."""
 
     def affine(self, x_hat: Array) -> Array:
-        return super().affine(self.widened(x_hat.astype(self.config.arithmetic.data.dtype)))
+        return super().affine(self.narrowed(x_hat))
 
 
 @faulty(
@@ -261,7 +259,7 @@ class LastOfThousandsDropped(Kernel):
     dtypes=("float32", "float64", "mixed_bfloat16", "bfloat16"),
 )
 class NanFromOverflow(Kernel):
-    """The output is (x − mean) · var / (var · sqrt(var)): where the squares overflow it is ∞ / ∞."""
+    """1 / sqrt(v) is computed as v / (v · sqrt(v)): where the squares overflow, as ∞ / ∞."""
 
     def inverse_std(self, var: Array) -> Array:
         v = var + var.dtype.type(self.config.eps)

@@ -83,6 +83,10 @@ class Kernel:
     def widened(self, values: Array) -> Array:
         return values.astype(self.config.arithmetic.accumulation.dtype)
 
+    def narrowed(self, values: Array) -> Array:
+        """Round to the dtype of the data and widen again."""
+        return self.widened(values.astype(self.config.arithmetic.data.dtype))
+
     # Batch statistics
 
     def moments(self, rows: Array) -> tuple[Array, Array]:

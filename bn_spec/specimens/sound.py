@@ -150,7 +150,7 @@ class Textbook(Kernel):
 
 @sound("fused-multiply-add", grade="two-pass", overflow_safe=True, dtypes=NARROW)
 class FusedMultiplyAdd(Kernel):
-    """Every product that is added to something is not rounded before; the division is by the standard deviation."""
+    """Squares are added to their sum, and products with the weight to the bias, without being rounded before."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean = self.mean(rows)
@@ -208,13 +208,13 @@ class FlushesSubnormals(Kernel):
     """Subnormal inputs, statistics and outputs are taken for zero, as claimed."""
 
     def forward(self, x: Array) -> Array:
-        return self.flushed(super().forward(self.flushed(x) if x.ndim == 4 else x))
+        return self.flushed(super().forward(x))
 
     def widened(self, values: Array) -> Array:
         return super().widened(self.flushed(values))
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
-        mean = self.flushed(self.mean(rows))
+        mean = self.mean(rows)
         deviations = self.flushed(rows - mean[:, None])
         return mean, self.mean(self.flushed(deviations * deviations))
 
@@ -222,7 +222,7 @@ class FlushesSubnormals(Kernel):
         return self.flushed(super().mean(rows))
 
     def blend(self, old: Array, new: Array, m: float) -> Array:
-        return self.flushed(self.flushed(super().blend(old, new, m)).astype(self.config.arithmetic.parameters.dtype))
+        return self.flushed(super().blend(old, new, m).astype(self.config.arithmetic.parameters.dtype))
 
     def flushed(self, values: Array) -> Array:
         least = format_named(values.dtype.name).smallest_normal

@@ -17,7 +17,7 @@ from ..errors import ConfigError, allowed
 from ..memory import same_bits
 from .layouts import LAYOUT
 from .shapes import Shape, shapes, with_values
-from .tensors import COUNTS, PARAMETERS, RUNNING, bounded
+from .tensors import COUNTS, parameters, running_statistics
 from .values import SEEDS, Recipe, values
 
 EPS = (1e-5, 1e-3, 1.0, 1e-12, 100.0, 1e-20, 0.1, 1e4)
@@ -122,15 +122,10 @@ def cases(
 def _state(draw: st.DrawFn, row: DType, channels: int, affine_style: str, running_style: str) -> State:
     rng = np.random.default_rng(draw(SEEDS))
     tensors: dict[str, Any] = {}
-    narrower = min(row.parameters, row.data, key=lambda limits: limits.largest)
-    for names, style, table, limits in (
-        (("weight", "bias"), affine_style, PARAMETERS, narrower),
-        (("running_mean", "running_var"), running_style, RUNNING, row.parameters),
-    ):
-        if style != ABSENT:
-            drawn = (bounded(a, limits).astype(row.parameters.dtype) for a in table[style](rng, channels))
-            tensors |= dict(zip(names, drawn, strict=True))
+    if affine_style != ABSENT:
+        tensors |= parameters(affine_style, rng, channels, row)
     if running_style != ABSENT:
+        tensors |= running_statistics(running_style, rng, channels, row)
         tensors["num_batches_tracked"] = np.array(draw(_choice(COUNTS)), np.int64)
     return State(**tensors)
 

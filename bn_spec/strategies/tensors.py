@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..dtypes import Floats, Format
+from ..dtypes import Array, DType, Floats, Format
 
 Pair: TypeAlias = tuple[Floats, Floats]
 Style: TypeAlias = Callable[[np.random.Generator, int], Pair]
@@ -66,6 +66,22 @@ RUNNING: Mapping[str, Style] = MappingProxyType(
     }
 )
 """Styles of (running_mean, running_var); ``absurd`` is not finite and only for outputs that must not see it."""
+
+
+def parameters(style: str, rng: np.random.Generator, channels: int, row: DType) -> dict[str, Array]:
+    """Return weight and bias of a style, shape (C,), such that their products with data stay within its format."""
+    narrower = min(row.parameters, row.data, key=lambda limits: limits.largest)
+    return _named(("weight", "bias"), PARAMETERS[style](rng, channels), narrower, row.parameters)
+
+
+def running_statistics(style: str, rng: np.random.Generator, channels: int, row: DType) -> dict[str, Array]:
+    """Return running_mean and running_var of a style, shape (C,)."""
+    return _named(("running_mean", "running_var"), RUNNING[style](rng, channels), row.parameters, row.parameters)
+
+
+def _named(names: tuple[str, str], pair: Pair, limits: Format, held: Format) -> dict[str, Array]:
+    return {name: bounded(a, limits).astype(held.dtype) for name, a in zip(names, pair, strict=True)}
+
 
 COUNTS = (0, 1, 2, 7, 1000, 2**24, 2**32)
 """Values of num_batches_tracked before a case; the last ones do not fit a float32 or an int32 once incremented."""
