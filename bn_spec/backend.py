@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -49,6 +50,14 @@ class Capabilities(Accuracy):
     """Supports track_running_stats=False."""
     cumulative_momentum: bool = True
     """Supports momentum=None."""
+    gradients: bool = False
+    """Has a backward pass: its layers have ``record`` and ``backward``."""
+    gradient_layout: bool = False
+    """The gradient of an input in NCHW or NHWC order is in the same order."""
+    double_backward: tuple[str, ...] = ()
+    """Dtypes in which the backward pass can be differentiated: layers have ``double_backward``."""
+    expensive_signatures: bool = False
+    """Each new shape, layout, eps, momentum or set of gradients costs seconds: values are drawn over few of them."""
     input_checks: bool = True
     """Rejects inputs of wrong rank, wrong channel count, and a single value per channel."""
     unbiased: bool = True
@@ -58,6 +67,7 @@ class Capabilities(Accuracy):
         super().__post_init__()
         for kind, received, known in (
             ("dtype", self.dtypes, tuple(DTYPES)),
+            ("dtype with a double backward", self.double_backward, self.dtypes),
             ("layout", self.layouts, LAYOUTS),
         ):
             for name in received:
@@ -69,8 +79,9 @@ class Capabilities(Accuracy):
 class KnownFailure:
     """A violation that is understood and recorded: it is reported, but does not fail a run.
 
-    It covers one observable of one requirement, in all dtypes or in those given, on the cases that ``where`` accepts
-    (all by default); ``reason`` says why. A known failure that no longer fails does fail the run.
+    It covers an observable of a requirement (or several, as in ``GRD-*`` and ``grad_*``), in all dtypes or in those
+    given, on the cases that ``where`` accepts (all by default); ``reason`` says why. A known failure of a single
+    requirement that no longer fails, on any of many such cases, does fail the run.
     """
 
     requirement: str
@@ -79,17 +90,43 @@ class KnownFailure:
     dtypes: tuple[str, ...] = ()
     where: Callable[[Case], bool] = lambda _: True
 
-    def concerns(self, dtype: str) -> bool:
-        """Whether the failure is expected in a dtype."""
-        return not self.dtypes or dtype in self.dtypes
+    def concerns(self, requirement: str, dtype: str) -> bool:
+        """Whether the failure is expected of a requirement in a dtype."""
+        return fnmatchcase(requirement, self.requirement) and (not self.dtypes or dtype in self.dtypes)
 
     def covers(self, observable: str, case: Case) -> bool:
-        """Whether a discrepancy of an observable on a case is this failure."""
-        return self.observable == observable and self.concerns(case.config.dtype) and self.where(case)
+        """Whether a discrepancy of an observable on a case of such a requirement and dtype is this failure."""
+        return fnmatchcase(observable, self.observable) and self.where(case)
+
+
+class Gradients(NamedTuple):
+    """Gradients with respect to the input (N, C, H, W), weight and bias (C,); None for what was not asked."""
+
+    input: Native = None
+    weight: Native = None
+    bias: Native = None
+
+
+class DoubleGradients(NamedTuple):
+    """Gradients of gradients, with respect to dy and the input (N, C, H, W), and the weight (C,), if there is one."""
+
+    dy: Native
+    input: Native
+    weight: Native = None
+
+
+GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
+"""What people call the parts of :class:`Gradients`."""
+
+DOUBLE_GRADIENTS = ("double_dy", "double_input", "double_weight")
+"""What people call the parts of :class:`DoubleGradients`."""
 
 
 class Layer(Protocol):
-    """One BatchNorm2d under test, built in training mode. Tensors are native, the state is NumPy's."""
+    """One BatchNorm2d under test, built in training mode. Tensors are native, the state is NumPy's.
+
+    A layer whose backend claims gradients also has the methods of :class:`DifferentiableLayer`.
+    """
 
     def train(self, mode: bool) -> object:
         """Switch to training mode (True) or eval mode (False)."""
@@ -105,6 +142,19 @@ class Layer(Protocol):
 
     def reset_parameters(self) -> object:
         """Reset weight and bias, and the running statistics."""
+
+
+class DifferentiableLayer(Layer, Protocol):
+    """A layer with a backward pass. A record is whatever the layer wants to remember of one forward."""
+
+    def record(self, x: Native, wrt: tuple[str, ...]) -> tuple[Native, Any]:
+        """Return the output and a record; ``wrt`` are those of input, weight and bias that require a gradient."""
+
+    def backward(self, record: Any, dy: Native) -> Gradients:
+        """Return the gradients of Σ dy · y; for any record, as often as it is asked."""
+
+    def double_backward(self, record: Any, dy: Native, cotangents: Gradients) -> DoubleGradients:
+        """Return the gradients of Σ of the products of cotangents and gradients. Where claimed."""
 
 
 @runtime_checkable
@@ -138,14 +188,16 @@ def known_failures(backend: Backend) -> tuple[KnownFailure, ...]:
     return tuple(getattr(backend, "known_failures", ()))
 
 
-ForwardTraining: TypeAlias = Callable[..., tuple[Native, Native | None, Native | None]]
+ForwardTraining: TypeAlias = Callable[..., tuple[Native | None, ...]]
 ForwardInference: TypeAlias = Callable[..., Native]
+BackwardKernel: TypeAlias = Callable[..., tuple[Native | None, Native | None, Native | None]]
 
 
 def kernel_backend(
     name: str,
     forward_training: ForwardTraining,
     forward_inference: ForwardInference | None = None,
+    backward: BackwardKernel | None = None,
     *,
     capabilities: Capabilities | None = None,
     description: str = "kernel functions",
@@ -158,19 +210,33 @@ def kernel_backend(
         name: of the backend.
         forward_training: ``(x, weight, bias, running_mean, running_var, momentum, eps)`` to
             ``(y, running_mean, running_var)``: x and y (N, C, H, W), the others (C,) or None where they do not
-            exist, momentum the weight of the new value, already 1 / k for a cumulative mean.
+            exist, momentum the weight of the new value, already 1 / k for a cumulative mean. A fourth value, of any
+            kind, is saved for the backward.
         forward_inference: ``(x, weight, bias, running_mean, running_var, eps)`` to ``y``. Without it, eval
             mode is not claimed.
+        backward: ``(dy, x, weight, bias, running_mean, running_var, eps, training, saved, wrt)`` to
+            ``(dx, dweight, dbias)``: the arguments of the forward, running statistics as they were in it (only
+            ``training=False`` needs them), ``saved`` the fourth value of forward_training or None, ``wrt`` those of
+            "input", "weight" and "bias" whose gradient is asked; None for the others. Without it, gradients are not
+            claimed.
         capabilities: what the kernels claim; the defaults of :class:`Capabilities` otherwise.
         description: version and device, for people.
         to_native: moves an array in, strides kept.
         to_numpy: moves a tensor out, strides kept.
 
     """
-    claims = capabilities or Capabilities(inference=forward_inference is not None)
+    claims = capabilities or Capabilities(inference=forward_inference is not None, gradients=backward is not None)
     if claims.inference and forward_inference is None:
         raise ConfigError(f"{name} claims inference but has no forward_inference; give one, or claim less")
-    return _KernelBackend(name, description, claims, forward_training, forward_inference, to_native, to_numpy)
+    if claims.gradients and backward is None:
+        raise ConfigError(f"{name} claims gradients but has no backward; give one, or claim less")
+    if claims.double_backward:
+        raise ConfigError(
+            f"{name} claims a double backward, which takes a layer of its own; claim less, or write one"
+        )
+    return _KernelBackend(
+        name, description, claims, forward_training, forward_inference, backward, to_native, to_numpy
+    )
 
 
 @dataclass(frozen=True)
@@ -180,6 +246,7 @@ class _KernelBackend:
     capabilities: Capabilities
     forward_training: ForwardTraining
     forward_inference: ForwardInference | None
+    backward: BackwardKernel | None
     to_native: Callable[[Array], Native]
     to_numpy: Callable[[Native], Array]
 
@@ -199,28 +266,43 @@ class _KernelLayer:
         self._hold(self.held)
 
     def _hold(self, state: State) -> None:
-        def moved(array: Array | None) -> Native | None:
-            return None if array is None else self.backend.to_native(array)
-
         self.counter = state.num_batches_tracked
-        self.tensors = {name: moved(a) for name, a in state.items() if name != "num_batches_tracked"}
+        self.tensors = {name: self._moved(a) for name, a in state.items() if name != "num_batches_tracked"}
+
+    def _moved(self, array: Array | None) -> Native | None:
+        return None if array is None else self.backend.to_native(array)
 
     def train(self, mode: bool) -> None:
         self.training = mode
 
     def forward(self, x: Native) -> Native:
+        return self._forward(x)[0]
+
+    def record(self, x: Native, wrt: tuple[str, ...]) -> tuple[Native, dict[str, Any]]:
+        # A kernel may update its running statistics in place; a backward needs them as they were.
+        held = {name: self._moved(a) for name, a in self.state().items() if name != "num_batches_tracked"}
+        y, saved, training = self._forward(x)
+        return y, {"x": x, **held, "eps": self.config.eps, "training": training, "saved": saved, "wrt": wrt}
+
+    def backward(self, record: dict[str, Any], dy: Native) -> Gradients:
+        if self.backend.backward is None:
+            raise NotImplementedError(f"{self.backend.name} has no backward")
+        return Gradients(*self.backend.backward(dy, **record))
+
+    def _forward(self, x: Native) -> tuple[Native, Any, bool]:
+        """Return the output, what is saved for a backward, and whether batch statistics normalise."""
         tensors, eps = self.tensors, self.config.eps
         if not self.training and self.config.track_running_stats:
             if self.backend.forward_inference is None:
                 raise NotImplementedError(f"{self.backend.name} has no forward_inference")
-            return self.backend.forward_inference(x, **tensors, eps=eps)
+            return self.backend.forward_inference(x, **tensors, eps=eps), None, False
         tracked = None if self.counter is None else self.counter + 1
         momentum = 1 / int(tracked or 1) if self.config.momentum is None else self.config.momentum
-        y, mean, var = self.backend.forward_training(x, **tensors, momentum=momentum, eps=eps)
+        y, mean, var, *saved = self.backend.forward_training(x, **tensors, momentum=momentum, eps=eps)
         if tracked is not None:
             self.counter = np.asarray(tracked)
             tensors |= {"running_mean": mean, "running_var": var}
-        return y
+        return y, saved[0] if saved else None, True
 
     def state(self) -> State:
         def moved(tensor: Native | None) -> Array | None:

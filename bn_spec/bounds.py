@@ -75,6 +75,23 @@ BUDGET: Mapping[str, Mapping[str, float]] = MappingProxyType(
             "products with m and 1 − m": 1,
             "the sum, before it is rounded to the dtype of the buffers": 1,
         },
+        "gradient": {
+            "x − mu, or x s": 1,
+            "times s, or less mu s": 1,
+            "times mean(dy x̂), or times another s": 1,
+            "dy − mean(dy), or n dy − Σ dy": 1,
+            "less x̂ mean(dy x̂)": 1,
+            "weight times s, and divided by n": 2,
+            "their product": 1,
+        },
+        "double backward": {
+            "powers of s": 2,
+            "x − mu, and its product with s": 2,
+            "products of two means, and with 3 / n": 3,
+            "sums of three of them, and of three terms": 4,
+            "products with dy, v, their deviations and x̂": 3,
+            "products with weight and its cotangent": 2,
+        },
     }
 )
 """Roundings that an elementwise expression may spend, by operation; an FMA spends fewer."""
@@ -119,7 +136,8 @@ class Accuracy:
     (:data:`SUMMATIONS`). ``statistics`` is the format (:data:`KEEPING`) in which mean, variance and inverse standard
     deviation are kept and running statistics are updated, ``elementwise`` the one in which the output is computed
     from them. ``direct_means``: a mean is a sum divided once, never a running or merged mean; a two-pass kernel
-    claims it anyway. ``subnormals``: subnormal numbers are kept, not flushed to zero. ``overflow_safe``: where
+    claims it anyway. ``centred_products``: in a backward pass, Σ dy x̂ is formed from deviations x − mu, never as
+    s (Σ dy x − mu Σ dy). ``subnormals``: subnormal numbers are kept, not flushed to zero. ``overflow_safe``: where
     squares overflow and sums of values do not, the variance is infinite and nothing is NaN (compensated sums,
     E[x²] − E[x]² and Newton steps make NaN of infinities).
 
@@ -133,6 +151,7 @@ class Accuracy:
     statistics: str = "accumulation"
     elementwise: str = "accumulation"
     direct_means: bool = False
+    centred_products: bool = False
     subnormals: bool = True
     overflow_safe: bool = False
 
@@ -207,7 +226,7 @@ class Model:
 
     def spent(self, expression: str) -> float:
         """γ of the roundings in the budget of an expression of :data:`BUDGET`."""
-        format = self.elementwise if expression == "output" else self.statistics  # noqa: A001
+        format = self.statistics if expression in ("inverse std", "running") else self.elementwise  # noqa: A001
         return self.gamma(sum(BUDGET[expression].values()), format)
 
     def underflow(self, format: Format) -> float:  # noqa: A002 - the word of the field

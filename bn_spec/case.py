@@ -1,4 +1,4 @@
-"""A case: config, initial state and a list of steps with their arrays. Data without behaviour.
+"""A case: config, initial state and a list of steps with their arrays. Data, that only checks that it makes sense.
 
 Because a case is data it can be drawn and shrunk, printed as Python (``source``), kept in a file (``save``,
 ``load``) and played on any backend (:func:`bn_spec.play.play`).
@@ -12,13 +12,13 @@ from base64 import b85decode, b85encode
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args
 
 import numpy as np
 
 from .config import Config, State
 from .dtypes import Array, format_named
-from .errors import CaseFileError
+from .errors import CaseFileError, ConfigError, allowed
 from .memory import Parts, put_together, same_bits, take_apart
 
 
@@ -32,11 +32,46 @@ class Eval:
     """Switch the layer to eval mode."""
 
 
+DIFFERENTIABLE = ("input", "weight", "bias")
+"""The tensors that an output has gradients with respect to."""
+
+
 @dataclass(frozen=True, eq=False)
 class Forward:
-    """Hand ``x``, normally of shape (N, C, H, W), to the layer."""
+    """Hand ``x``, normally of shape (N, C, H, W), to the layer.
+
+    ``wrt`` names the tensors of :data:`DIFFERENTIABLE` that require a gradient; without any, none is recorded.
+    An ``x`` that equals that of the forward before, strides included, is the same tensor handed over once more.
+    """
 
     x: Array
+    wrt: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Backward:
+    """Ask for the gradients of Σ ``dy`` · y, the output y being that of a recorded forward.
+
+    ``of`` counts the forwards of the case so far, as an index of Python: 0 is the first one, -1 the last.
+    """
+
+    dy: Array
+    of: int = -1
+
+
+@dataclass(frozen=True, eq=False)
+class DoubleBackward:
+    """Ask for the gradients of Σ ``input`` · dx + Σ ``weight`` · dweight + Σ ``bias`` · dbias.
+
+    dx, dweight and dbias are what ``Backward(dy, of)`` answers; of shape (N, C, H, W), (C,) and (C,), like their
+    cotangents, which are None for what the layer does not have.
+    """
+
+    dy: Array
+    input: Array
+    weight: Array | None = None
+    bias: Array | None = None
+    of: int = -1
 
 
 @dataclass(frozen=True)
@@ -49,20 +84,33 @@ class ResetParameters:
     """Reset weight and bias, and the running statistics with them."""
 
 
-Step: TypeAlias = Train | Eval | Forward | ResetRunningStats | ResetParameters
+Step: TypeAlias = Train | Eval | Forward | Backward | DoubleBackward | ResetRunningStats | ResetParameters
 
-STEPS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Train, Eval, Forward, ResetRunningStats, ResetParameters)
-}
+STEPS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Step)}
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A complete, replayable script; ``state`` None leaves the layer as it was built."""
+    """A complete, replayable script; ``state`` None leaves the layer as it was built.
+
+    Raises:
+        ConfigError: a gradient is asked with respect to a tensor that the layer does not have, of a forward that is
+            not there or was not recorded, or for a dy of another shape.
+
+    """
 
     config: Config
     state: State | None = None
     steps: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        forwards: list[Forward] = []
+        for number, step in enumerate(self.steps, 1):
+            if isinstance(step, Forward):
+                _check_wrt(self.config, number, step)
+                forwards.append(step)
+            elif isinstance(step, Backward | DoubleBackward):
+                _check_of(number, step, forwards)
 
     def __repr__(self) -> str:
         return source(self)
@@ -70,6 +118,28 @@ class Case:
     def forwards(self) -> Iterator[Array]:
         """Yield the input of each forward step, in order."""
         return (step.x for step in self.steps if isinstance(step, Forward))
+
+
+def _check_wrt(config: Config, number: int, step: Forward) -> None:
+    known = DIFFERENTIABLE if config.affine else DIFFERENTIABLE[:1]
+    for name in step.wrt:
+        if name not in known:
+            raise ConfigError(f"step {number}: {allowed('tensor that requires a gradient', name, known)}")
+
+
+def _check_of(number: int, step: Backward | DoubleBackward, forwards: list[Forward]) -> None:
+    if not -len(forwards) <= step.of < len(forwards):
+        raise ConfigError(f"step {number}: a backward of forward {step.of}; the case has {len(forwards)} until then")
+    if not forwards[step.of].wrt:
+        raise ConfigError(
+            f"step {number}: a backward of forward {step.of}, in which nothing requires a gradient; give it"
+            f" wrt={DIFFERENTIABLE}"
+        )
+    shape = forwards[step.of].x.shape
+    for name, wanted in (("dy", shape), ("input", shape), ("weight", shape[1:2]), ("bias", shape[1:2])):
+        given = getattr(step, name, None)
+        if given is not None and given.shape != wanted:
+            raise ConfigError(f"step {number}: {name} has shape {given.shape}; allowed: {wanted}")
 
 
 def identical(a: Case, b: Case) -> bool:
@@ -122,7 +192,14 @@ def _state_source(state: State) -> str:
 
 
 def _step_source(step: Step) -> str:
-    return f"Forward({_array_source(step.x)})" if isinstance(step, Forward) else repr(step)
+    arguments = []
+    for number, part in enumerate(fields(step)):
+        value = getattr(step, part.name)
+        if isinstance(value, np.ndarray):
+            arguments.append(f"{f'{part.name}=' if number else ''}{_array_source(value)}")
+        elif value != part.default:
+            arguments.append(f"{part.name}={value!r}")
+    return f"{type(step).__name__}({', '.join(arguments)})"
 
 
 def _array_source(a: Array) -> str:
@@ -218,11 +295,14 @@ def _encode(case: Case) -> tuple[dict[str, Any], list[Array]]:
         arrays.append(flat)
         return placed
 
+    def argument(value: Any) -> Any:
+        return placed(value) if isinstance(value, np.ndarray) else value
+
     script = {
         "config": asdict(case.config),
         "state": None if case.state is None else {name: placed(a) for name, a in case.state.items()},
         "steps": [
-            {"step": type(step).__name__, **{f.name: placed(getattr(step, f.name)) for f in fields(step)}}
+            {"step": type(step).__name__, **{f.name: argument(getattr(step, f.name)) for f in fields(step)}}
             for step in case.steps
         ],
     }
@@ -238,8 +318,11 @@ def _decode(script: dict[str, Any], members: Any) -> Case:
             flat = flat.view(format_named(entry["dtype"]).dtype)
         return put_together(Parts(flat, tuple(map(int, entry["shape"])), tuple(map(int, entry["strides"]))))
 
+    def argument(value: Any) -> Any:
+        return fetched(value) if isinstance(value, dict) else tuple(value) if isinstance(value, list) else value
+
     def step(entry: dict[str, Any]) -> Step:
-        arguments = {name: fetched(value) for name, value in entry.items() if name != "step"}
+        arguments = {name: argument(value) for name, value in entry.items() if name != "step"}
         made: Step = STEPS[entry["step"]](**arguments)
         return made
 

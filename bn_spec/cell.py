@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import log2
@@ -21,7 +22,7 @@ from hypothesis import given, seed, settings, target
 
 from .backend import Backend, Capabilities, KnownFailure, known_failures
 from .bounds import GRADES
-from .case import Case
+from .case import Case, Step
 from .dtypes import DTYPES
 from .errors import BnSpecError
 from .finding import Finding
@@ -59,6 +60,9 @@ class Vacuous(BnSpecError):
 WORSE = "worse than textbook"
 """The measured grade of a kernel that satisfies the bounds of none."""
 
+MANY = 20
+"""So many cases on which a known failure is to be expected, without it, say that it is no longer one."""
+
 LEAST_EXAMPLES = 5
 """However little effort a property needs, it looks at so many examples."""
 
@@ -91,8 +95,8 @@ class Cell:
 
     ``address`` is the name under which the backend was asked for, for people who want to load it again. ``shares``
     holds the worst err / bound by observable, ``grades`` the worst of all under the bounds of each grade;
-    ``judged`` and ``outside`` count elements within and outside the domain of the bounds; ``known`` the known
-    failures that were seen.
+    ``judged`` and ``outside`` count elements within and outside the domain of the bounds; ``known`` are the known
+    failures that were seen, ``expecting`` counts the cases on which each was to be expected.
     """
 
     prop: Property
@@ -107,6 +111,7 @@ class Cell:
     outside: int = 0
     grades: dict[str, float] = field(default_factory=dict)
     known: list[KnownFailure] = field(default_factory=list)
+    expecting: Counter[KnownFailure] = field(default_factory=Counter)
 
     @property
     def claims(self) -> Capabilities:
@@ -116,23 +121,31 @@ class Cell:
     @property
     def not_claimed(self) -> str:
         """Why the backend does not claim this requirement, or an empty string."""
-        needs = self.prop.requirement.needs
-        claimed = not needs or getattr(self.claims, needs)
-        return "" if claimed else f"{self.backend.name} does not claim {needs}"
+        for flag in filter(None, self.prop.requirement.needs.split(" and ")):
+            claim = getattr(self.claims, flag)
+            if not claim:
+                return f"{self.backend.name} does not claim {flag}"
+            if isinstance(claim, tuple) and self.dtype not in claim:
+                return f"{self.backend.name} does not claim {flag} in {self.dtype}"
+        return ""
 
     @property
     def expected_failures(self) -> list[KnownFailure]:
         """The known failures that the backend declares for this requirement."""
         return [
-            known
-            for known in known_failures(self.backend)
-            if known.requirement == self.prop.requirement.id and known.concerns(self.dtype)
+            known for known in known_failures(self.backend) if known.concerns(self.prop.requirement.id, self.dtype)
         ]
 
     @property
-    def thorough(self) -> bool:
-        """Whether the cell has looked hard enough for a known failure that it has not seen to be one no longer."""
-        return self.examples >= self._number_of(PROFILES["ci"].examples)
+    def no_longer_failing(self) -> list[KnownFailure]:
+        """The known failures that were not seen on any of many cases where they are expected.
+
+        One that covers several requirements need not show in each of them.
+        """
+        if self.examples < self._number_of(PROFILES["ci"].examples):
+            return []
+        own = [known for known in self.expected_failures if known.requirement == self.prop.requirement.id]
+        return [known for known in own if known not in self.known and self.expecting[known] >= self._number_of(MANY)]
 
     def _number_of(self, examples: int) -> int:
         return min(max(round(examples * self.prop.effort), LEAST_EXAMPLES), examples)
@@ -191,20 +204,23 @@ class Cell:
         fitting = next((grade for grade, verdict in verdicts.items() if not verdict.discrepancies), WORSE)
         self._settle(case, verdicts[self.claims.grade], f"claimed is {self.claims.grade}; what was got is {fitting}")
 
-    def judge_last(self, case: Case, *observables: str) -> None:
-        """Play the case and judge the named observables of its last step."""
+    def judge_steps(self, case: Case, kind: type[Step], *observables: str) -> None:
+        """Play the case and judge the named observables of its steps of a kind."""
         observation = play(case, self.backend)
-        self._settle(case, judge(case, observation, observables, self.claims, last_only=True))
+        self._settle(case, judge(case, observation, observables, self.claims, kind=kind))
 
     def judge_construction(self, case: Case, *tensors: str) -> None:
         """Build the layer of the case and judge the named tensors of its state."""
         self._settle(case, judge_construction(case, play(case, self.backend), tensors))
 
     def _settle(self, case: Case, verdict: Verdict, note: str = "") -> None:
+        self.expecting.update(known for known in self.expected_failures if known.where(case))
         self.judged += verdict.judged
         self.outside += verdict.outside
+        excused = {d.observable for d in verdict.discrepancies if self._known(d, case)}
         for name, share in verdict.shares.items():
-            self.shares[name] = max(share, self.shares.get(name, 0.0))
+            if name not in excused:
+                self.shares[name] = max(share, self.shares.get(name, 0.0))
         for discrepancy in verdict.discrepancies:
             if known := self._known(discrepancy, case):
                 if known not in self.known:

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from .backend import Backend
+from .backend import DOUBLE_GRADIENTS, GRADIENTS, Backend
 from .case import Case
 from .config import STATE_FIELDS, State
 from .judge import Discrepancy, judge, judge_construction
 from .play import play
 from .registry import load
 
-_ALL = ("output", "output_form", "input", "refusal", "repetition", "running_var_sign", *STATE_FIELDS)
+_ALL = (
+    "output",
+    "output_form",
+    "handed",
+    "refusal",
+    "repetition",
+    "running_var_sign",
+    "numbers",
+    "floating_point_mode",
+    *STATE_FIELDS,
+    *GRADIENTS,
+    *DOUBLE_GRADIENTS,
+    "gradient_form",
+    "gradient_linearity",
+    "gradient_sums",
+)
 
 
 def check(case: Case, backend: Backend | str) -> list[Discrepancy]:
@@ -23,4 +38,6 @@ def check(case: Case, backend: Backend | str) -> list[Discrepancy]:
     observation = play(case, subject)
     read = isinstance(observation.initial, State)  # otherwise, judge says why not
     built = judge_construction(case, observation, STATE_FIELDS if read else ())
-    return built.discrepancies + judge(case, observation, _ALL, subject.capabilities).discrepancies
+    claims = subject.capabilities
+    names = (*_ALL, "gradient_layout") if claims.gradient_layout else _ALL
+    return built.discrepancies + judge(case, observation, names, claims).discrepancies

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from textwrap import indent
 
 import numpy as np
 
-from .case import Case, Eval, Forward, ResetParameters, ResetRunningStats, Step, Train, source
+from .case import (
+    Backward,
+    Case,
+    DoubleBackward,
+    Eval,
+    Forward,
+    ResetParameters,
+    ResetRunningStats,
+    Step,
+    Train,
+    source,
+)
 from .config import initial_state
 from .dtypes import Array
 from .judge import CONSTRUCTION, Discrepancy
@@ -82,11 +93,23 @@ def describe(case: Case) -> Iterator[str]:
             if held is not None and (fresh is None or not same_bits(held, fresh)):
                 yield f"{name} = {_values(held)}"
     if len(case.steps) > 1 or any(x.ndim != 4 for x in forwards):
+        before = 0
         for number, step in enumerate(case.steps, 1):
-            if isinstance(step, Forward):
-                yield f"{number}. forward, x of shape {step.x.shape} = {_values(step.x)}"
-            else:
-                yield f"{number}. {_NAMES[type(step)]}"
+            before += isinstance(step, Forward)
+            yield f"{number}. {_told(step, before)}"
+
+
+def _told(step: Step, before: int) -> str:
+    """Tell what a step does, after so many forwards."""
+    if isinstance(step, Forward):
+        asked = f", for gradients of {', '.join(step.wrt)}" if step.wrt else ""
+        return f"forward{asked}, x of shape {step.x.shape} = {_values(step.x)}"
+    if isinstance(step, Backward | DoubleBackward):
+        which = "" if step.of == -1 or before == 1 else f" of forward {step.of % before + 1}"
+        arrays = ((part.name, getattr(step, part.name)) for part in fields(step))
+        given = (f"{name} = {_values(a)}" for name, a in arrays if isinstance(a, np.ndarray))
+        return f"{'backward' if isinstance(step, Backward) else 'double backward'}{which}, {', '.join(given)}"
+    return _NAMES[type(step)]
 
 
 _NAMES: dict[type[Step], str] = {

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from math import prod
 from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
 
+from .backend import DOUBLE_GRADIENTS, GRADIENTS
 from .bias import FALSE_ALARM, bias
+from .bounded import Bounded, Demand
 from .bounds import Accuracy
-from .case import Case, Forward
+from .case import Backward, Case, DoubleBackward, Forward, Step
 from .config import STATE_FIELDS, Config, State, initial_state
 from .dtypes import Array, format_named, is_floating
 from .errors import ConfigError, allowed
-from .expectation import Bounded, Demand, Expectation, expect
-from .memory import same_bits
+from .expectation import Context, Expectation, expect
+from .memory import same_bits, take_apart
 from .play import Answer, Observation, Raised
+from .reference import Extended
+from .reference import formulas as f
 
 Text: TypeAlias = Callable[[], str]
 
@@ -119,11 +125,14 @@ def _digits(value: float, like: Array) -> str:
 class _Step:
     """One answer with its expectation, as the observables see it."""
 
+    config: Config
     index: int
     answer: Answer
     expected: Expectation
-    previous: Answer | None
+    previous: Sequence[_Step]
     claims: Accuracy
+    forward: Context | None = None
+    """The forward whose gradients the step asks for."""
 
 
 Observable: TypeAlias = Callable[[Verdict, _Step], None]
@@ -182,11 +191,11 @@ def _exact_tensor(verdict: Verdict, name: str, index: int, wanted: Array | None,
     verdict.exact(name, index, agrees, lambda: f"{name} = {_shown(wanted)}", lambda: _shown(got))
 
 
-def _shown(array: object) -> str:
+def _shown(array: object, before: str = "") -> str:
     if not isinstance(array, np.ndarray):
-        return str(array)
+        return f"{before}{array}"
     text = np.array2string(array, threshold=8, separator=", ", floatmode="unique").replace("\n", "")
-    return f"{text} ({array.dtype}, shape {array.shape})"
+    return f"{before}{text} ({array.dtype}, shape {array.shape})"
 
 
 def _kept(verdict: Verdict, step: _Step) -> None:
@@ -211,26 +220,23 @@ def _kept(verdict: Verdict, step: _Step) -> None:
             _exact_tensor(verdict, name, step.index, before[inside], got[inside])
 
 
-def _input(verdict: Verdict, step: _Step) -> None:
-    if not isinstance(step.answer.step, Forward):
-        return
-    x, after = step.answer.step.x, step.answer.input_after
-    agrees = isinstance(after, np.ndarray) and same_bits(after, x)
-    verdict.exact("input", step.index, agrees, lambda: f"the input stays {_shown(x)}", lambda: _shown(after))
+def _handed(verdict: Verdict, step: _Step) -> None:
+    """Tensors that were handed over are bitwise as they were: an input, a dy, and the input that it refers to."""
+    for name, (handed, after) in step.answer.handed.items():
+        agrees = isinstance(after, np.ndarray) and same_bits(after, handed)
+        wanted = partial(_shown, handed, f"{name} stays ")
+        verdict.exact("handed", step.index, agrees, wanted, partial(_shown, after))
 
 
 def _repetition(verdict: Verdict, step: _Step) -> None:
     """Bitwise the output of the step before, where that was the same forward step in eval mode."""
-    before, now = step.previous and step.previous.step, step.answer.step
-    if (
-        step.previous is None
-        or step.answer.training
-        or not (isinstance(before, Forward) and isinstance(now, Forward))
-    ):
+    previous, now = step.previous[-1].answer if step.previous else None, step.answer.step
+    before = previous and previous.step
+    if previous is None or step.answer.training or not (isinstance(before, Forward) and isinstance(now, Forward)):
         return
     if not same_bits(before.x, now.x) or before.x.strides != now.x.strides:
         return
-    first, second = step.previous.output, step.answer.output
+    first, second = previous.output, step.answer.output
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
         verdict.exact(
             "repetition",
@@ -275,11 +281,121 @@ def _rows(array: Array) -> Array:
 
 def _numbers(verdict: Verdict, step: _Step) -> None:
     """What is left of the requirements outside the domain of the bounds."""
-    for name in ("output", "running_mean", "running_var"):
-        expected, after = getattr(step.expected, name), step.answer.after
-        got = step.answer.output if name == "output" else getattr(after, name, None)
-        if expected is not None and isinstance(got, np.ndarray) and got.shape == expected.bound.shape:
+    after, answer = step.answer.after, step.answer
+    asked = [(name, getattr(step.expected, name)) for name in ("output", "running_mean", "running_var")]
+    for name, expected in [*asked, *step.expected.gradients.items()]:
+        got = answer.output if name == "output" else answer.gradients.get(name, getattr(after, name, None))
+        if expected is None or not isinstance(got, np.ndarray) or got.shape != expected.bound.shape:
+            continue  # judged as what it is, not as a number
+        if is_floating(got.dtype):
             verdict.numbers(name, step.index, got, expected)
+
+
+def _gradient(name: str) -> Observable:
+    """Judge a gradient that was asked: within its bound; or that it is absent where it was not."""
+
+    def judge_gradient(verdict: Verdict, step: _Step) -> None:
+        if name not in step.expected.gradients or isinstance(step.answer.output, Raised):
+            return
+        expected, got = step.expected.gradients[name], step.answer.gradients.get(name)
+        if expected is None:
+            verdict.exact(name, step.index, got is None, f"no {name}, since it was not asked", lambda: _shown(got))
+            return
+        shape = expected.bound.shape
+        if isinstance(got, np.ndarray) and got.shape == shape and is_floating(got.dtype):
+            verdict.bounded(name, step.index, got, expected)
+        else:
+            verdict.exact(name, step.index, False, f"a {name} of shape {shape}", _form(got))
+
+    return judge_gradient
+
+
+def _form(got: object) -> str:
+    return f"shape {got.shape}, dtype {got.dtype}" if isinstance(got, np.ndarray) else str(got)
+
+
+def _gradient_form(verdict: Verdict, step: _Step) -> None:
+    """Each gradient has the shape and dtype of its tensor."""
+    if step.forward is None:
+        return
+    held = step.forward.before
+    tensors = {"grad_input": step.forward.step.x, "grad_weight": held.weight, "grad_bias": held.bias}
+    for name, expected in step.expected.gradients.items():
+        tensor, got = tensors.get(name), step.answer.gradients.get(name)
+        if expected is not None and tensor is not None:
+            agrees = isinstance(got, np.ndarray) and (got.shape, got.dtype) == (tensor.shape, tensor.dtype)
+            wanted = f"{name} of shape {tensor.shape} and dtype {tensor.dtype}"
+            verdict.exact("gradient_form", step.index, agrees, wanted, _form(got))
+
+
+def _gradient_layout(verdict: Verdict, step: _Step) -> None:
+    """The gradient of an input in NCHW or NHWC order is in that order, where axes of length 1 do not matter."""
+    got = step.answer.gradients.get("grad_input")
+    if step.forward is None or not isinstance(got, np.ndarray) or got.shape != step.forward.step.x.shape:
+        return
+    x = step.forward.step.x
+    if x.strides in {_strides(x, 0, 1, 2, 3), _strides(x, 0, 2, 3, 1)}:
+        strides = [
+            [stride for stride, n in zip(take_apart(a).strides, a.shape, strict=True) if n > 1] for a in (x, got)
+        ]
+        wanted, found = (f"grad_input of strides {take_apart(a).strides}" for a in (x, got))
+        verdict.exact("gradient_layout", step.index, strides[0] == strides[1], wanted, found)
+
+
+def _strides(a: Array, *order: int) -> tuple[int, ...]:
+    """Return the strides that an array would have with its axes laid out in an order, outermost first."""
+    outer_to_inner = [a.shape[axis] for axis in order]
+    strides = {axis: prod(outer_to_inner[place + 1 :]) * a.itemsize for place, axis in enumerate(order)}
+    return tuple(strides[axis] for axis in range(len(order)))
+
+
+def _gradient_linearity(verdict: Verdict, step: _Step) -> None:
+    """Where this and the last two steps ask one forward, the third dy the sum of the others, so are its gradients.
+
+    The values of the reference play no part, only the bounds of all three.
+    """
+    three = [*step.previous[-2:], step]
+    asked = [s.answer.step for s in three if isinstance(s.answer.step, Backward)]
+    if len(asked) < 3 or any(s.forward is not step.forward for s in three):
+        return
+    first, second, third = (backward.dy.astype(np.float64) for backward in asked)
+    if not np.array_equal(first + second, third):
+        return
+    for name in GRADIENTS:
+        found = [part for s in three if (part := _well_formed_gradient(s, name))]
+        if len(found) == len(three):
+            (a, one), (b, other), (both, total) = found
+            expected = Bounded(Extended(a) + Extended(b), one.bound + other.bound + total.bound)
+            verdict.bounded("gradient_linearity", step.index, both, expected)
+
+
+def _well_formed_gradient(step: _Step, name: str) -> tuple[Array, Bounded] | None:
+    """Return a gradient and what is expected, if it was asked and has the right shape."""
+    got, expected = step.answer.gradients.get(name), step.expected.gradients.get(name)
+    if expected is None or not isinstance(got, np.ndarray) or got.shape != expected.bound.shape:
+        return None
+    return (got, expected) if is_floating(got.dtype) else None
+
+
+def _gradient_sums(verdict: Verdict, step: _Step) -> None:
+    """Σ dx = 0 and Σ dx x̂ = n weight s³ eps mean(dy x̂) per channel; the latter because mean(x̂²) = 1 − eps s².
+
+    Each may be off by what the elements may be off.
+    """
+    forward, backward = step.forward, step.answer.step
+    found = _well_formed_gradient(step, "grad_input")
+    if not found or forward is None or not forward.batch_statistics or not isinstance(backward, Backward):
+        return
+    eps, x, dy = step.config.eps, f.by_channel(forward.step.x), f.by_channel(backward.dy)
+    mu = f.mean(x)
+    var = f.biased_variance(x, mu)
+    s, x_hat = f.inverse_std(var, eps), f.normalise(x, mu, var, eps)
+    left = f.column(forward.before.weight, 1.0, len(x.hi)) * s * s * s * eps * f.weight_gradient(dy, x_hat)
+    dx, bound = f.by_channel(found[0]), f.by_channel(found[1].bound).hi
+    laws = (dx, bound, Extended(np.zeros_like(left.hi))), (dx * x_hat, bound * np.abs(x_hat.hi), left)
+    for terms, allowed_each, exact in laws:
+        total = terms.total().hi[:, 0]
+        verdict.bounded("gradient_sums", step.index, total, Bounded(exact[:, 0], allowed_each.sum(axis=-1)))
 
 
 def _statistic_bias(name: str) -> Observable:
@@ -310,7 +426,7 @@ OBSERVABLES: Mapping[str, Observable] = MappingProxyType(
     {
         "output": _output,
         "output_form": _output_form,
-        "input": _input,
+        "handed": _handed,
         "refusal": _refusal,
         "repetition": _repetition,
         "running_var_sign": _running_var_sign,
@@ -320,7 +436,12 @@ OBSERVABLES: Mapping[str, Observable] = MappingProxyType(
         "output_bias": _output_bias,
         "running_mean_bias": _statistic_bias("running_mean"),
         "running_var_bias": _statistic_bias("running_var"),
+        "gradient_form": _gradient_form,
+        "gradient_layout": _gradient_layout,
+        "gradient_linearity": _gradient_linearity,
+        "gradient_sums": _gradient_sums,
         **{name: _tensor(name) for name in STATE_FIELDS},
+        **{name: _gradient(name) for name in (*GRADIENTS, *DOUBLE_GRADIENTS)},
     }
 )
 """What can be judged of a step, by name."""
@@ -333,9 +454,9 @@ def judge(
     observables: Iterable[str],
     claims: Accuracy,
     *,
-    last_only: bool = False,
+    kind: type[Step] | None = None,
 ) -> Verdict:
-    """Judge the named observables of every step of an observation, or of the last step of the case alone.
+    """Judge the named observables of every step of an observation, or of those of one kind.
 
     Raises:
         ConfigError: an observable is not one of :data:`OBSERVABLES`.
@@ -345,18 +466,27 @@ def judge(
     verdict = Verdict()
     if not isinstance(observation.initial, State):
         verdict.exact("construction", CONSTRUCTION, False, "a layer", str(observation.initial))
-    previous, last = None, len(case.steps) - 1
+    judged: list[_Step] = []
+    forwards: list[Context] = []
+    refused: list[bool] = []
     for index, answer in enumerate(observation.answers):
+        if isinstance(answer.step, Backward | DoubleBackward) and refused[answer.step.of]:
+            break  # there is nothing that it could be the gradient of
         if sentence := _misshapen(case.config, answer.before):
             verdict.exact("state", index - 1, False, "a state that fits the config", sentence)
             break
-        expected = expect(case.config, answer.before, answer.training, answer.step, claims)
+        expected = expect(case.config, answer.before, answer.training, answer.step, claims, forwards)
+        forward = forwards[answer.step.of] if isinstance(answer.step, Backward | DoubleBackward) else None
+        step = _Step(case.config, index, answer, expected, judged, claims, forward)
         if isinstance(answer.output, Raised) and expected.refusal is None:
             verdict.exact("error", index, False, "no error", str(answer.output))
             break
-        for judge_observable in judges if index == last or not last_only else ():
-            judge_observable(verdict, _Step(index, answer, expected, previous, claims))
-        previous = answer
+        for judge_observable in judges if kind is None or isinstance(answer.step, kind) else ():
+            judge_observable(verdict, step)
+        judged.append(step)
+        if isinstance(answer.step, Forward):
+            forwards.append(Context(answer.before, answer.training, answer.step))
+            refused.append(expected.refusal is not None)
     return verdict
 
 

@@ -6,18 +6,29 @@ This is the border to third-party code: exceptions and malformed answers are cau
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from . import floating_point
-from .backend import Backend, Layer
-from .case import Case, Eval, Forward, ResetParameters, ResetRunningStats, Step, Train
+from .backend import DOUBLE_GRADIENTS, GRADIENTS, Backend, Gradients, Layer, Native
+from .case import (
+    DIFFERENTIABLE,
+    Backward,
+    Case,
+    DoubleBackward,
+    Eval,
+    Forward,
+    ResetParameters,
+    ResetRunningStats,
+    Step,
+    Train,
+)
 from .config import State
 from .dtypes import Array, is_floating
-from .memory import private_copy
+from .memory import private_copy, same_bits
 
 
 @dataclass(frozen=True)
@@ -48,8 +59,10 @@ Oddity: TypeAlias = Raised | Malformed
 class Answer:
     """What a layer answered to one step.
 
-    ``before`` and ``after`` are its state around the step; ``output`` and ``input_after`` exist for forward
-    steps only. ``mode`` is how the floating-point mode that the step left departs from the one it found.
+    ``before`` and ``after`` are its state around the step. ``output`` is that of a forward, or what another step
+    raised; ``gradients`` are those of a backward, by name. ``handed`` holds the tensors that the step was handed, or
+    whose gradient it was to find, by name: what they were, and what they are now. ``mode`` is how the floating-point
+    mode that the step left departs from the one it found.
     """
 
     step: Step
@@ -57,7 +70,8 @@ class Answer:
     before: State
     after: State | Oddity
     output: Array | Oddity | None = None
-    input_after: Array | Oddity | None = None
+    gradients: Mapping[str, Array | Oddity | None] = field(default_factory=dict)
+    handed: Mapping[str, tuple[Array, Array | Oddity]] = field(default_factory=dict)
     mode: tuple[str, ...] = ()
 
 
@@ -82,6 +96,7 @@ def play(case: Case, backend: Backend) -> Observation:
     layer = _attempt(lambda: backend.layer(case.config, state))
     initial = layer if isinstance(layer, Raised) else _read_state(layer)
     left = floating_point.set_back(found)  # by building the layer; told with the first step
+    player = _Player(backend, layer)
     answers: list[Answer] = []
     now, training = initial, True
     for step in case.steps:
@@ -89,24 +104,109 @@ def play(case: Case, backend: Backend) -> Observation:
             break
         if isinstance(step, Train | Eval):
             training = isinstance(step, Train)
-        answer = _play_step(backend, layer, step, training, now)
-        answers.append(replace(answer, mode=floating_point.set_back(found) or left))
-        now, left = answer.after, ()
+        answered, after = player.answers(step), _read_state(layer)
+        answers.append(Answer(step, training, now, after, **answered, mode=floating_point.set_back(found) or left))
+        now, left = after, ()
     return Observation(initial, tuple(answers))
 
 
-def _play_step(backend: Backend, layer: Layer, step: Step, training: bool, before: State) -> Answer:
-    output: Array | Oddity | None
-    input_after: Array | Oddity | None = None
-    if isinstance(step, Forward):
-        x = _attempt(lambda: backend.to_native(private_copy(step.x)))
-        returned = x if isinstance(x, Raised) else _attempt(lambda: layer.forward(x))
-        output = returned if isinstance(returned, Raised) else _read(backend, returned, "forward")
-        input_after = x if isinstance(x, Raised) else _read(backend, x, "to_native")
-    else:
-        returned = _attempt(lambda: _CALLS[type(step)](layer))
-        output = returned if isinstance(returned, Raised) else None
-    return Answer(step, training, before, _read_state(layer), output, input_after)
+@dataclass(frozen=True, eq=False)
+class _Handed:
+    """A forward that was played: the native tensor that was handed over, and what the layer recorded."""
+
+    step: Forward
+    x: Native | Raised
+    record: Any = None
+
+
+@dataclass
+class _Player:
+    """A layer and the forwards that it has answered; hands it one step after the other."""
+
+    backend: Backend
+    layer: Any
+    forwards: list[_Handed] = field(default_factory=list)
+
+    def answers(self, step: Step) -> dict[str, Any]:
+        """Return the parts of an answer that are not None."""
+        if isinstance(step, Forward):
+            return self._forward(step)
+        if isinstance(step, Backward | DoubleBackward):
+            return self._backward(step)
+        returned = _attempt(lambda: _CALLS[type(step)](self.layer))
+        return {"output": returned} if isinstance(returned, Raised) else {}
+
+    def _forward(self, step: Forward) -> dict[str, Any]:
+        x, record = self._input(step), None
+        returned: Any
+        if isinstance(x, Raised):
+            returned = x
+        elif not step.wrt:
+            returned = _attempt(lambda: self.layer.forward(x))
+        else:
+            returned = _attempt(lambda: self.layer.record(x, step.wrt))
+            if isinstance(returned, tuple) and len(returned) == 2:
+                returned, record = returned
+            elif not isinstance(returned, Raised):
+                returned = Malformed(f"record returned {type(returned).__name__}; expected an output and a record")
+        self.forwards.append(_Handed(step, x, record))
+        output = returned if isinstance(returned, Oddity) else self._read(returned, "forward")
+        return {"output": output, "handed": {"input": (step.x, self._now(x))}}
+
+    def _input(self, step: Forward) -> Native | Raised:
+        """Return the input as a tensor of its own, or the one of the forward before if that was given the same."""
+        if self.forwards and _same(self.forwards[-1].step.x, step.x):
+            return self.forwards[-1].x
+        return self._native(step.x)
+
+    def _backward(self, step: Backward | DoubleBackward) -> dict[str, Any]:
+        given = {f.name: a for f in fields(step) if isinstance(a := getattr(step, f.name), np.ndarray)}
+        natives = {name: self._native(a) for name, a in given.items()}
+        forward = self.forwards[step.of]
+        if refused := next((a for a in natives.values() if isinstance(a, Raised)), None):
+            return {"output": refused}
+        dy, *cotangents = [natives.get(name) for name in ("dy", *DIFFERENTIABLE)]
+        if isinstance(step, Backward):
+            returned = _attempt(lambda: self.layer.backward(forward.record, dy))
+            names, giver = GRADIENTS, "backward"
+        else:
+            returned = _attempt(lambda: self.layer.double_backward(forward.record, dy, Gradients(*cotangents)))
+            names, giver = DOUBLE_GRADIENTS, "double_backward"
+        handed = {name: (given[name], self._now(tensor)) for name, tensor in natives.items()}
+        handed |= {"x": (forward.step.x, self._now(forward.x))}
+        if isinstance(returned, Raised):
+            return {"output": returned, "handed": handed}
+        if not isinstance(returned, Sequence) or len(returned) != len(names):
+            odd = Malformed(f"{giver} returned {type(returned).__name__}; expected {len(names)} gradients")
+            return {"gradients": dict.fromkeys(names, odd), "handed": handed}
+        gradients = {
+            name: None if tensor is None else self._read(tensor, giver)
+            for name, tensor in zip(names, returned, strict=True)
+        }
+        return {"gradients": gradients, "handed": handed}
+
+    def _native(self, array: Array) -> Native | Raised:
+        return _attempt(lambda: self.backend.to_native(private_copy(array)))
+
+    def _now(self, tensor: Native | Raised) -> Array | Oddity:
+        return self._read(tensor, "to_native")
+
+    def _read(self, tensor: Any, giver: str) -> Array | Oddity:
+        kind = type(tensor).__name__
+        if isinstance(tensor, Raised):
+            return tensor
+        if tensor is None:
+            return Malformed(f"{giver} returned None; expected a tensor of shape (N, C, H, W)")
+        array = _attempt(lambda: self.backend.to_numpy(tensor))
+        if isinstance(array, Raised):
+            return Malformed(f"{giver} returned {kind}, which the backend's to_numpy could not move out ({array})")
+        if not isinstance(array, np.ndarray) or not (is_floating(array.dtype) or array.dtype.kind in "iub"):
+            return Malformed(f"{giver} returned {kind}; expected a tensor that becomes a numeric NumPy array")
+        return array.copy(order="K")
+
+
+def _same(a: Array, b: Array) -> bool:
+    return a is b or (a.strides == b.strides and same_bits(a, b))
 
 
 _CALLS: dict[type[Step], Callable[[Layer], object]] = {
@@ -132,18 +232,6 @@ def _attempt(call: Callable[[], Any]) -> Any:
         except Exception:  # noqa: BLE001 - even the message is a third party's code
             message = ""
         return Raised(tuple(kind.__name__ for kind in type(error).__mro__), message)
-
-
-def _read(backend: Backend, tensor: Any, giver: str) -> Array | Oddity:
-    kind = type(tensor).__name__
-    if tensor is None:
-        return Malformed(f"{giver} returned None; expected a tensor of shape (N, C, H, W)")
-    array = _attempt(lambda: backend.to_numpy(tensor))
-    if isinstance(array, Raised):
-        return Malformed(f"{giver} returned {kind}, which the backend's to_numpy could not move out ({array})")
-    if not isinstance(array, np.ndarray) or not (is_floating(array.dtype) or array.dtype.kind in "iub"):
-        return Malformed(f"{giver} returned {kind}; expected a tensor that becomes a numeric NumPy array")
-    return array.copy(order="K")
 
 
 def _read_state(layer: Layer) -> State | Oddity:

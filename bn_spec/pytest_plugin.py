@@ -177,8 +177,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         f"{f' with {examples} examples' if examples else ''}, seed {_seed(config)},"
         f" {'1 thread per worker' if config.getoption('numprocesses', None) else 'threads as the framework chooses'}"
     ]
-    lines += [f"  {backend.name}: {backend.description}" for backend in selection.backends.values()]
-    lines += [f"  {name}: not available ({reason})" for name, reason in selection.unavailable.items()]
+    for backend in selection.backends.values():
+        few = "; few signatures, as each is expensive" if backend.capabilities.expensive_signatures else ""
+        lines.append(f"  {backend.name}: {backend.description}{few}")
+    lines += [f"  {name}: not run ({reason})" for name, reason in selection.unavailable.items()]
     return lines
 
 
@@ -275,13 +277,13 @@ def _status(cell: Cell, report: pytest.TestReport, error: BaseException | None) 
         return VACUOUS, str(error)
     if error is not None:
         return _explained(error)
-    if (unseen := [known for known in cell.expected_failures if known not in cell.known]) and cell.thorough:
+    if unseen := cell.no_longer_failing:
         return UNEXPECTED_PASS, (
             f"{cell.prop.requirement.id} holds for {cell.backend.name}, which declares a known failure of it"
             f" ({unseen[0].observable}: {unseen[0].reason}); remove the declaration"
         )
     if cell.known:
-        return KNOWN, "; ".join(known.reason for known in cell.known)
+        return KNOWN, "\n".join(dict.fromkeys(known.reason for known in cell.known))
     return PASS, ""
 
 

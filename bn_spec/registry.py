@@ -47,7 +47,7 @@ def select(names: Iterable[str] = ()) -> Selection:
     """Load the backends called ``names``.
 
     Without names: the built-in ones whose framework and device are present. ``all``: every registered one,
-    likewise. A backend that was asked for by name must load.
+    likewise; neither includes those of expensive signatures. A backend that was asked for by name must load.
 
     Raises:
         BackendError: a backend that was asked for is unknown, broken or unavailable, or two have one name.
@@ -63,11 +63,16 @@ def select(names: Iterable[str] = ()) -> Selection:
     unavailable: dict[str, str] = {}
     for name in offered:
         try:
-            chosen[name] = load(name)
+            backend = load(name)
         except UnavailableBackend as error:
             if name in wanted:
                 raise
             unavailable[name] = str(error)
+            continue
+        if backend.capabilities.expensive_signatures and name not in wanted:
+            unavailable[name] = "it takes minutes, since it compiles for every signature; ask for it by name"
+        else:
+            chosen[name] = backend
     chosen |= {name: load(name) for name in wanted if name != "all" and name not in offered}
     names_chosen = [backend.name for backend in chosen.values()]
     if twice := {name for name in names_chosen if names_chosen.count(name) > 1}:

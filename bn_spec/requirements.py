@@ -17,7 +17,7 @@ PAPER = "Ioffe & Szegedy 2015"
 BOUNDS = "bn_spec.bounds"
 TORCH = "torch.nn.BatchNorm2d"
 
-SPECIFICATION = "0.2"
+SPECIFICATION = "0.3"
 """Version of this table; it moves when a requirement is added, removed or changes its meaning."""
 
 CHAPTERS = MappingProxyType(
@@ -26,6 +26,7 @@ CHAPTERS = MappingProxyType(
         "TRN": "training forward",
         "RUN": "running statistics",
         "EVL": "eval forward",
+        "GRD": "gradients",
         "SHP": "shapes",
         "ERR": "misuse",
         "NUM": "accuracy",
@@ -37,8 +38,8 @@ CHAPTERS = MappingProxyType(
 class Requirement:
     """One sentence of the specification.
 
-    ``level`` is core, training, module or numerics; ``needs`` names the capability flag without which a backend does
-    not claim it (empty: every backend does).
+    ``level`` is core, training, gradients, module or numerics; ``needs`` names the capability flags, joined by "and",
+    without which a backend does not claim it (empty: every backend does).
     """
 
     id: str
@@ -242,6 +243,188 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
                 "module",
                 TORCH,
                 "inference",
+            ),
+            Requirement(
+                "GRD-01",
+                "the training gradient of the input is weight (dy − mean(dy) − x̂ mean(dy x̂)) / sqrt(var + eps)",
+                "gradients",
+                f"{PAPER}, section 3",
+                "gradients",
+            ),
+            Requirement(
+                "GRD-02",
+                "the gradient of the weight in training is the sum of dy x̂ over each channel",
+                "gradients",
+                f"{PAPER}, section 3",
+                "gradients",
+            ),
+            Requirement(
+                "GRD-03",
+                "the gradient of the bias in training is the sum of dy over each channel",
+                "gradients",
+                f"{PAPER}, section 3",
+                "gradients",
+            ),
+            Requirement(
+                "GRD-04",
+                "in eval mode dx is weight s dy and dweight the sum of dy x̂, with the running statistics",
+                "gradients",
+                f"{TORCH}; soumith/cudnn.torch#244",
+                "gradients and inference",
+            ),
+            Requirement(
+                "GRD-05",
+                "each gradient has the shape and dtype of its tensor",
+                "gradients",
+                TORCH,
+                "gradients",
+            ),
+            Requirement(
+                "GRD-06",
+                "with affine=False the weight counts as 1, and parameters have no gradient",
+                "gradients",
+                f"{TORCH}; apache/mxnet#1061",
+                "gradients and affine_off",
+            ),
+            Requirement(
+                "GRD-07",
+                "with track_running_stats=False batch statistics are differentiated in eval mode too",
+                "gradients",
+                f"{TORCH}; Oneflow-Inc/oneflow#5665",
+                "gradients and tracking_off and inference",
+            ),
+            Requirement(
+                "GRD-08",
+                "any subset of input, weight and bias can require a gradient; the rest have none",
+                "gradients",
+                "torch.autograd; PaddlePaddle/Paddle#47634",
+                "gradients",
+            ),
+            Requirement(
+                "GRD-09",
+                "a dy of zeros gives gradients of zeros",
+                "gradients",
+                f"{PAPER}, section 3",
+                "gradients",
+            ),
+            Requirement(
+                "GRD-10",
+                "gradients are linear in dy",
+                "gradients",
+                f"{PAPER}, section 3",
+                "gradients",
+            ),
+            Requirement(
+                "GRD-11",
+                "in training dx sums to zero over each channel, and dx x̂ to what eps leaves of it",
+                "gradients",
+                f"{PAPER}, section 3",
+                "gradients",
+            ),
+            Requirement(
+                "GRD-12",
+                "gradients do not depend on the bias",
+                "gradients",
+                f"{PAPER}, section 3",
+                "gradients",
+            ),
+            Requirement(
+                "GRD-13",
+                "a second backward of a forward gives the same gradients, not their sum",
+                "gradients",
+                "torch.autograd.grad; apache/mxnet#18492",
+                "gradients",
+            ),
+            Requirement(
+                "GRD-14",
+                "a backward is that of its own forward, also after another forward",
+                "gradients",
+                "torch.autograd",
+                "gradients",
+            ),
+            Requirement(
+                "GRD-15",
+                "the backward of an eval forward uses its running statistics, even if they have moved since",
+                "gradients",
+                "torch.autograd",
+                "gradients and inference",
+            ),
+            Requirement(
+                "GRD-16",
+                "a backward leaves input, dy, parameters, running statistics and the counter as they are",
+                "gradients",
+                "torch.autograd",
+                "gradients and inference",
+            ),
+            Requirement(
+                "GRD-17",
+                "no gradient flows through running statistics",
+                "gradients",
+                TORCH,
+                "gradients and inference",
+            ),
+            Requirement(
+                "GRD-18",
+                "gradients are right around the block sizes of kernels",
+                "gradients",
+                "NVIDIA/apex#1768; ROCm/MIOpen#916",
+                "gradients",
+            ),
+            Requirement(
+                "GRD-19",
+                "a forward that records for a backward gives what one gives that does not",
+                "gradients",
+                "torch.no_grad",
+                "gradients and inference",
+            ),
+            Requirement(
+                "GRD-20",
+                "finite data give finite gradients, also of constant channels and weights of zero",
+                "gradients",
+                f"{BOUNDS}; apache/mxnet#960",
+                "gradients and inference",
+            ),
+            Requirement(
+                "GRD-21",
+                "gradients do not depend on the memory layouts of input and dy",
+                "gradients",
+                "torch.nn.BatchNorm2d",
+                "gradients and inference",
+            ),
+            Requirement(
+                "GRD-22",
+                "the gradient of an input in NCHW or NHWC order is in the same order",
+                "gradients",
+                "torch.autograd",
+                "gradients and gradient_layout and inference",
+            ),
+            Requirement(
+                "GRD-23",
+                "the second derivatives in training are those of the formulas",
+                "gradients",
+                f"{PAPER}, section 3, differentiated; pytorch/pytorch#186779",
+                "gradients and double_backward",
+            ),
+            Requirement(
+                "GRD-24",
+                "the second derivatives in eval mode hold the running statistics constant",
+                "gradients",
+                f"{TORCH}; pytorch/pytorch#2277",
+                "gradients and double_backward and inference",
+            ),
+            Requirement(
+                "GRD-25",
+                "gradients of data far from zero are as accurate as claimed",
+                "gradients",
+                f"{BOUNDS}; pytorch/pytorch#175189",
+                "gradients",
+            ),
+            Requirement(
+                "GRD-26",
+                "gradients over thousands of values are as accurate as claimed",
+                "gradients",
+                f"{BOUNDS}; tensorflow/tensorflow#118701",
+                "gradients",
             ),
             Requirement(
                 "SHP-01",

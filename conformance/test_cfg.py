@@ -1,6 +1,6 @@
 """CFG: construction."""
 
-from bn_spec.case import Case
+from bn_spec.case import Case, ResetParameters, ResetRunningStats
 from bn_spec.cell import Cell, conforms
 from bn_spec.config import STATE_FIELDS
 from bn_spec.strategies import ABSENT, PARAMETERS, RUNNING_STYLES, values
@@ -58,9 +58,9 @@ def test_a_given_state_is_held(cell: Cell, case: Case) -> None:
 
 @conforms("CFG-09", history=("forward", "reset"))
 def test_reset_running_stats_resets_the_statistics_alone(cell: Cell, case: Case) -> None:
-    cell.judge_last(case, *STATE_FIELDS)
+    cell.judge_steps(case, ResetRunningStats, *STATE_FIELDS)
 
 
 @conforms("CFG-10", history=("forward", "reset all"))
 def test_reset_parameters_resets_everything(cell: Cell, case: Case) -> None:
-    cell.judge_last(case, *STATE_FIELDS)
+    cell.judge_steps(case, ResetParameters, *STATE_FIELDS)

@@ -27,7 +27,7 @@ def test_the_same_forward_gives_the_same_bits(cell: Cell, case: Case) -> None:
 
 @conforms("EVL-04", history=EVAL, least=1)
 def test_an_eval_forward_changes_nothing(cell: Cell, case: Case) -> None:
-    cell.judge(case, "input", *STATE_FIELDS)
+    cell.judge(case, "handed", *STATE_FIELDS)
 
 
 @conforms("EVL-05", history=EVAL, least=1, shape=st.sampled_from([(1, c, 1, 1) for c in (1, 2, 3, 5, 65)]))

@@ -40,7 +40,7 @@ def test_output_has_the_shape_and_dtype_of_the_input(cell: Cell, case: Case) -> 
 
 @conforms("TRN-06", running=(*RUNNING_STYLES, ABSENT))
 def test_input_and_parameters_are_left_alone(cell: Cell, case: Case) -> None:
-    cell.judge(case, "input", "weight", "bias")
+    cell.judge(case, "handed", "weight", "bias")
 
 
 @conforms(

@@ -5,18 +5,34 @@ from __future__ import annotations
 import numpy as np
 
 from .._version import __version__
-from ..backend import Capabilities, Layer
+from ..backend import Capabilities, DoubleGradients, Gradients, Layer
+from ..case import DIFFERENTIABLE
 from ..config import Config, State
 from ..dtypes import DTYPES, Array
-from ..reference import BatchNorm2d
+from ..reference import BatchNorm2d, Record
 
 
-class _Layer(BatchNorm2d):
-    def forward(self, x: Array) -> Array:
-        return self(x)
+class _Layer:
+    def __init__(self, layer: BatchNorm2d) -> None:
+        self.layer = layer
+        self.train, self.forward = layer.train, layer
+        self.reset_running_stats, self.reset_parameters = layer.reset_running_stats, layer.reset_parameters
+
+    def record(self, x: Array, wrt: tuple[str, ...]) -> tuple[Array, tuple[Record, tuple[str, ...]]]:
+        y, record = self.layer.record(x)
+        return y, (record, wrt)
+
+    def backward(self, record: tuple[Record, tuple[str, ...]], dy: Array) -> Gradients:
+        gradients = zip(DIFFERENTIABLE, self.layer.backward(record[0], dy), strict=True)
+        return Gradients(**{name: gradient for name, gradient in gradients if name in record[1]})
+
+    def double_backward(
+        self, record: tuple[Record, tuple[str, ...]], dy: Array, cotangents: Gradients
+    ) -> DoubleGradients:
+        return DoubleGradients(*self.layer.double_backward(record[0], dy, *cotangents))
 
     def state(self) -> State:
-        return State(**self.state_dict())
+        return State(**self.layer.state_dict())
 
 
 class Reference:
@@ -24,14 +40,21 @@ class Reference:
 
     name = "reference"
     description = f"bn-spec {__version__}, double-double arithmetic"
-    capabilities = Capabilities(dtypes=tuple(DTYPES), grade="two-pass", overflow_safe=True)
+    capabilities = Capabilities(
+        dtypes=tuple(DTYPES),
+        grade="two-pass",
+        centred_products=True,
+        overflow_safe=True,
+        gradients=True,
+        double_backward=tuple(DTYPES),
+    )
 
     def layer(self, config: Config, state: State | None) -> Layer:
         """Build a reference layer."""
-        layer = _Layer(config.num_features, dtype=config.dtype, **config.departures())
+        layer = BatchNorm2d(config.num_features, dtype=config.dtype, **config.departures())
         if state is not None:
             layer.load_state_dict({name: a for name, a in state.items() if a is not None})
-        return layer
+        return _Layer(layer)
 
     def to_native(self, array: Array) -> Array:
         """NumPy arrays are native."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ..backend import Capabilities, KnownFailure, Layer
+from ..backend import Capabilities, DoubleGradients, Gradients, KnownFailure, Layer
 from ..config import STATE_FIELDS, Config, State
 from ..dtypes import DTYPES, Array, format_named
 from ..errors import UnavailableBackend
 from ..memory import Parts, put_together, take_apart
+from . import torch_known as known
 
 try:
     import torch
@@ -19,21 +23,16 @@ except ModuleNotFoundError as error:
         raise
     raise UnavailableBackend("PyTorch is not installed; install it with: pip install 'bn-spec[torch]'") from error
 
-_COUNTS_REFUSED = KnownFailure(
-    "ERR-04",
-    "num_batches_tracked",
-    "_BatchNorm.forward adds 1 to num_batches_tracked before F.batch_norm checks the number of values per channel"
-    " and the number of channels, so a refused batch is counted (measured on torch 2.13.0)",
-)
+Call: TypeAlias = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]
+"""A way to call a module."""
 
-_INVERSE_STD_OVERFLOWS = KnownFailure(
-    "NUM-06",
-    "numbers",
-    "all-float16 layers keep 1 / sqrt(var + eps) in float16: for a constant channel and eps below 2.3e-10 it exceeds"
-    " 65504, becomes infinite, and times zero gives NaN (measured on torch 2.13.0)",
-    dtypes=("float16",),
-    where=lambda case: case.config.eps < 65504.0**-2,
-)
+SECOND_ORDER = ("float32", "float64")
+"""Dtypes in which a backward is differentiated; in half precision that is a chain of steps each rounded to it."""
+
+
+def _called(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    y: torch.Tensor = module(x)
+    return y
 
 
 class Torch:
@@ -43,13 +42,20 @@ class Torch:
     """
 
     def __init__(
-        self, name: str, device: str, device_name: str, known_failures: tuple[KnownFailure, ...], **claims: Any
+        self,
+        name: str,
+        device: str,
+        device_name: str,
+        known_failures: tuple[KnownFailure, ...],
+        call: Call = _called,
+        **claims: Any,
     ) -> None:
         self.name = name
         self.device = torch.device(device)
         self.description = f"torch {torch.__version__}, {device_name}"
         self.known_failures = known_failures
-        self.capabilities = Capabilities(dtypes=tuple(DTYPES), **claims)
+        self.call = call
+        self.capabilities = Capabilities(dtypes=tuple(DTYPES), gradients=True, gradient_layout=True, **claims)
 
     def layer(self, config: Config, state: State | None) -> Layer:
         """Build the module with the arguments that depart from its defaults; load the state."""
@@ -62,7 +68,7 @@ class Torch:
         if state is not None:
             tensors = {name: _tensor(a) for name, a in state.items() if a is not None}
             module.load_state_dict(tensors)
-        return _Layer(module)
+        return _Layer(module, self.call)
 
     def to_native(self, array: Array) -> torch.Tensor:
         """Move the memory to the device and view it with the array's strides."""
@@ -96,13 +102,58 @@ def _array(tensor: torch.Tensor) -> Array:
     return array.view(_BFLOAT16) if tensor.dtype == torch.bfloat16 else array
 
 
+class _Recorded(NamedTuple):
+    """The output of a forward with its graph, and the leaves of it that require a gradient."""
+
+    y: torch.Tensor
+    leaves: dict[str, torch.Tensor]
+
+
 class _Layer:
-    def __init__(self, module: torch.nn.BatchNorm2d) -> None:
+    def __init__(self, module: torch.nn.BatchNorm2d, call: Call) -> None:
         self.module = module
+        self.call = call
         self.train = module.train
-        self.forward = module
         self.reset_running_stats = module.reset_running_stats
         self.reset_parameters = module.reset_parameters
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return self.call(self.module, x)
+
+    def record(self, x: torch.Tensor, wrt: tuple[str, ...]) -> tuple[torch.Tensor, _Recorded]:
+        tensors = {"input": x, "weight": self.module.weight, "bias": self.module.bias}
+        present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        for name, tensor in present.items():
+            tensor.requires_grad_(name in wrt)
+        try:
+            y = self.call(self.module, x)
+        finally:
+            for tensor in present.values():
+                tensor.requires_grad_()  # gradients may yet be asked of what another forward has recorded
+        return y, _Recorded(y, {name: present[name] for name in wrt})
+
+    def backward(self, record: _Recorded, dy: torch.Tensor) -> Gradients:
+        return self._gradients(record, dy)
+
+    def double_backward(self, record: _Recorded, dy: torch.Tensor, cotangents: Gradients) -> DoubleGradients:
+        gradients = self._gradients(record, dy.requires_grad_(), create_graph=True)
+        names = [name for name in record.leaves if getattr(cotangents, name) is not None]
+        of = {"dy": dy, **{name: record.leaves[name] for name in record.leaves if name != "bias"}}
+        second = torch.autograd.grad(
+            [getattr(gradients, name) for name in names],
+            list(of.values()),
+            [getattr(cotangents, name) for name in names],
+            materialize_grads=True,
+        )
+        return DoubleGradients(**dict(zip(of, second, strict=True)))
+
+    def _gradients(self, record: _Recorded, dy: torch.Tensor, create_graph: bool = False) -> Gradients:
+        leaves = record.leaves
+        gradients = torch.autograd.grad(
+            record.y, list(leaves.values()), dy, retain_graph=True, create_graph=create_graph
+        )
+        return Gradients(**dict(zip(leaves, gradients, strict=True)))
 
     def state(self) -> State:
         tensors = {name: getattr(self.module, name) for name in STATE_FIELDS}
@@ -116,8 +167,18 @@ def cpu() -> Torch:
     running statistics in it; inputs of other strides than NCHW and NHWC take every step of the output in half
     precision.
     """
-    claims = {"statistics": "parameters", "elementwise": "parameters", "overflow_safe": True}
-    return Torch("torch-cpu", "cpu", "CPU", (_COUNTS_REFUSED, _INVERSE_STD_OVERFLOWS), grade="two-pass", **claims)
+    return Torch(
+        "torch-cpu",
+        "cpu",
+        "CPU",
+        known.CPU,
+        grade="two-pass",
+        statistics="parameters",
+        elementwise="parameters",
+        centred_products=True,
+        overflow_safe=True,
+        double_backward=SECOND_ORDER,
+    )
 
 
 def cuda() -> Torch:
@@ -130,4 +191,35 @@ def cuda() -> Torch:
     if not torch.cuda.is_available():
         raise UnavailableBackend("torch sees no CUDA device")
     device = torch.cuda.get_device_name()
-    return Torch("torch-cuda", "cuda", device, (_COUNTS_REFUSED,), grade="welford", unbiased=False)
+    claims: dict[str, Any] = {"grade": "welford", "unbiased": False, "double_backward": SECOND_ORDER}
+    return Torch("torch-cuda", "cuda", device, known.CUDA, **claims)
+
+
+def compiled() -> Torch:
+    """The CPU through ``torch.compile`` (Inductor), with static shapes and without falling back to eager mode.
+
+    Sums of up to 1024 values are two-pass, longer ones Welford's. All-half layers hand mean and 1 / sqrt(var + eps)
+    to their backward in half precision. A momentum of None and errors inside the compiled function end in exceptions
+    of the compiler. The limits on recompilation are lifted for this process, since they fall back in silence.
+
+    Raises:
+        UnavailableBackend: Inductor finds no C++ compiler.
+
+    """
+    if not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++")))):
+        raise UnavailableBackend("torch.compile needs a C++ compiler for the CPU; install g++ or clang++, or set CXX")
+    torch._dynamo.config.recompile_limit = 10**6
+    torch._dynamo.config.accumulated_recompile_limit = 10**6
+    torch._functorch.config.donated_buffer = False  # a second backward needs what the first has used
+    return Torch(
+        "torch-compile",
+        "cpu",
+        "CPU, compiled by Inductor",
+        known.COMPILED,
+        torch.compile(_called, fullgraph=True, dynamic=False),
+        grade="welford",
+        statistics="parameters",
+        cumulative_momentum=False,
+        input_checks=False,
+        expensive_signatures=True,
+    )

@@ -45,6 +45,35 @@ def affine(x_hat: Extended, weight: Extended, bias: Extended) -> Extended:
     return weight * x_hat + bias
 
 
+def projected(dy: Extended, x_hat: Extended) -> Extended:
+    """Return dy less its components along 1 and x̂: dy − mean(dy) − x̂ · mean(dy x̂).
+
+    Source: the chain rule through mean and variance, Ioffe & Szegedy 2015, section 3, collected by
+    ∂x̂ᵢ/∂xⱼ = s (δᵢⱼ − 1/n − x̂ᵢ x̂ⱼ / n).
+    """
+    return dy - mean(dy) - x_hat * mean(dy * x_hat)
+
+
+def weight_gradient(dy: Extended, x_hat: Extended) -> Extended:
+    """Gradient of each weight: Σ dy x̂."""
+    return (dy * x_hat).total()
+
+
+def bias_gradient(dy: Extended) -> Extended:
+    """Gradient of each bias: Σ dy."""
+    return dy.total()
+
+
+def curvature(dy: Extended, v: Extended, x_hat: Extended) -> Extended:
+    """Return −∂(Σ v · projected(dy) s)/∂x / s²: x̂ (mean(v dy) − v̄ ḡ − 3 a c) + c (v − v̄) + a (dy − ḡ).
+
+    ḡ and v̄ are the means of dy and v, c = mean(dy x̂), a = mean(v x̂). Source: the derivatives of s, x̂ and c,
+    ∂s/∂xⱼ = −s² x̂ⱼ / n and ∂c/∂xⱼ = s projected(dy)ⱼ / n, applied to Σ v dy − n v̄ ḡ − n a c.
+    """
+    g_bar, v_bar, c, a = mean(dy), mean(v), mean(dy * x_hat), mean(v * x_hat)
+    return x_hat * (mean(v * dy) - v_bar * g_bar - 3.0 * a * c) + c * (v - v_bar) + a * (dy - g_bar)
+
+
 def blend(running: Extended, batch: Extended, momentum: Extended) -> Extended:
     """Return the exponential moving average (1 − m) r + m b."""
     return (1.0 - momentum) * running + momentum * batch

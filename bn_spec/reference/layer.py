@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,6 +11,27 @@ from ..config import STATE_FIELDS, Config, State, initial_state
 from ..dtypes import Array
 from . import formulas as f
 from .extended import Extended
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What a backward pass needs of its forward: the shape of the input, and weight, s (C, 1) and x̂ (C, n)."""
+
+    shape: tuple[int, ...]
+    weight: Extended
+    s: Extended
+    x_hat: Extended
+    batch_statistics: bool
+
+    def rows(self, dy: Array) -> Extended:
+        """Lay a gradient of the output out by channel; raise ValueError unless it has the output's shape."""
+        if dy.shape != self.shape:
+            raise ValueError(f"expected a gradient of shape {self.shape}; got {dy.shape}")
+        return f.by_channel(dy)
+
+    def projected(self, dy: Extended) -> Extended:
+        """Return what the gradient of the input is a multiple of."""
+        return f.projected(dy, self.x_hat) if self.batch_statistics else dy
 
 
 class BatchNorm2d:
@@ -57,7 +79,6 @@ class BatchNorm2d:
         """Normalise by running statistics from here on."""
         return self.train(False)
 
-    @np.errstate(all="ignore")  # infinities and NaN in the data are answered, not announced
     def __call__(self, x: Array) -> Array:
         """Return the normalised ``x``: same shape (N, C, H, W), same dtype.
 
@@ -68,6 +89,11 @@ class BatchNorm2d:
                 batch statistics a single value per channel.
 
         """
+        return self.record(x)[0]
+
+    @np.errstate(all="ignore")  # infinities and NaN in the data are answered, not announced
+    def record(self, x: Array) -> tuple[Array, Record]:
+        """Return what a call returns, and what :meth:`backward` needs to know of it."""
         self._check(x)
         batch_statistics = self.training or self.running_mean is None
         if batch_statistics and x.size // x.shape[1] < 2:
@@ -82,8 +108,47 @@ class BatchNorm2d:
             mu = f.column(self.running_mean, 0.0, channels)
             var = f.column(self.running_var, 1.0, channels)
         x_hat = f.normalise(rows, mu, var, self.config.eps)
-        y = f.affine(x_hat, f.column(self.weight, 1.0, channels), f.column(self.bias, 0.0, channels))
-        return f.by_sample(y, x.shape).rounded(x.dtype)
+        weight = f.column(self.weight, 1.0, channels)
+        y = f.affine(x_hat, weight, f.column(self.bias, 0.0, channels))
+        s = f.inverse_std(var, self.config.eps)
+        return f.by_sample(y, x.shape).rounded(x.dtype), Record(x.shape, weight, s, x_hat, batch_statistics)
+
+    @np.errstate(all="ignore")
+    def backward(self, record: Record, dy: Array) -> tuple[Array, Array | None, Array | None]:
+        """Return the gradients of Σ dy · y: of the shape and dtype of input (N, C, H, W), weight and bias (C,).
+
+        ``record`` is that of any earlier forward; None stands for the gradients of parameters that do not exist.
+
+        Raises:
+            ValueError: ``dy`` does not have the shape of the output.
+
+        """
+        g = record.rows(dy)
+        dx = record.weight * record.s * record.projected(g)
+        dweight, dbias = f.weight_gradient(g, record.x_hat), f.bias_gradient(g)
+        return f.by_sample(dx, dy.shape).rounded(dy.dtype), self._parameter(dweight), self._parameter(dbias)
+
+    @np.errstate(all="ignore")
+    def double_backward(
+        self, record: Record, dy: Array, v: Array, of_weight: Array | None = None, of_bias: Array | None = None
+    ) -> tuple[Array, Array, Array | None]:
+        """Return the gradients of Σ v · dx + Σ ẇ · dweight + Σ ḃ · dbias with respect to dy, input and weight.
+
+        The cotangents ``v`` (N, C, H, W), ẇ ``of_weight`` and ḃ ``of_bias`` (C,) have the shapes of what
+        :meth:`backward` returns; None stands for zeros.
+        """
+        g, a, s, x_hat, channels = record.rows(dy), record.rows(v), record.s, record.x_hat, dy.shape[1]
+        w_dot, b_dot = f.column(of_weight, 0.0, channels), f.column(of_bias, 0.0, channels)
+        ddy = record.weight * s * record.projected(a) + w_dot * x_hat + b_dot
+        dx = w_dot * s * record.projected(g)
+        if record.batch_statistics:
+            dx = dx - record.weight * s * s * f.curvature(g, a, x_hat)
+        dweight = s * (a * record.projected(g)).total()
+        second_dy, second_dx = (f.by_sample(rows, dy.shape).rounded(dy.dtype) for rows in (ddy, dx))
+        return second_dy, second_dx, self._parameter(dweight)
+
+    def _parameter(self, gradient: Extended) -> Array | None:
+        return None if self.weight is None else gradient.rounded(self.weight.dtype)[:, 0]
 
     def _track(self, mu: Extended, var: Extended, n: int) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:

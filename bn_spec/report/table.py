@@ -74,15 +74,41 @@ def _sentences(run: Run) -> Iterator[str]:
         yield from _listed(_verdict(backend, own), "")
         if worst := _worst(own):
             yield f"    worst err/bound: {worst}"
-    for status in (FAIL, UNEXPECTED_PASS, CRASHED, VACUOUS, KNOWN):
+    for (backend, reason), where in _known(having(run.records, KNOWN)).items():
+        yield from _listed(f"{backend}: known failure of {'; '.join(where)}", reason)
+    for status in (FAIL, UNEXPECTED_PASS, CRASHED, VACUOUS):
         for (backend, requirement, text), dtypes in _by_text(having(run.records, status)).items():
             yield from _listed(f"{requirement} {backend} ({', '.join(dtypes)}): {status}", text)
     for name, reason in sorted(run.unavailable.items()):
-        yield from _listed(f"{name}: not available", reason)
+        yield from _listed(f"{name}: not run", reason)
     for name in run.lost:
         yield from _listed("INCOMPLETE: a worker was lost", name)
     if run.missing:
         yield from _listed(f"INCOMPLETE: {len(run.missing)} collected tests were never reported", run.missing[0])
+
+
+def _known(records: Sequence[Record]) -> dict[tuple[str, str], list[str]]:
+    """Say for each known failure of a backend in which dtypes it was seen, and of which requirements."""
+    seen: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for record in records:
+        for reason in record.text.splitlines():
+            seen.setdefault((record.backend, reason), {}).setdefault(record.dtype, []).append(record.requirement)
+    told: dict[tuple[str, str], list[str]] = {}
+    for key, by_dtype in seen.items():
+        together: dict[str, list[str]] = {}
+        for dtype, requirements in by_dtype.items():
+            together.setdefault(_enumerated(requirements), []).append(dtype)
+        told[key] = [f"{requirements} ({', '.join(dtypes)})" for requirements, dtypes in together.items()]
+    return told
+
+
+def _enumerated(requirements: Sequence[str]) -> str:
+    """Enumerate requirements, a chapter's numbers together: GRD-01 02 10."""
+    chapters: dict[str, list[str]] = {}
+    for requirement in sorted(requirements):
+        chapter, _, number = requirement.partition("-")
+        chapters.setdefault(chapter, []).append(number)
+    return ", ".join(f"{chapter}-{' '.join(numbers)}" for chapter, numbers in chapters.items())
 
 
 def _by_text(records: Sequence[Record]) -> dict[tuple[str, str, str], list[str]]:
@@ -101,9 +127,10 @@ def _verdict(backend: str, records: Sequence[Record]) -> str:
     )
     claimed = sum(record.status != NOT_CLAIMED for record in records)
     word = "conforms" if not bad else f"DOES NOT CONFORM: {bad} of {claimed} checks failed"
+    elsewhere = f", {outside:,} outside the domain of the bounds, where NUM-06, NUM-13 and GRD-20 apply"
     return (
         f"{backend}: {word} ({claimed} checks, {examples:,} examples, {judged:,} values judged"
-        f"{f', {outside:,} outside the domain of the bounds, where NUM-06 and NUM-13 apply' if outside else ''})"
+        f"{elsewhere if outside else ''})"
     )
 
 

@@ -8,10 +8,28 @@ mistakes that real projects made.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
+from ..backend import DoubleGradients, Gradients
 from ..config import Config, State, initial_state
 from ..dtypes import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """What a forward leaves for its backward: x (N, C, H, W), mean, s and weight (C,).
+
+    ``given`` statistics are those of eval mode; ``wrt`` are the tensors whose gradients will be asked.
+    """
+
+    x: Array
+    mean: Array
+    s: Array
+    weight: Array | None
+    given: bool
+    wrt: tuple[str, ...] = ()
 
 
 class Kernel:
@@ -64,7 +82,9 @@ class Kernel:
             assert self.running_mean is not None
             assert self.running_var is not None
             mean, var = self.widened(self.running_mean), self.widened(self.running_var)
-        return self.normalise(self.widened(x), mean, self.inverse_std(var)).astype(x.dtype)
+        s = self.inverse_std(var)
+        self.saved = self.save(Saved(x, mean, s, self.weight, not self.uses_batch_statistics()))
+        return self.normalise(self.widened(x), mean, s).astype(x.dtype)
 
     def check(self, x: Array) -> None:
         if x.ndim != 4:
@@ -148,6 +168,77 @@ class Kernel:
             return x_hat
         y: Array = x_hat * across(self.widened(self.weight)) + across(self.widened(self.bias))
         return y
+
+    # Backward
+
+    def save(self, saved: Saved) -> Saved:
+        return saved
+
+    def record(self, x: Array, wrt: tuple[str, ...]) -> tuple[Array, Saved]:
+        y = self.forward(x)
+        return y, replace(self.saved, wrt=wrt)
+
+    def backward(self, saved: Saved, dy: Array) -> Gradients:
+        g, x_hat = self.rows(dy), self.normalised_rows(saved)
+        dbias, dweight = self.bias_gradient(g), self.weight_gradient(g, x_hat, saved)
+        dx = self.input_gradient(g, x_hat, dbias, dweight, saved)
+        held = dy.dtype if saved.weight is None else saved.weight.dtype
+        gradients = Gradients(self.images(dx, saved.x), dweight.astype(held), dbias.astype(held))
+        return self.asked(gradients, saved)
+
+    def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
+        return Gradients(**{name: g for name, g in gradients._asdict().items() if name in saved.wrt})
+
+    def normalised_rows(self, saved: Saved) -> Array:
+        x_hat: Array = (self.rows(saved.x) - saved.mean[:, None]) * saved.s[:, None]
+        return x_hat
+
+    def bias_gradient(self, g: Array) -> Array:
+        return self.total(g)
+
+    def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:  # noqa: ARG002 - specimens need saved
+        return self.total(g * x_hat)
+
+    def projected(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+        if saved.given:
+            return g
+        n = g.dtype.type(g.shape[1])
+        inner: Array = g - (dbias / n)[:, None] - x_hat * (dweight / n)[:, None]
+        return inner
+
+    def input_gradient(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+        dx: Array = self.scale(saved)[:, None] * self.projected(g, x_hat, dbias, dweight, saved)
+        return dx
+
+    def scale(self, saved: Saved) -> Array:
+        return saved.s if saved.weight is None else saved.s * self.widened(saved.weight)
+
+    def images(self, rows: Array, like: Array) -> Array:
+        """Lay rows out as an array in the memory order of another."""
+        n, c, h, w = like.shape
+        images = np.empty_like(like)
+        images[...] = rows.reshape(c, n, h, w).transpose(1, 0, 2, 3)
+        return images
+
+    # Double backward
+
+    def double_backward(self, saved: Saved, dy: Array, cotangents: Gradients) -> DoubleGradients:
+        g, a, x_hat = self.rows(dy), self.rows(cotangents.input), self.normalised_rows(saved)
+        zeros = np.zeros_like(saved.s)
+        w_dot, b_dot = (zeros if c is None else self.widened(c) for c in cotangents[1:])
+        pg, pa = (self.projected(r, x_hat, self.total(r), self.total(r * x_hat), saved) for r in (g, a))
+        ddy = self.scale(saved)[:, None] * pa + w_dot[:, None] * x_hat + b_dot[:, None]
+        dx = (w_dot * saved.s)[:, None] * pg
+        if not saved.given:
+            dx = dx - (self.scale(saved) * saved.s)[:, None] * self.curvature(g, a, x_hat)
+        weight = None if saved.weight is None else (self.total(a * pg) * saved.s).astype(saved.weight.dtype)
+        return DoubleGradients(self.images(ddy, dy), self.images(dx, saved.x), weight)
+
+    def curvature(self, g: Array, a: Array, x_hat: Array) -> Array:
+        c, e = self.mean(g * x_hat)[:, None], self.mean(a * x_hat)[:, None]
+        g0, a0 = g - self.mean(g)[:, None], a - self.mean(a)[:, None]
+        curved: Array = x_hat * (self.mean(a0 * g0)[:, None] - 3 * c * e) + c * a0 + e * g0
+        return curved
 
 
 def across(values: Array) -> Array:

@@ -9,18 +9,32 @@ import numpy as np
 
 from ..dtypes import DTYPES, Array, format_named
 from .catalogue import sound
-from .kernel import Kernel, across
+from .kernel import Kernel, Saved, across
 
 HALF = ("float16", "bfloat16")
 NARROW = tuple(name for name, row in DTYPES.items() if row.accumulation.name == "float32")
 
 
-@sound("two-pass-sequential", grade="two-pass", overflow_safe=True)
+@sound(
+    "two-pass-sequential",
+    grade="two-pass",
+    overflow_safe=True,
+    centred_products=True,
+    gradient_layout=True,
+    double_backward=tuple(DTYPES),
+)
 class Sequential(Kernel):
     """Mean, then squared deviations, each summed from left to right."""
 
 
-@sound("two-pass-pairwise", grade="two-pass", overflow_safe=True, summation="pairwise")
+@sound(
+    "two-pass-pairwise",
+    grade="two-pass",
+    overflow_safe=True,
+    summation="pairwise",
+    centred_products=True,
+    double_backward=tuple(DTYPES),
+)
 class Pairwise(Kernel):
     """Mean, then squared deviations, each summed pairwise."""
 
@@ -39,13 +53,18 @@ class Backward(Kernel):
         return super().total(rows[:, ::-1])
 
 
-@sound("wide-accumulation", grade="two-pass", overflow_safe=True, summation="wide", dtypes=NARROW)
+@sound(
+    "wide-accumulation", grade="two-pass", overflow_safe=True, summation="wide", centred_products=True, dtypes=NARROW
+)
 class WideAccumulation(Kernel):
     """Sums and moments in float64, rounded to float32 at the end."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean, var = super().moments(rows.astype(np.float64))
         return mean.astype(rows.dtype), var.astype(rows.dtype)
+
+    def total(self, rows: Array) -> Array:
+        return np.asarray(super().total(rows.astype(np.float64)), rows.dtype)
 
 
 @sound("folded-affine", grade="two-pass", overflow_safe=True)
@@ -101,7 +120,7 @@ class Welford(Kernel):
 
 
 @sound("chan-merge", grade="welford", overflow_safe=True, summation="pairwise")
-class ChanMerge(Kernel):
+class ChanMerge(Pairwise):
     """Pairwise merges of (count, mean, M2), down to single values."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
@@ -228,3 +247,57 @@ class FlushesSubnormals(Kernel):
         least = format_named(values.dtype.name).smallest_normal
         kept: Array = np.where(np.abs(values) < least, values * 0, values)
         return kept
+
+
+@sound("shifted-products", grade="two-pass", overflow_safe=True)
+class ShiftedProducts(Kernel):
+    """The gradient of the weight as s (Σ dy x − mean Σ dy), whose two sums may cancel."""
+
+    def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:  # noqa: ARG002
+        products = self.total(g * self.rows(saved.x))
+        shifted: Array = saved.s * (products - saved.mean * self.total(g))
+        return shifted
+
+
+@sound("folded-gradient", grade="two-pass", overflow_safe=True, centred_products=True)
+class FoldedGradient(Kernel):
+    """dx as a dy + b x + d, and x̂ as x s − mean s."""
+
+    def normalised_rows(self, saved: Saved) -> Array:
+        x_hat: Array = self.rows(saved.x) * saved.s[:, None] - (saved.mean * saved.s)[:, None]
+        return x_hat
+
+    def input_gradient(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+        if saved.given:
+            return super().input_gradient(g, x_hat, dbias, dweight, saved)
+        n = g.dtype.type(g.shape[1])
+        a = self.scale(saved)
+        b = -a * saved.s * (dweight / n)
+        d = -b * saved.mean - a * (dbias / n)
+        dx: Array = a[:, None] * g + b[:, None] * self.rows(saved.x) + d[:, None]
+        return dx
+
+
+@sound("gradient-divided-last", grade="two-pass", overflow_safe=True, summation="pairwise")
+class GradientDividedLast(Pairwise):
+    """dx as (weight s / n) (n dy − Σ dy − x̂ Σ dy x̂)."""
+
+    def input_gradient(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+        if saved.given:
+            return super().input_gradient(g, x_hat, dbias, dweight, saved)
+        n = g.dtype.type(g.shape[1])
+        dx: Array = (self.scale(saved) / n)[:, None] * (n * g - dbias[:, None] - x_hat * dweight[:, None])
+        return dx
+
+
+@sound("backward-from-float64", grade="two-pass", overflow_safe=True, centred_products=True, dtypes=NARROW)
+class BackwardFromFloat64(Kernel):
+    """A float32 forward whose backward computes the statistics of its input anew, all in float64."""
+
+    def normalised_rows(self, saved: Saved) -> Array:
+        if saved.given:
+            return super().normalised_rows(saved)
+        rows = self.rows(saved.x).astype(np.float64)
+        mean, var = self.moments(rows)
+        x_hat: Array = (rows - mean[:, None]) * self.inverse_std(var)[:, None]
+        return x_hat

@@ -15,6 +15,7 @@ from .values import (
     WIDE,
     Recipe,
     beside_loud_neighbours,
+    gradients,
     one_channel_shifted,
     values,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Recipe",
     "beside_loud_neighbours",
     "cases",
+    "gradients",
     "misused",
     "of_single_values",
     "of_wrong_channels",

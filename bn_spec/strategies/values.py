@@ -130,6 +130,22 @@ def values(
     return st.builds(Recipe, st.sampled_from(families), st.sampled_from(scales), st.sampled_from(offsets), SEEDS)
 
 
+GRADIENT_SCALES = (0, 3, -3, 10, -10, -20)
+GRADIENT_OFFSETS = (0.0, 1.0, -10.0, 1e3)
+
+
+def gradients(
+    families: Sequence[str] = (*FAMILIES, MIXED),
+    scales: Sequence[int | float] = GRADIENT_SCALES,
+    offsets: Sequence[float] = GRADIENT_OFFSETS,
+) -> st.SearchStrategy[Recipe]:
+    """Recipes for a gradient of the output: of any family, far less often of one sign than an input.
+
+    A constant gradient, in which everything cancels, is one family among others.
+    """
+    return values(families, scales, offsets)
+
+
 LOUD_SCALE = 20
 """Binary exponent by which the neighbours of channel 0 are louder in :func:`beside_loud_neighbours`."""
 

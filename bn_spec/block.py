@@ -1,0 +1,198 @@
+"""A block of channels: its data, the statistics that normalise it, and what is expected of a kernel there.
+
+This is where the formulas of the reference and the bounds meet: each method computes a result, bounds a kernel's
+error in it, and says where the bound is a theorem.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from . import bounds
+from . import gradient_bounds as gb
+from .bounded import Bounded, Demand
+from .bounds import Model, Moments
+from .config import Config, State
+from .dtypes import Array, Bools, Floats, Format
+from .reference import Double, Extended
+from .reference import formulas as f
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some channels: their data and parameters, the statistics that normalise them, and where these are in range."""
+
+    model: Model
+    eps: float
+    shape: tuple[int, ...]
+    rows: Extended
+    weight: Extended
+    bias: Extended
+    old_mean: Extended
+    old_var: Extended
+    mean: Extended
+    var: Extended
+    moments: Moments
+    largest: Floats
+    summable: Bools
+    squarable: Bools
+    given: bool
+
+    @staticmethod
+    def of(config: Config, before: State, model: Model, x: Array, channels: slice, batch_statistics: bool) -> Block:
+        """Take the statistics of the batch, or those that the layer holds."""
+        # Double-double where the kernel works in float64; float64 has twice the precision of everything else.
+        number = Extended if model.dtype.accumulation.name == "float64" else Double
+        part = x[:, channels]
+
+        def column(tensor: Array | None, default: float) -> Extended:
+            return f.column(None if tensor is None else tensor[channels], default, part.shape[1], number)
+
+        rows = f.by_channel(part, number)
+        values = rows.hi
+        highest = values.max(axis=-1, keepdims=True, initial=-np.inf)
+        lowest = values.min(axis=-1, keepdims=True, initial=np.inf)
+        largest = np.maximum(highest, -lowest)
+        mean, var = column(before.running_mean, 0.0), column(before.running_var, 1.0)
+        held = column(before.weight, 1.0), column(before.bias, 0.0), mean, var
+        if batch_statistics:
+            mean = f.mean(rows)
+            var = f.biased_variance(rows, mean)
+            mean_abs = np.abs(values).mean(axis=-1, keepdims=True)
+            exact = bounds.sums_exactly(model, values, mean.hi)
+            moments = bounds.batch_moments(model, mean.hi, var.hi, mean_abs, exact)
+            summable = bounds.sums_in_range(model, largest)
+            squarable = bounds.squares_in_range(model, largest, highest - lowest, moments.dmean)
+        else:
+            moments = bounds.given_moments(model, mean.hi, var.hi)
+            summable = squarable = np.isfinite(largest + mean.hi + var.hi) & (var.hi >= 0)
+        domain = largest, summable, squarable, not batch_statistics
+        return Block(model, config.eps, part.shape, rows, *held, mean, var, moments, *domain)
+
+    @cached_property
+    def x_hat(self) -> Extended:
+        """The normalised data."""
+        return f.normalise(self.rows, self.mean, self.var, self.eps)
+
+    @cached_property
+    def normalisable(self) -> Bools:
+        """Where the statistics and what they normalise are in the domain of the bounds."""
+        return self.summable & self.squarable & bounds.variance_in_range(self.model, self.moments, self.eps)
+
+    @property
+    def no_nan(self) -> Bools:
+        """Where the statistics of finite data may overflow, but must not be NaN."""
+        return self.summable & (self.squarable | self.model.accuracy.overflow_safe)
+
+    def output(self) -> Bounded:
+        """Return the normalised data."""
+        model, moments, eps, weight, bias = self.model, self.moments, self.eps, self.weight, self.bias
+        y = f.affine(self.x_hat, weight, bias)
+        bound = bounds.output_bound(model, moments, eps, self.largest, self.x_hat.hi, weight.hi, bias.hi)
+        sizes = bounds.normalised_sizes(moments, eps, self.largest, weight.hi, bias.hi)
+        in_domain = self.normalisable & bounds.in_range(model.elementwise, *sizes)
+        inside = in_domain & (np.abs(y.hi) + bound <= model.dtype.data.largest)
+        # Whatever the statistics, s is at most 1 / sqrt(eps): as if the variance were zero.
+        constant = bounds.given_moments(model, moments.mean, np.zeros_like(moments.var))
+        steepest = bounds.normalised_sizes(constant, eps, 2 * self.largest, weight.hi, bias.hi)
+        number = self.no_nan & bounds.eps_in_range(model, eps) & bounds.in_range(model.elementwise, *steepest)
+        finite = number & (sum(steepest[1:]) <= model.dtype.data.largest)
+        demand = np.broadcast_to(_demand(number, finite).reshape(1, -1, 1, 1), self.shape)
+        bound[~inside] = np.inf
+        return Bounded(f.by_sample(y, self.shape), f.by_sample(Double(bound), self.shape).hi, demand)
+
+    @cached_property
+    def s(self) -> Extended:
+        """1 / sqrt(var + eps)."""
+        return f.inverse_std(self.var, self.eps)
+
+    @cached_property
+    def normalised(self) -> gb.Normalised:
+        """What a backward pass has of this forward."""
+        return gb.Normalised.of(self.model, self.moments, self.eps, self.x_hat.hi, self.given)
+
+    def projected(self, dy: Extended) -> Extended:
+        """Return what the gradient of the input is a multiple of."""
+        return dy if self.given else f.projected(dy, self.x_hat)
+
+    def direction(self, dy: Extended) -> gb.Direction:
+        """Bound what a kernel has of the components of dy."""
+        return gb.Direction.of(self.normalised, dy.hi, f.mean(dy).hi, f.mean(dy * self.x_hat).hi)
+
+    def gradients(self, dy: Array) -> tuple[Bounded, Bounded, Bounded]:
+        """Return the gradients with respect to input, weight and bias; ``dy`` has the shape of the block."""
+        rows, row = f.by_channel(dy, type(self.rows)), self.model.dtype
+        known = self.direction(rows)
+        inside = self.normalisable & gb.gradient_in_range(known, self.largest, self.weight.hi)
+        dx, dweight = self.weight * self.s * self.projected(rows), f.weight_gradient(rows, self.x_hat)
+        return (
+            self.by_sample(dx, gb.input_bound(known, self.weight.hi), inside),
+            _by_channel(dweight, gb.weight_bound(known), inside, row.parameters),
+            _by_channel(f.bias_gradient(rows), gb.bias_bound(known), inside, row.parameters),
+        )
+
+    def double_gradients(
+        self, dy: Array, v: Array, of_weight: Extended, of_bias: Extended
+    ) -> tuple[Bounded, Bounded, Bounded]:
+        """Return the gradients of Σ v dx + Σ ẇ dweight + Σ ḃ dbias with respect to dy, input and weight."""
+        number, weight, s, x_hat = type(self.rows), self.weight, self.s, self.x_hat
+        g, v_rows = f.by_channel(dy, number), f.by_channel(v, number)
+        dy_known, v_known = self.direction(g), self.direction(v_rows)
+        product = f.mean(v_rows * g).hi
+        inside = self.normalisable & gb.double_gradient_in_range(dy_known, v_known, self.largest, weight.hi)
+        inside = inside & gb.gradient_in_range(dy_known, self.largest, of_weight.hi)
+        ddy = weight * s * self.projected(v_rows) + of_weight * x_hat + of_bias
+        dx = of_weight * s * self.projected(g)
+        if not self.given:
+            dx = dx - weight * s * s * f.curvature(g, v_rows, x_hat)
+        dweight = (v_rows * self.projected(g) * s).total()
+        dy_bound = gb.double_dy_bound(v_known, weight.hi, of_weight.hi, of_bias.hi)
+        dx_bound = gb.double_input_bound(dy_known, v_known, product, weight.hi, of_weight.hi)
+        dw_bound = gb.double_weight_bound(dy_known, v_known, product)
+        return (
+            self.by_sample(ddy, dy_bound, inside),
+            self.by_sample(dx, dx_bound, inside),
+            _by_channel(dweight, dw_bound, inside, self.model.dtype.parameters),
+        )
+
+    def by_sample(self, rows: Extended, bound: Floats, inside: Bools) -> Bounded:
+        """Lay rows out in the shape of the block, with an infinite bound outside the domain of the theorem."""
+        inside = inside & (np.abs(rows.hi) + bound <= self.model.dtype.data.largest)
+        bound = np.where(inside, bound, np.inf)
+        return Bounded(f.by_sample(rows, self.shape), f.by_sample(Double(bound), self.shape).hi)
+
+    def running_mean(self, momentum: Extended) -> Bounded:
+        """Return the updated running mean."""
+        return self._blended(self.old_mean, self.mean, self.moments.dmean, momentum, self.summable, self.summable)
+
+    def running_var(self, momentum: Extended) -> Bounded:
+        """Return the updated running variance."""
+        n = self.model.n
+        # An infinite variance times a momentum of 0, or times the complement of one that rounds to 1, is NaN.
+        moved = float(momentum.hi) > self.model.statistics.u
+        unbiased, error = f.unbiased_variance(self.var, n), self.moments.dvar * (n / (n - 1))
+        inside = self.summable & self.squarable
+        return self._blended(self.old_var, unbiased, error, momentum, inside, self.no_nan & moved)
+
+    def _blended(
+        self, old: Extended, batch: Extended, error: Floats, momentum: Extended, inside: Bools, number: Bools
+    ) -> Bounded:
+        model, size = self.model, np.abs(old.hi)
+        new = f.blend(old, batch, momentum)
+        bound = bounds.running_bound(model, old.hi, batch.hi, error, float(momentum.hi), new.hi)
+        small = bounds.in_range(model.statistics, size, np.abs(batch.hi) + error)
+        held = small & (np.abs(new.hi) + bound <= model.dtype.parameters.largest)
+        demand = _demand(number & bounds.in_range(model.dtype.accumulation, size))
+        return Bounded(new[:, 0], np.where(inside & held, bound, np.inf)[:, 0], demand[:, 0])
+
+
+def _by_channel(column: Extended, bound: Floats, inside: Bools, held: Format) -> Bounded:
+    inside = inside & (np.abs(column.hi) + bound <= held.largest)
+    return Bounded(column[:, 0], np.where(inside, bound, np.inf)[:, 0])
+
+
+def _demand(number: Bools, finite: Bools | bool = False) -> Array:
+    return np.where(finite, Demand.FINITE, np.where(number, Demand.NUMBER, Demand.NOTHING)).astype(np.int8)

@@ -1,0 +1,501 @@
+"""Faulty specimens whose forward is right and whose backward is not. The suite must catch every one.
+
+As in :mod:`.faulty`: the docstring says the mistake, ``history`` where it happened, ``caught_by`` what must catch it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ..backend import DoubleGradients, Gradients
+from ..config import Config, State
+from ..dtypes import DTYPES, Array
+from ..memory import Parts, put_together, take_apart
+from .catalogue import faulty
+from .kernel import Kernel, Saved
+from .sound import ShiftedProducts
+
+MIXED = ("mixed_float16", "mixed_bfloat16")
+TWICE = {"double_backward": tuple(DTYPES)}
+
+# Training and eval
+
+
+@faulty(
+    "eval-backward-of-training",
+    history=("soumith/cudnn.torch#244", "pytorch/xla#913", "PaddlePaddle/Paddle#71423"),
+    caught_by=("GRD-04",),
+)
+class EvalBackwardOfTraining(Kernel):
+    """In eval mode dx goes through mean and variance as in training."""
+
+    def save(self, saved: Saved) -> Saved:
+        return replace(saved, given=False)
+
+
+@faulty(
+    "eval-backward-of-stale-statistics",
+    history=("pytorch/pytorch#586", "apache/mxnet#960", "torch/nn#768"),
+    caught_by=("GRD-04", "GRD-20"),
+)
+class EvalBackwardOfStaleStatistics(Kernel):
+    """In eval mode the backward takes the statistics saved by the last training forward, NaN if there was none."""
+
+    def __init__(self, config: Config, state: State | None) -> None:
+        super().__init__(config, state)
+        nothing = np.full(config.num_features, np.nan, config.arithmetic.accumulation.dtype)
+        self.last = nothing, nothing
+
+    def save(self, saved: Saved) -> Saved:
+        if not saved.given:
+            self.last = saved.mean, saved.s
+        return replace(saved, mean=self.last[0], s=self.last[1])
+
+
+@faulty("mode-taken-at-backward", history=("apache/mxnet#9580",), caught_by=("GRD-15",))
+class ModeTakenAtBackward(Kernel):
+    """Whether statistics are given is looked up when the backward runs, not when the forward did."""
+
+    def backward(self, saved: Saved, dy: Array) -> Gradients:
+        return super().backward(replace(saved, given=not self.uses_batch_statistics()), dy)
+
+
+@faulty("running-statistics-by-reference", history=("pytorch/pytorch#13402",), caught_by=("GRD-15",))
+class RunningStatisticsByReference(Kernel):
+    """An eval forward saves its running statistics by reference; a training forward then changes them in place."""
+
+    def backward(self, saved: Saved, dy: Array) -> Gradients:
+        if saved.given and self.running_mean is not None and self.running_var is not None:
+            mean, s = self.widened(self.running_mean), self.inverse_std(self.widened(self.running_var))
+            saved = replace(saved, mean=mean, s=s)
+        return super().backward(saved, dy)
+
+
+@faulty("running-statistics-differentiated", history=("tensorflow/tensorflow#20407",), caught_by=("GRD-17",))
+class RunningStatisticsDifferentiated(Kernel):
+    """A gradient flows through the running mean into an input that has just been tracked."""
+
+    tracked: Array | None = None
+
+    def record(self, x: Array, wrt: tuple[str, ...]) -> tuple[Array, Saved]:
+        recorded = super().record(x, wrt)
+        if self.tracks():
+            self.tracked = x
+        return recorded
+
+    def projected(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+        inner = super().projected(g, x_hat, dbias, dweight, saved)
+        if not saved.given or self.tracked is not saved.x:
+            return inner
+        leaked: Array = inner - self.factor() * (dbias / inner.dtype.type(g.shape[1]))[:, None]
+        return leaked
+
+
+@faulty("no-gradient-without-tracking", history=("Oneflow-Inc/oneflow#5665",), caught_by=("GRD-07",))
+class NoGradientWithoutTracking(Kernel):
+    """With track_running_stats=False the input gets no gradient."""
+
+    def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
+        asked = super().asked(gradients, saved)
+        return asked if self.running_mean is not None else asked._replace(input=None)
+
+
+# Terms
+
+
+@faulty("mean-term-missing", history=("facebookresearch/CrypTen#143",), caught_by=("GRD-01", "GRD-11"))
+class MeanTermMissing(Kernel):
+    """dx lacks mean(dy)."""
+
+    def projected(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+        return super().projected(g, x_hat, 0 * dbias, dweight, saved)
+
+
+@faulty("variance-term-missing", history=("facebookresearch/CrypTen#143",), caught_by=("GRD-01", "GRD-11"))
+class VarianceTermMissing(Kernel):
+    """dx lacks x̂ mean(dy x̂)."""
+
+    def projected(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+        return super().projected(g, x_hat, dbias, 0 * dweight, saved)
+
+
+@faulty("statistics-detached", history=("NVIDIA/apex#653", "facebookresearch/CrypTen#143"), caught_by=("GRD-01",))
+class StatisticsDetached(Kernel):
+    """dx is weight s dy in training too: mean and variance are taken for constants."""
+
+    def projected(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:  # noqa: ARG002
+        return g
+
+
+@faulty("weight-missing-in-dx", history=("kakaobrain/trident#123",), caught_by=("GRD-01", "GRD-04"))
+class WeightMissing(Kernel):
+    """dx is not multiplied by the weight."""
+
+    def scale(self, saved: Saved) -> Array:
+        return saved.s
+
+
+@faulty("stored-weight-without-affine", history=("apache/mxnet#1061",), caught_by=("GRD-06",))
+class StoredWeightWithoutAffine(Kernel):
+    """With affine=False the backward multiplies dx with a weight that is stored all the same."""
+
+    def scale(self, saved: Saved) -> Array:
+        return super().scale(saved) if saved.weight is not None else saved.s * 3
+
+
+@faulty("inverse-std-taken-for-variance", history=(), caught_by=("GRD-01", "GRD-02"))
+class InverseStdTakenForVariance(Kernel):
+    """The saved 1 / sqrt(var + eps) is taken for a variance, and its inverse root for s."""
+
+    def save(self, saved: Saved) -> Saved:
+        return replace(saved, s=self.inverse_std(saved.s))
+
+
+@faulty("eps-missing-in-backward", history=("tensorflow/tensorflow#37768",), caught_by=("GRD-20", "GRD-01"))
+class EpsMissingInBackward(Kernel):
+    """The backward divides by the standard deviation without eps, and by zero where a channel is constant."""
+
+    def save(self, saved: Saved) -> Saved:
+        variance = np.maximum(saved.s.astype(np.float64) ** -2 - self.config.eps, 0)
+        return replace(
+            saved, s=(1 / np.sqrt(np.where(saved.s == self.steepest(), 0, variance))).astype(saved.s.dtype)
+        )
+
+    def steepest(self) -> Any:
+        return self.inverse_std(np.zeros(1, self.config.arithmetic.accumulation.dtype))
+
+
+@faulty("momentum-in-dx", history=(), caught_by=("GRD-01",))
+class MomentumInDx(Kernel):
+    """The terms of mean and variance in dx are weighed by the momentum, as if they came from the moving averages."""
+
+    def projected(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+        m = 1 if self.config.momentum is None else self.config.momentum
+        return super().projected(g, x_hat, m * dbias, m * dweight, saved)
+
+
+# Gradients of parameters
+
+
+@faulty("weight-gradient-of-raw-input", history=("pytorch/pytorch#175189",), caught_by=("GRD-02", "GRD-25"))
+class WeightGradientOfRawInput(Kernel):
+    """The gradient of the weight is the sum of dy x instead of dy x̂."""
+
+    def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:  # noqa: ARG002
+        return self.total(g * self.rows(saved.x))
+
+
+@faulty("weight-gradient-of-output", history=(), caught_by=("GRD-12", "GRD-02"))
+class WeightGradientOfOutput(Kernel):
+    """The gradient of the weight is the sum of dy y, in which weight and bias are."""
+
+    def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
+        if saved.weight is None or self.bias is None:
+            return super().weight_gradient(g, x_hat, saved)
+        output = self.widened(saved.weight)[:, None] * x_hat + self.widened(self.bias)[:, None]
+        return self.total(g * output)
+
+
+@faulty("normalised-value-from-output", history=(), caught_by=("GRD-20", "GRD-02"))
+class NormalisedValueFromOutput(Kernel):
+    """x̂ is recovered as (y − bias) / weight, which is NaN where the weight is zero."""
+
+    def normalised_rows(self, saved: Saved) -> Array:
+        x_hat = super().normalised_rows(saved)
+        if saved.weight is None:
+            return x_hat
+        weight = self.widened(saved.weight)[:, None]
+        recovered: Array = weight * x_hat / weight
+        return recovered
+
+
+@faulty("parameter-gradients-accumulate", history=("intel/ipex-llm#94", "apache/mxnet#18377"), caught_by=("GRD-13",))
+class ParameterGradientsAccumulate(Kernel):
+    """Gradients of weight and bias are added to those of the backward before."""
+
+    sums: tuple[Array, Array] | None = None
+
+    def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
+        if self.sums is not None:
+            gradients = gradients._replace(weight=gradients.weight + self.sums[0], bias=gradients.bias + self.sums[1])
+        self.sums = gradients.weight, gradients.bias
+        return super().asked(gradients, saved)
+
+
+@faulty("bias-accumulates-beside-a-frozen-weight", history=("apache/mxnet#18492",), caught_by=("GRD-08",))
+class BiasAccumulatesBesideFrozenWeight(Kernel):
+    """Where the weight needs no gradient, that of the bias is added to the one before."""
+
+    sum: Array | None = None
+
+    def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
+        asked = super().asked(gradients, saved)
+        if "weight" in saved.wrt or asked.bias is None:
+            return asked
+        self.sum = asked.bias if self.sum is None else self.sum + asked.bias
+        return asked._replace(bias=self.sum)
+
+
+# Subsets
+
+
+@faulty(
+    "frozen-weight-freezes-bias",
+    history=("PaddlePaddle/Paddle#47634", "csarofeen/pytorch#657"),
+    caught_by=("GRD-08",),
+)
+class FrozenWeightFreezesBias(Kernel):
+    """Where the weight needs no gradient, the bias gets none either."""
+
+    def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
+        asked = super().asked(gradients, saved)
+        return asked if "weight" in saved.wrt else asked._replace(bias=None)
+
+
+@faulty("gradients-never-masked", history=("csarofeen/pytorch#657",), caught_by=("GRD-08",))
+class GradientsNeverMasked(Kernel):
+    """All gradients are returned, whatever was asked."""
+
+    def asked(self, gradients: Gradients, saved: Saved) -> Gradients:  # noqa: ARG002
+        return gradients
+
+
+@faulty("frozen-input-refused", history=("PaddlePaddle/Paddle#25686",), caught_by=("GRD-08",))
+class FrozenInputRefused(Kernel):
+    """A backward fails where the input needs no gradient."""
+
+    def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
+        if "input" not in saved.wrt:
+            raise RuntimeError("no buffer for the gradient of the input")
+        return super().asked(gradients, saved)
+
+
+@faulty("frozen-parameters-break-dx", history=("PaddlePaddle/Paddle#21237",), caught_by=("GRD-08",))
+class FrozenParametersBreakDx(Kernel):
+    """The sums that dx needs are skipped where neither weight nor bias needs a gradient."""
+
+    def projected(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+        needed = saved.weight is None or len(saved.wrt) > 1
+        return super().projected(g, x_hat, dbias * needed, dweight * needed, saved)
+
+
+# Contexts
+
+
+@faulty("context-overwritten", history=("pytorch/pytorch#586",), caught_by=("GRD-14",))
+class ContextOverwritten(Kernel):
+    """Mean and inverse standard deviation are saved in buffers of the layer, which the next forward overwrites."""
+
+    def backward(self, saved: Saved, dy: Array) -> Gradients:
+        return super().backward(replace(saved, mean=self.saved.mean, s=self.saved.s), dy)
+
+
+@faulty("dy-overwritten", history=("PaddlePaddle/Paddle#21065",), caught_by=("GRD-16",))
+class DyOverwritten(Kernel):
+    """dx is written over dy."""
+
+    def backward(self, saved: Saved, dy: Array) -> Gradients:
+        gradients = super().backward(saved, dy)
+        if gradients.input is not None:
+            dy[...] = gradients.input
+        return gradients
+
+
+@faulty(
+    "statistics-move-in-backward",
+    history=("pytorch/pytorch#96136", "gpleiss/efficient_densenet_pytorch#73"),
+    caught_by=("GRD-16",),
+)
+class StatisticsMoveInBackward(Kernel):
+    """A backward repeats its forward, which is tracked a second time."""
+
+    def backward(self, saved: Saved, dy: Array) -> Gradients:
+        if self.tracks() and not saved.given:
+            self.forward(saved.x)
+        return super().backward(saved, dy)
+
+
+@faulty(
+    "recorded-forward-not-tracked",
+    history=("facebookresearch/fairscale#1035", "ml-explore/mlx#1960"),
+    caught_by=("GRD-19",),
+)
+class RecordedForwardNotTracked(Kernel):
+    """A forward that records for a backward leaves the running statistics alone."""
+
+    recording = False
+
+    def record(self, x: Array, wrt: tuple[str, ...]) -> tuple[Array, Saved]:
+        self.recording = True
+        recorded = super().record(x, wrt)
+        self.recording = False
+        return recorded
+
+    def tracks(self) -> bool:
+        return super().tracks() and not self.recording
+
+
+# Values of dy
+
+
+@faulty("dy-of-zeros-taken-for-ones", history=(), caught_by=("GRD-09",))
+class DyOfZerosTakenForOnes(Kernel):
+    """A dy without any value is taken for a missing one, and replaced by ones."""
+
+    def backward(self, saved: Saved, dy: Array) -> Gradients:
+        return super().backward(saved, dy if dy.any() else np.ones_like(dy))
+
+
+@faulty("dy-clipped", history=(), caught_by=("GRD-10", "GRD-01"))
+class DyClipped(Kernel):
+    """Elements of dy beyond ±2 are clipped."""
+
+    def backward(self, saved: Saved, dy: Array) -> Gradients:
+        return super().backward(saved, np.clip(dy, -2, 2))
+
+
+# Memory and form
+
+
+@faulty(
+    "dy-layout-ignored",
+    history=("pytorch/pytorch#156555", "pytorch/pytorch#2000", "PaddlePaddle/Paddle#54703"),
+    caught_by=("GRD-21",),
+)
+class DyLayoutIgnored(Kernel):
+    """The memory of dy is read in the order of the input, whatever the strides of dy."""
+
+    def backward(self, saved: Saved, dy: Array) -> Gradients:
+        memory, (_, shape, strides) = take_apart(dy).flat, take_apart(saved.x)
+        misread = put_together(Parts(memory, shape, strides)) if memory.size == take_apart(saved.x).flat.size else dy
+        return super().backward(saved, misread)
+
+
+@faulty(
+    "gradient-always-contiguous",
+    history=("pytorch/pytorch#107199",),
+    caught_by=("GRD-22",),
+    gradient_layout=True,
+)
+class GradientAlwaysContiguous(Kernel):
+    """dx lies in NCHW order even if the input is in NHWC order, though the order of the input is claimed."""
+
+    def images(self, rows: Array, like: Array) -> Array:
+        return np.ascontiguousarray(super().images(rows, like))
+
+
+@faulty("parameter-gradients-in-half", history=("pytorch/pytorch#156513",), caught_by=("GRD-05",), dtypes=MIXED)
+class ParameterGradientsInHalf(Kernel):
+    """The gradients of float32 parameters have the dtype of the data."""
+
+    def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
+        asked = super().asked(gradients, saved)
+        half = {name: None if g is None else g.astype(saved.x.dtype) for name, g in asked._asdict().items()}
+        return Gradients(**half)
+
+
+@faulty("bias-gradient-of-four-dimensions", history=(), caught_by=("GRD-05", "GRD-03"))
+class BiasGradientOfFourDimensions(Kernel):
+    """The gradient of the bias has the shape (1, C, 1, 1)."""
+
+    def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
+        asked = super().asked(gradients, saved)
+        return asked if asked.bias is None else asked._replace(bias=asked.bias.reshape(1, -1, 1, 1))
+
+
+# Sums
+
+
+@faulty("tail-dropped-in-backward", history=("ROCm/MIOpen#916",), caught_by=("GRD-18",))
+class TailDroppedInBackward(Kernel):
+    """Of planes of more than 256 values, the backward leaves those after the last multiple of 4 out of its sums."""
+
+    def backward(self, saved: Saved, dy: Array) -> Gradients:
+        plane = dy.shape[2] * dy.shape[3]
+        self.kept = np.arange(dy.size // dy.shape[1]) % plane < (plane - plane % 4 if plane > 256 else plane)
+        return super().backward(saved, dy)
+
+    def bias_gradient(self, g: Array) -> Array:
+        return super().bias_gradient(g * self.kept)
+
+    def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
+        return super().weight_gradient(g * self.kept, x_hat, saved)
+
+
+@faulty(
+    "gradient-sums-in-half",
+    history=("pytorch/pytorch#147303", "ROCm/MIOpen#2385"),
+    caught_by=("GRD-03", "GRD-26"),
+    dtypes=MIXED,
+)
+class GradientSumsInHalf(Kernel):
+    """The sum of dy is accumulated in the dtype of the data."""
+
+    def bias_gradient(self, g: Array) -> Array:
+        total = g[:, 0]
+        for values in g.T[1:]:
+            total = self.narrowed(total + values)
+        return total
+
+
+@faulty(
+    "gradient-sums-in-float32", history=("ROCm/MIOpen#2024",), caught_by=("GRD-26", "GRD-02"), dtypes=("float64",)
+)
+class GradientSumsInFloat32(Kernel):
+    """Within a float64 kernel, the sums of the backward are kept in float32."""
+
+    def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
+        return super().weight_gradient(g.astype(np.float32), x_hat.astype(np.float32), saved).astype(g.dtype)
+
+
+@faulty(
+    "shifted-products-claimed-centred",
+    history=("tensorflow/tensorflow#118701",),
+    caught_by=("GRD-25",),
+    dtypes=("float32", "float64", *MIXED),
+    grade="two-pass",
+    centred_products=True,
+)
+class ShiftedProductsClaimedCentred(ShiftedProducts):
+    """The gradient of the weight is s (Σ dy x − mean Σ dy), where products with x − mean are claimed."""
+
+
+# Double backward
+
+
+@faulty(
+    "curvature-missing",
+    history=("pytorch/pytorch#186779", "pytorch/pytorch#196699"),
+    caught_by=("GRD-23",),
+    **TWICE,
+)
+class CurvatureMissing(Kernel):
+    """The double backward takes the saved statistics for constants."""
+
+    def curvature(self, g: Array, a: Array, x_hat: Array) -> Array:  # noqa: ARG002
+        return 0 * g
+
+
+@faulty(
+    "eval-double-backward-of-training",
+    history=("pytorch/pytorch#2277", "PaddlePaddle/Paddle#27549"),
+    caught_by=("GRD-24",),
+    **TWICE,
+)
+class EvalDoubleBackwardOfTraining(Kernel):
+    """In eval mode the double backward goes through mean and variance as in training."""
+
+    def double_backward(self, saved: Saved, dy: Array, cotangents: Gradients) -> DoubleGradients:
+        return super().double_backward(replace(saved, given=False), dy, cotangents)
+
+
+@faulty("curvature-counted-once", history=(), caught_by=("GRD-23",), **TWICE)
+class CurvatureCountedOnce(Kernel):
+    """In the curvature, the product of the two correlations counts once instead of three times."""
+
+    def curvature(self, g: Array, a: Array, x_hat: Array) -> Array:
+        twice: Array = 2 * x_hat * (self.mean(g * x_hat) * self.mean(a * x_hat))[:, None]
+        return super().curvature(g, a, x_hat) + twice

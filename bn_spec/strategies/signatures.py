@@ -1,0 +1,49 @@
+"""Few signatures, for backends to which each new one costs seconds: compilers, which specialise to everything.
+
+A *signature* is all that such a backend compiles for: shape and strides of the input, eps, momentum, which tensors
+exist, and which require a gradient. A drawn shape is brought to the nearest of :data:`REPRESENTATIVES`, one for each
+region of shapes, and the place of that one decides everything else, so that regions are reached and signatures stay
+few; values, parameters, statistics and histories are drawn as freely as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from math import log2
+from typing import TypeVar
+
+from .shapes import Shape
+
+T = TypeVar("T")
+
+REPRESENTATIVES: tuple[Shape, ...] = (
+    (2, 3, 1, 1),
+    (4, 3, 5, 7),
+    (1, 3, 1, 1),
+    (2, 2, 1, 257),
+    (2, 65, 1, 2),
+    (65, 2, 1, 2),
+    (2, 1, 56, 56),
+    (8, 512, 1, 1),
+    (2, 1024, 1, 1),
+)
+"""Two values, small sizes that differ, a single value, an edge on each axis, a long reduction, many channels."""
+
+
+@cache
+def nearest(shape: Shape) -> int:
+    """Return the place of the representative whose sizes are nearest, on a logarithmic scale."""
+
+    def distance(place: int) -> float:
+        sizes = zip(shape, REPRESENTATIVES[place], strict=True)
+        return sum(abs(log2(size / other)) for size, other in sizes)
+
+    return min(range(len(REPRESENTATIVES)), key=distance)
+
+
+def fixed(options: Sequence[T], place: int, usual: T | None = None) -> tuple[T, ...]:
+    """Return the option that goes with the representative at a place: at every second place the usual one, if any."""
+    if usual is not None and usual in options and place % 2 == 0:
+        return (usual,)
+    return (options[place % len(options)],)
