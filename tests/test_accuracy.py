@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bn_spec import Case, Config, State
 from bn_spec.backends.reference import reference
+from bn_spec.bounded import Bounded, Demand
 from bn_spec.bounds import (
     GRADES,
     OWN_ERROR,
@@ -28,7 +29,7 @@ from bn_spec.bounds import (
 from bn_spec.case import Eval, Forward
 from bn_spec.config import initial_state
 from bn_spec.dtypes import DTYPES, Array, Bools, DType, Floats
-from bn_spec.expectation import Bounded, Demand, Expectation, expect
+from bn_spec.expectation import Expectation, expect
 from bn_spec.judge import judge
 from bn_spec.play import play
 from bn_spec.reference import Extended

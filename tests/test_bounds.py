@@ -13,6 +13,7 @@ from hypothesis import find, given
 from hypothesis import strategies as st
 
 from bn_spec import Case, Config, ConfigError
+from bn_spec.bounded import Bounded
 from bn_spec.bounds import (
     BUDGET,
     GRADES,
@@ -32,7 +33,7 @@ from bn_spec.bounds import (
 from bn_spec.case import Forward
 from bn_spec.config import initial_state
 from bn_spec.dtypes import DTYPES, Array, DType, Floats
-from bn_spec.expectation import Bounded, Expectation, expect
+from bn_spec.expectation import Expectation, expect
 from bn_spec.judge import Verdict, judge
 from bn_spec.play import play
 from bn_spec.reference import Extended

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,15 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bn_spec import Case, CaseFileError, Config, State
+from bn_spec import Case, CaseFileError, Config, ConfigError, State
 from bn_spec.case import (
+    DIFFERENTIABLE,
     FORMAT,
     LONGEST_LISTING,
+    STEPS,
     VERSION,
+    Backward,
+    DoubleBackward,
     Eval,
     Forward,
     ResetParameters,
     ResetRunningStats,
+    Step,
     Train,
     identical,
     load,
@@ -29,20 +35,39 @@ from bn_spec.case import (
 )
 from bn_spec.dtypes import DTYPES, Array
 from bn_spec.strategies import ABSENT, LAYOUT, PARAMETER_STYLES, RUNNING, cases, shapes
-from bn_spec.strategies.cases import HISTORY_WORDS
+from bn_spec.strategies.cases import WORDS
 
 from .common import examples, printed_and_read
 
-HISTORIES = st.lists(st.sampled_from(HISTORY_WORDS), max_size=4).map(lambda words: ("forward", *words))
+
+def told_in_order(words: list[str]) -> tuple[str, ...]:
+    """Leave out the words for which the history so far gives no occasion: backwards of what was not recorded."""
+    history = ["record"]
+    recorded = True
+    for word in words:
+        summed = all(step in ("backward", "backward of zeros", "backward expanded") for step in history[-2:])
+        if "backward" in word and not recorded and word != "backward of the first":
+            continue
+        if word == "backward of the sum" and not summed:
+            continue
+        if word in ("forward", "alone", "record", "record again"):
+            recorded = word.startswith("record")
+        history.append(word)
+    return tuple(history)
+
+
+SUBSETS = tuple(subset for size in (1, 2, 3) for subset in combinations(DIFFERENTIABLE, size))
+HISTORIES = st.lists(st.sampled_from(sorted(WORDS)), max_size=6).map(told_in_order)
 
 
 def drawn(shape: Any = shapes("tiny", "different")) -> st.SearchStrategy[Case]:  # noqa: B008 - immutable
     """Cases of every dtype, of any history and layout, with statistics that need not be finite."""
-    return st.builds(lambda dtype, history: (dtype, history), st.sampled_from(tuple(DTYPES)), HISTORIES).flatmap(
+    return st.tuples(st.sampled_from(tuple(DTYPES)), HISTORIES).flatmap(
         lambda pair: cases(
             dtype=pair[0],
             history=pair[1],
             shape=shape,
+            wrt=SUBSETS,
             parameters=PARAMETER_STYLES,
             running=(*RUNNING, ABSENT),
         )
@@ -89,13 +114,28 @@ EVERY_STEP = Case(
     None,
     (Eval(), Train(), ResetRunningStats(), ResetParameters(), Forward(np.arange(6.0)[::2].reshape(3, 1, 1, 1))),
 )
+HALVES = np.arange(12, dtype=np.uint16).view(np.dtype("bfloat16")).reshape(3, 2, 2, 1)
+GRADIENT_STEPS = Case(
+    Config(2, dtype="bfloat16"),
+    None,
+    (
+        Forward(LAYOUT["channels_last"](HALVES), DIFFERENTIABLE),
+        Forward(LAYOUT["split"](HALVES[:1]), ("bias", "input")),
+        Forward(HALVES),
+        Backward(LAYOUT["cropped"](HALVES), 0),
+        Backward(np.broadcast_to(HALVES[1, 1, 1], (1, 2, 2, 1)), -2),
+        DoubleBackward(HALVES, LAYOUT["sliced"](HALVES), HALVES[0, :, 0, 0], of=0),
+        DoubleBackward(LAYOUT["permuted"](HALVES), HALVES, bias=HALVES[1, :, 1, 0], of=-3),
+    ),
+)
 EXPANDED = Case(Config(2), None, (Forward(np.broadcast_to(np.float32(0.1), (2, 2, 3, 3))),))
 EMPTY = Case(Config(2), None, (Forward(np.zeros((0, 2, 3, 3), np.float32)),))
 SCALAR = Case(Config(2), None, (Forward(np.array(1.5, np.float32)),))
 LARGE = Case(Config(2), None, (Forward(LAYOUT["sliced"](np.ones((LONGEST_LISTING, 2, 1, 1), np.float32))),))
 
 CASES = [
-    pytest.param(EVERY_STEP, id="every step"),
+    pytest.param(EVERY_STEP, id="every step without a gradient"),
+    pytest.param(GRADIENT_STEPS, id="every step of gradients"),
     pytest.param(EXPANDED, id="stride 0"),
     pytest.param(EMPTY, id="no elements"),
     pytest.param(SCALAR, id="no dimensions"),
@@ -113,6 +153,19 @@ CASES = [
 @given(drawn())
 def test_a_drawn_case_is_rebuilt_identically_from_its_source(case: Case) -> None:
     assert identical(printed_and_read(case), case)
+
+
+def test_between_them_the_cases_have_every_step_and_every_word_is_drawn() -> None:
+    assert {type(step) for case in (EVERY_STEP, GRADIENT_STEPS) for step in case.steps} == set(STEPS.values())
+    met: set[str] = set()
+
+    @examples(200)
+    @given(HISTORIES)
+    def collect(history: tuple[str, ...]) -> None:
+        met.update(history)
+
+    collect()
+    assert met == WORDS.keys()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -142,6 +195,19 @@ def test_unusual_strides_and_dtypes_are_part_of_the_source() -> None:
     )
 
 
+def test_what_is_left_out_of_a_gradient_step_is_left_out_of_the_source() -> None:
+    x = np.array([0, 1], np.float32).reshape(2, 1, 1, 1)
+    steps = (Forward(x, ("input",)), Backward(x), Backward(x, 0), DoubleBackward(x, x, bias=x[0, :, 0, 0]))
+    two = "array([0, 1], (2, 1, 1, 1))"
+    assert source(Case(Config(1), None, steps)) == (
+        "Case(\n"
+        "    config=Config(1),\n"
+        f"    steps=(Forward({two}, wrt=('input',)), Backward({two}), Backward({two}, of=0),"
+        f" DoubleBackward({two}, input={two}, bias=array([0], (1,))),),\n"
+        ")"
+    )
+
+
 def test_a_dtype_that_numpy_does_not_know_is_printed_by_its_name() -> None:
     x = np.array([0.5, -0.0, 257, np.nan], np.dtype("bfloat16")).reshape(4, 1, 1, 1)
     printed = source(Case(Config(1, dtype="mixed_bfloat16"), None, (Forward(x),)))
@@ -166,6 +232,14 @@ def test_every_half_precision_number_is_rebuilt_from_its_source(dtype: str) -> N
     assert identical(printed_and_read(case), case)
 
 
+def recorded(wrt: tuple[str, ...] = ("input",), *backwards: Step) -> tuple[Step, ...]:
+    """A forward of two values that is recorded, and what is asked of it."""
+    return (Forward(ONES, wrt), *backwards)
+
+
+ONES = np.ones((2, 1, 1, 1), np.float32)
+
+
 def altered(**changes: Any) -> Case:
     arguments: dict[str, Any] = {"config": Config(1), "state": State(weight=np.ones(1)), "steps": (Train(),)}
     return Case(**arguments | changes)
@@ -181,11 +255,37 @@ def altered(**changes: Any) -> Case:
         altered(state=State(weight=np.full(1, np.nextafter(1, 2)))),
         altered(steps=()),
         altered(steps=(Eval(),)),
+        altered(steps=(Train(), *recorded())),
+        altered(steps=recorded()),
     ],
 )
 def test_cases_that_differ_anywhere_are_not_identical(other: Case) -> None:
     assert identical(altered(), altered())
     assert not identical(altered(), other)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        (recorded(), recorded(("weight",)), recorded(("input", "weight")), recorded(())),
+        (recorded(("input",), Backward(ONES)), recorded(("input",), Backward(-ONES)), recorded()),
+        (recorded(("input",), Backward(ONES)), recorded(("input",), Backward(ONES, 0))),
+        (
+            recorded(("input",), DoubleBackward(ONES, ONES)),
+            recorded(("input",), DoubleBackward(ONES, ONES, ONES[0, :, 0, 0])),
+            recorded(("input",), DoubleBackward(ONES, ONES, bias=ONES[0, :, 0, 0])),
+            recorded(("input",), DoubleBackward(ONES, -ONES)),
+            recorded(("input",), DoubleBackward(-ONES, ONES)),
+        ),
+    ],
+    ids=["wrt", "dy", "of", "cotangents"],
+)
+def test_cases_that_differ_in_what_they_ask_of_gradients_are_not_identical(
+    others: tuple[tuple[Step, ...], ...],
+) -> None:
+    drawn = [Case(Config(1), None, steps) for steps in others]
+    for i, first in enumerate(drawn):
+        assert [identical(first, other) for other in drawn] == [i == j for j in range(len(drawn))]
 
 
 def test_cases_that_differ_in_a_stride_or_in_the_sign_of_zero_are_not_identical() -> None:
@@ -276,6 +376,13 @@ def forward(**entry: Any) -> dict[str, Any]:
     return header(steps=[{"step": "Forward", "x": x}])
 
 
+def backward(of: Any = -1, wrt: Any = ("input",), steps: int = 1, **entry: Any) -> dict[str, Any]:
+    """Return a header with so many recorded forwards, and a backward whose dy is described by another entry."""
+    x = {"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]}
+    asked = {"step": "Forward", "x": x, "wrt": wrt}
+    return header(steps=[*[asked] * steps, {"step": "Backward", "dy": x | entry, "of": of}])
+
+
 def written(script: object, **members: Any) -> bytes:
     """Return a file with this script, as JSON unless it is a string, and these members."""
     buffer = io.BytesIO()
@@ -337,7 +444,16 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     "a config with another argument": (written(header(config={"num_features": 1, "gamma": 1})), "gamma"),
     "a state with another tensor": (written(header(state={"gamma": None})), "gamma"),
     "a state that is a list": (written(header(state=[1])), DAMAGED),
-    "an unknown step": (written(header(steps=[{"step": "Backward"}])), "'Backward'"),
+    "an unknown step": (written(header(steps=[{"step": "Sideways"}])), "'Sideways'"),
+    "a step without an argument": (written(header(steps=[{"step": "Backward"}])), "'dy'"),
+    "a backward of no forward": (written(backward(steps=0)), "step 1: a backward of forward -1; the case has 0"),
+    "a backward of a forward that is half": (written(backward(of=0.5)), DAMAGED),
+    "a backward of what was not recorded": (written(backward(wrt=[])), "in which nothing requires a gradient"),
+    "a dy of another shape": (written(backward(shape=[1, 1, 1, 1])), "step 2: dy has shape (1, 1, 1, 1)"),
+    "a dy that reaches outside": (written(backward(shape=[3, 1, 1, 1])), "does not fit into 2 elements"),
+    "a gradient for another tensor": (written(backward(wrt=["gamma"])), "gradient 'gamma' is not known"),
+    "gradients of letters": (written(backward(wrt="input")), "gradient 'i' is not known"),
+    "gradients that are null": (written(backward(wrt=None)), DAMAGED),
     "a step with another argument": (written(header(steps=[{"step": "Train", "mode": None}])), "mode"),
     "a step that is a number": (written(header(steps=[1])), DAMAGED),
     "a step that is a list": (written(header(steps=[[]])), DAMAGED),
@@ -373,6 +489,13 @@ def test_the_header_on_which_the_refusals_are_built_is_sound(tmp_path: Path) -> 
     assert identical(load(path), Case(Config(1), None, (Forward(np.zeros((2, 1, 1, 1), np.float32)),)))
 
 
+def test_so_is_the_one_with_a_backward(tmp_path: Path) -> None:
+    path = tmp_path / "sound"
+    path.write_bytes(written(backward()))
+    zeros = np.zeros((2, 1, 1, 1), np.float32)
+    assert identical(load(path), Case(Config(1), None, (Forward(zeros, ("input",)), Backward(zeros))))
+
+
 def damaged(content: bytes) -> Iterator[bytes]:
     """Truncations of a file, and the files that differ from it in all bits of one byte."""
     for position, byte in enumerate(content):
@@ -391,3 +514,90 @@ def test_a_file_damaged_in_any_one_byte_is_refused_or_still_the_same_case(tmp_pa
         except CaseFileError:
             continue
         assert identical(case, EVERY_STEP)
+
+
+# What makes no sense -----------------------------------------------------------------------------------
+
+X = np.ones((3, 2, 2, 1), np.float32)
+ASKED = Forward(X, DIFFERENTIABLE)
+NO_AFFINE = Config(2, affine=False)
+
+SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
+    "a tensor that no layer has": (
+        (Train(), Forward(X, ("input", "wieght"))),
+        "step 2: tensor that requires a gradient 'wieght' is not known; known: bias, input, weight;"
+        " did you mean 'weight'?",
+    ),
+    "a buffer": (
+        (Forward(X, ("running_mean",)),),
+        "step 1: tensor that requires a gradient 'running_mean' is not known; known: bias, input, weight",
+    ),
+    "a backward before any forward": (
+        (Backward(X), ASKED),
+        "step 1: a backward of forward -1; the case has 0 until then",
+    ),
+    "a backward of a later forward": (
+        (ASKED, Backward(X, 1), ASKED),
+        "step 2: a backward of forward 1; the case has 1 until then",
+    ),
+    "a backward of one forward too far back": (
+        (ASKED, Eval(), ASKED, DoubleBackward(X, X, of=-3)),
+        "step 4: a backward of forward -3; the case has 2 until then",
+    ),
+    "a backward of a forward that is not recorded": (
+        (Forward(X), Backward(X)),
+        "step 2: a backward of forward -1, in which nothing requires a gradient; give it"
+        " wrt=('input', 'weight', 'bias')",
+    ),
+    "a backward of one of several that is not recorded": (
+        (ASKED, Forward(X), ASKED, Backward(X, 1)),
+        "step 4: a backward of forward 1, in which nothing requires a gradient",
+    ),
+    "a double backward of a forward that is not recorded": (
+        (Forward(X), DoubleBackward(X, X)),
+        "step 2: a backward of forward -1, in which nothing requires a gradient",
+    ),
+    "a dy of another shape": (
+        (ASKED, Backward(X[:2])),
+        "step 2: dy has shape (2, 2, 2, 1); allowed: (3, 2, 2, 1)",
+    ),
+    "a dy of the shape of another forward": (
+        (ASKED, Forward(X[:2], ("input",)), Backward(X)),
+        "step 3: dy has shape (3, 2, 2, 1); allowed: (2, 2, 2, 1)",
+    ),
+    "a dy of another rank": ((ASKED, Backward(X[0])), "step 2: dy has shape (2, 2, 1); allowed: (3, 2, 2, 1)"),
+    "a cotangent of dx of another shape": (
+        (ASKED, DoubleBackward(X, X[..., 0])),
+        "step 2: input has shape (3, 2, 2); allowed: (3, 2, 2, 1)",
+    ),
+    "a cotangent of dweight of another shape": (
+        (ASKED, DoubleBackward(X, X, X[:, 0, 0, 0])),
+        "step 2: weight has shape (3,); allowed: (2,)",
+    ),
+    "a cotangent of dbias of another shape": (
+        (ASKED, DoubleBackward(X, X, bias=X[:1, :1, 0, 0])),
+        "step 2: bias has shape (1, 1); allowed: (2,)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("steps", "sentence"), SENSELESS.values(), ids=SENSELESS)
+def test_a_case_that_makes_no_sense_is_refused_with_the_step_and_what_is_allowed(
+    steps: tuple[Step, ...], sentence: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Case(Config(2), None, steps)
+    assert str(refused.value).startswith(sentence)
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_a_layer_without_parameters_has_no_gradients_of_them(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"step 1: .* {name!r} is not known; known: input$"):
+        Case(NO_AFFINE, None, (Forward(X, ("input", name)),))
+    assert Case(NO_AFFINE, None, (Forward(X, ("input",)), Backward(X))).steps
+
+
+@pytest.mark.parametrize("of", [-2, -1, 0, 1])
+def test_forwards_are_counted_from_either_end_and_backwards_are_none_of_them(of: int) -> None:
+    case = Case(Config(2), None, (ASKED, Backward(X), Eval(), ASKED, Backward(X), Backward(X, of)))
+    assert len(list(case.forwards())) == 2

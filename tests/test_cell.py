@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import pytest
 
 from bn_spec import Backend, Case, KnownFailure, Layer
 from bn_spec.backends.reference import Reference
-from bn_spec.cell import LEAST_EXAMPLES, Body, Cell, Property, Vacuous, Violation
+from bn_spec.cell import LEAST_EXAMPLES, MANY, Body, Cell, Property, Vacuous, Violation
 from bn_spec.config import Config, State
 from bn_spec.dtypes import DTYPES, Array
 from bn_spec.profiles import PROFILES
@@ -42,12 +43,13 @@ def cell_of(
 
 @dataclass
 class Excused:
-    """The specimen that keeps the biased variance, with a known failure."""
+    """The specimen that keeps the biased variance (or another backend) with a known failure."""
 
     known: KnownFailure
+    subject: Backend = SPECIMENS["runvar-bias"]
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(SPECIMENS["runvar-bias"], name)
+        return getattr(self.subject, name)
 
     @property
     def known_failures(self) -> tuple[KnownFailure, ...]:
@@ -56,6 +58,10 @@ class Excused:
 
 def excused(**arguments: Any) -> Any:
     return Excused(KnownFailure("RUN-03", "running_var", "on purpose", **arguments))
+
+
+def excused_reference(known: KnownFailure = KnownFailure("RUN-03", "running_var", "in vain")) -> Any:  # noqa: B008
+    return Excused(known, Reference())
 
 
 # How hard it looks -------------------------------------------------------------------------------------
@@ -85,19 +91,6 @@ def test_fewer_examples_than_the_least_are_enough_for_who_asks_for_fewer() -> No
     assert cell.examples == 3
 
 
-@pytest.mark.parametrize(
-    ("profile", "effort", "thorough"),
-    [("ci", 1.0, True), ("ci", 0.3, True), ("smoke", 1.0, False), ("smoke", 0.3, False), ("smoke", 0.05, True)],
-)
-def test_a_cell_has_looked_hard_enough_after_as_many_examples_as_in_ci(
-    profile: str, effort: float, thorough: bool
-) -> None:
-    cell = cell_of(Reference(), profile=profile, effort=effort)
-    assert not cell.thorough
-    cell.examine()
-    assert cell.thorough is thorough
-
-
 def test_a_property_that_judges_nothing_is_vacuous() -> None:
     with pytest.raises(Vacuous, match="RUN-03: 100 examples, nothing judged"):
         cell_of(Reference(), body=lambda _, __: None).examine()
@@ -108,6 +101,17 @@ def test_what_a_requirement_needs_and_a_backend_does_not_claim_is_said() -> None
     assert cell_of(flushing, requirement="NUM-07").not_claimed == "flushes-subnormals does not claim subnormals"
     assert cell_of(flushing, requirement="NUM-06").not_claimed == ""
     assert cell_of(SPECIMENS["welford"], requirement="NUM-07").not_claimed == ""
+
+
+def test_all_that_a_requirement_needs_is_needed_and_in_the_dtype() -> None:
+    twice = replace(SPECIMENS["welford"].capabilities, double_backward=("float64",))
+    half = replace(SPECIMENS["welford"], capabilities=twice)
+    assert cell_of(half, requirement="GRD-24", dtype="float64").not_claimed == ""
+    assert cell_of(half, requirement="GRD-24").not_claimed == "welford does not claim double_backward in float32"
+    without = replace(half, capabilities=replace(twice, inference=False))
+    assert cell_of(without, requirement="GRD-24", dtype="float64").not_claimed == "welford does not claim inference"
+    nothing = replace(half, capabilities=replace(twice, gradients=False))
+    assert cell_of(nothing, requirement="GRD-01").not_claimed == "welford does not claim gradients"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -159,6 +163,63 @@ def test_a_known_failure_of_some_cases_excuses_no_other() -> None:
     alone = cell_of(excused(where=on_one_channel), choices={"shape": shapes("tiny").map(lambda s: (2, 1, *s[2:]))})
     alone.examine()
     assert alone.known
+
+
+@pytest.mark.parametrize(
+    ("profile", "effort", "said"),
+    [("ci", 1.0, True), ("ci", 0.3, True), ("smoke", 1.0, False), ("smoke", 0.3, False)],
+)
+def test_a_known_failure_that_is_not_seen_is_noticed_after_as_many_examples_as_in_ci(
+    profile: str, effort: float, said: bool
+) -> None:
+    never_seen = excused_reference()
+    cell = cell_of(never_seen, profile=profile, effort=effort)
+    assert cell.no_longer_failing == []
+    cell.examine()
+    assert (cell.no_longer_failing == [never_seen.known]) is said
+
+
+def test_a_known_failure_of_few_cases_or_of_several_requirements_is_not_missed() -> None:
+    for known in (
+        KnownFailure("RUN-03", "running_var", "rare", where=lambda case: case.config.num_features == 7),
+        KnownFailure("RUN-*", "running_var", "several"),
+    ):
+        cell = cell_of(excused_reference(known))
+        cell.examine()
+        assert cell.expected_failures == [known]
+        assert cell.no_longer_failing == []
+
+
+@pytest.mark.parametrize(("cases", "said"), [(MANY - 1, False), (MANY, True)])
+def test_a_known_failure_is_missed_once_many_cases_expected_it(cases: int, said: bool) -> None:
+    numbers = count()
+    known = KnownFailure("RUN-03", "running_var", "so many", where=lambda _: next(numbers) < cases)
+    cell = cell_of(excused_reference(known))
+    cell.examine()
+    assert cell.expecting[known] == cases
+    assert cell.no_longer_failing == ([known] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("requirement", "observable"), [("RUN-0[12]", "*"), ("GRD-*", "*"), ("RUN-*", "running_m*"), ("*", "grad_*")]
+)
+def test_a_pattern_excuses_nothing_that_it_does_not_match(requirement: str, observable: str) -> None:
+    with pytest.raises(Violation):
+        cell_of(Excused(KnownFailure(requirement, observable, "of others"))).examine()
+
+
+def test_a_known_failure_may_cover_several_requirements_and_observables() -> None:
+    cell = cell_of(Excused(KnownFailure("RUN-*", "running_*", "both")))
+    cell.examine()
+    assert [known.reason for known in cell.known] == ["both"]
+    assert cell.expecting[cell.known[0]] == cell.examples
+
+
+def test_the_share_of_an_excused_observable_does_not_count() -> None:
+    cell = cell_of(excused(), body=judged("running_mean", "running_var"))
+    cell.examine()
+    assert 0 < cell.shares["running_mean"] <= 1
+    assert cell.shares.get("running_var", 0.0) <= 1
 
 
 @pytest.mark.parametrize("other", [{"requirement": "RUN-02"}, {"body": judged("running_mean", "running_var")}])

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bn_spec import Case, expectation
+from bn_spec import Case, block, expectation
+from bn_spec.bounded import Bounded
 from bn_spec.bounds import GRADES, OWN_ERROR, SUMMATIONS, Accuracy
+from bn_spec.case import Eval, Forward
 from bn_spec.config import initial_state
 from bn_spec.dtypes import DTYPES
-from bn_spec.expectation import Bounded, Expectation, expect
+from bn_spec.expectation import Context, Expectation, expect
 from bn_spec.reference import Extended
 from bn_spec.strategies import BALANCED, FAMILIES, MIXED, WIDE, cases, shapes, values
 
@@ -25,33 +27,50 @@ SHARPEST = Accuracy("two-pass", "wide")
 """The claim that leaves the reference itself the least room."""
 
 
+HISTORIES = (
+    ("record",),
+    ("record", "backward"),
+    ("eval", "record", "backward"),
+    ("record", "double backward"),
+    ("eval", "record", "double backward"),
+)
+
+
+each_history = pytest.mark.parametrize("history", HISTORIES, ids=" ".join)
+
+
 def expected(case: Case, accuracy: Accuracy) -> Expectation:
-    (step,) = case.steps
-    return expect(case.config, case.state or initial_state(case.config), True, step, accuracy)
+    """Expect the last step of a case, of whose forwards each starts from the state of the case."""
+    before = case.state or initial_state(case.config)
+    training = not any(isinstance(step, Eval) for step in case.steps)
+    forwards = [Context(before, training, step) for step in case.steps if isinstance(step, Forward)]
+    return expect(case.config, before, training, case.steps[-1], accuracy, forwards)
 
 
 def bounded(expectation: Expectation) -> dict[str, Bounded]:
-    return {name: part for name in OBSERVABLES if (part := getattr(expectation, name)) is not None}
+    parts = {name: getattr(expectation, name) for name in OBSERVABLES} | dict(expectation.gradients)
+    return {name: part for name, part in parts.items() if part is not None}
 
 
 def difference(a: Bounded, b: Bounded) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     return np.abs((a.value.hi - b.value.hi) + (np.asarray(a.value.lo) - b.value.lo))
 
 
+@each_history
 @pytest.mark.parametrize("dtype", NARROW)
-def test_what_float64_costs_the_reference_is_paid_by_the_bound(dtype: str) -> None:
+def test_what_float64_costs_the_reference_is_paid_by_the_bound(dtype: str, history: tuple[str, ...]) -> None:
     hard = values((*FAMILIES, MIXED, BALANCED), scales=(0, 10, -10, *WIDE), offsets=(0.0, 1.0, -1e3, 1e6, 3e7))
 
-    @examples(300)
+    @examples(300 if history == ("record",) else 60)
     @given(
-        cases(dtype=dtype, value=hard, eps=(1e-5, 1e-20, 1.0)),
+        cases(dtype=dtype, history=history, value=hard, eps=(1e-5, 1e-20, 1.0)),
         st.builds(Accuracy, st.sampled_from(GRADES), st.sampled_from(sorted(SUMMATIONS))) | st.just(SHARPEST),
     )
     def is_paid(case: Case, accuracy: Accuracy) -> None:
         plain = bounded(expected(case, accuracy))
-        with patch.object(expectation, "Double", Extended):
+        with patch.object(block, "Double", Extended):
             precise = bounded(expected(case, accuracy))
-        assert plain.keys() == precise.keys()
+        assert plain.keys() == precise.keys() != set()
         for name, part in plain.items():
             inside = part.inside & precise[name].inside
             allowed = (OWN_ERROR - 1) * np.minimum(part.bound, precise[name].bound)
@@ -60,14 +79,15 @@ def test_what_float64_costs_the_reference_is_paid_by_the_bound(dtype: str) -> No
     is_paid()
 
 
+@each_history
 @pytest.mark.parametrize("dtype", ["float32", "float64", "mixed_bfloat16"])
-@pytest.mark.parametrize("block", [1, 7, 100])
-def test_blocks_of_channels_make_no_difference(dtype: str, block: int) -> None:
-    @examples(60)
-    @given(cases(dtype=dtype, shape=shapes("tiny", "different", "small")))
+@pytest.mark.parametrize("values_at_once", [1, 7, 100])
+def test_blocks_of_channels_make_no_difference(dtype: str, values_at_once: int, history: tuple[str, ...]) -> None:
+    @examples(60 if history == ("record",) else 20)
+    @given(cases(dtype=dtype, history=history, shape=shapes("tiny", "different", "small")))
     def make_none(case: Case) -> None:
         whole = bounded(expected(case, Accuracy()))
-        with patch.object(expectation, "BLOCK", block):
+        with patch.object(expectation, "BLOCK", values_at_once):
             joined = bounded(expected(case, Accuracy()))
         for name, part in whole.items():
             other = joined[name]

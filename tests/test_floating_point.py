@@ -8,14 +8,16 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bn_spec import BnSpecError, BrokenBackend, Case, Config, Layer, State, check
+from bn_spec.backend import Gradients
 from bn_spec.backends.reference import Reference
 from bn_spec.bounds import Accuracy
-from bn_spec.case import Eval, Forward, Step, Train
+from bn_spec.case import Backward, Eval, Forward, Step, Train
 from bn_spec.cell import PROPERTIES, Cell, Violation
 from bn_spec.dtypes import Array
 from bn_spec.floating_point import departures, restore
@@ -70,7 +72,7 @@ class Flipping(Reference):
 
 
 class _FlippingLayer:
-    def __init__(self, backend: Flipping, layer: Layer) -> None:
+    def __init__(self, backend: Flipping, layer: Any) -> None:
         self.flip_in = backend.flip_in
         self.layer = layer
         self.state = layer.state
@@ -85,6 +87,16 @@ class _FlippingLayer:
         y: Array = self.layer.forward(x)
         self.flip_in("forward")
         return y
+
+    def record(self, x: Array, wrt: tuple[str, ...]) -> tuple[Array, Any]:
+        recorded: tuple[Array, Any] = self.layer.record(x, wrt)
+        self.flip_in("record")
+        return recorded
+
+    def backward(self, record: Any, dy: Array) -> Gradients:
+        gradients: Gradients = self.layer.backward(record, dy)
+        self.flip_in("backward")
+        return gradients
 
 
 # The probe ---------------------------------------------------------------------------------------------
@@ -135,12 +147,20 @@ def test_flushed_subnormals_are_seen_and_set_back() -> None:
 @needs_linux
 @pytest.mark.parametrize(
     ("part", "blamed"),
-    [("forward", [0, 3]), ("to_native", [0, 3]), ("train", [1, 2]), ("nothing", [])],
+    [
+        ("forward", [0, 3]),
+        ("to_native", [0, 3, 4, 5]),
+        ("train", [1, 2]),
+        ("record", [4]),
+        ("backward", [5]),
+        ("nothing", []),
+    ],
 )
 def test_a_change_is_noted_on_the_step_that_made_it_and_set_back(part: str, blamed: list[int]) -> None:
-    case = Case(Config(2), None, (Forward(X), Eval(), Train(), Forward(X)))
+    recorded = Forward(X + 2, ("input",)), Backward(X)
+    case = Case(Config(2), None, (Forward(X), Eval(), Train(), Forward(X + 1), *recorded))
     answers = play(case, Flipping(part)).answers
-    assert [answer.mode for answer in answers] == [NOT_NEAREST if i in blamed else () for i in range(4)]
+    assert [answer.mode for answer in answers] == [NOT_NEAREST if i in blamed else () for i in range(6)]
     assert departures() == ()
 
 

@@ -1,6 +1,9 @@
 """Kernel functions become a layer: mode, counter, momentum and resets are kept for them."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from importlib import import_module
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -8,21 +11,32 @@ import pytest
 from hypothesis import given
 
 from bn_spec import Backend, Capabilities, Case, Config, ConfigError, State, check, kernel_backend
-from bn_spec.case import Forward
-from bn_spec.config import initial_state
+from bn_spec.backend import GRADIENTS, Gradients
+from bn_spec.case import DIFFERENTIABLE, Forward
+from bn_spec.cell import PROPERTIES, Cell, Violation
+from bn_spec.config import STATE_FIELDS, initial_state
 from bn_spec.dtypes import DTYPES, Array
+from bn_spec.judge import judge as judged
 from bn_spec.memory import same_bits
+from bn_spec.play import play
+from bn_spec.profiles import PROFILES
 from bn_spec.strategies import ABSENT, RUNNING_STYLES, cases, shapes
 
 from .common import examples
 
+import_module("conformance.test_grd")  # declares its properties
+
 X = np.arange(8, dtype=np.float32).reshape(2, 2, 2, 1)
 
 
-def affine(x: Array, weight: Array | None, bias: Array | None, mean: Array, var: Array, eps: float) -> Array:
-    def over_channels(values: Array) -> Array:
-        return values.reshape(1, -1, 1, 1)
+AXES = (0, 2, 3)
 
+
+def over_channels(values: Array) -> Array:
+    return values.reshape(1, -1, 1, 1)
+
+
+def affine(x: Array, weight: Array | None, bias: Array | None, mean: Array, var: Array, eps: float) -> Array:
     x_hat: Array = (x - over_channels(mean)) / np.sqrt(over_channels(var) + x.dtype.type(eps))
     return x_hat if weight is None or bias is None else x_hat * over_channels(weight) + over_channels(bias)
 
@@ -42,7 +56,7 @@ def forward_training(
     if x.ndim != 4 or n < 2:
         raise ValueError(f"cannot normalise shape {x.shape}")
     data, x = x, widened(x)
-    mean, var = x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
+    mean, var = x.mean(axis=AXES), x.var(axis=AXES)
     y = affine(x, weight, bias, mean, var, eps).astype(data.dtype)
     if running_mean is None or running_var is None:
         return y, None, None
@@ -68,16 +82,59 @@ def widened(a: Array) -> Array:
     return a.astype(np.float64 if a.dtype == np.float64 else np.float32)
 
 
+@np.errstate(all="ignore")
+def backward(
+    dy: Array,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array,
+    running_var: Array,
+    eps: float,
+    training: bool,
+    saved: object,
+    wrt: tuple[str, ...],
+) -> tuple[Array | None, Array | None, Array | None]:
+    """A correct backward, that computes what it needs of the forward anew."""
+    assert saved is None
+    assert (weight is None) == (bias is None)
+    g, data = widened(dy), widened(x)
+    mean, var = (data.mean(axis=AXES), data.var(axis=AXES)) if training else map(widened, (running_mean, running_var))
+    s = 1 / np.sqrt(var + data.dtype.type(eps))
+    x_hat = (data - over_channels(mean)) * over_channels(s)
+    dweight, dbias = (g * x_hat).sum(axis=AXES), g.sum(axis=AXES)
+    if training:
+        n = g.dtype.type(g.size // g.shape[1])
+        g = g - over_channels(dbias / n) - x_hat * over_channels(dweight / n)
+    scale = s if weight is None else s * widened(weight)
+    held = x.dtype if weight is None else weight.dtype
+    dx = (g * over_channels(scale)).astype(x.dtype)
+    return (
+        dx if "input" in wrt else None,
+        dweight.astype(held) if "weight" in wrt else None,
+        dbias.astype(held) if "bias" in wrt else None,
+    )
+
+
 CORRECT = kernel_backend(
-    "correct", forward_training, forward_inference, capabilities=Capabilities(dtypes=tuple(DTYPES))
+    "correct",
+    forward_training,
+    forward_inference,
+    backward,
+    capabilities=Capabilities(dtypes=tuple(DTYPES), gradients=True),
 )
 
 
 class Recorder:
-    """Kernels that answer with what they were given, moved one on, and keep the arguments of each call."""
+    """Kernels that answer with what they were given, moved one on, and keep the arguments of each call.
 
-    def __init__(self) -> None:
+    Those of a backward are kept apart, as they were at its call.
+    """
+
+    def __init__(self, in_place: bool = False) -> None:
+        self.in_place = in_place
         self.calls: list[dict[str, Any]] = []
+        self.backwards: list[dict[str, Any]] = []
         self.failing = False
 
     def training(self, x: Array, **arguments: Any) -> tuple[Array, Array | None, Array | None]:
@@ -93,9 +150,27 @@ class Recorder:
             raise RuntimeError("launch failed")
         return -x
 
+    def saving(self, x: Array, **arguments: Any) -> tuple[Array, Array | None, Array | None, object]:
+        """Give a fourth value, the number of the call, and update statistics as it was told to."""
+        y, mean, var = self.training(x, **arguments)
+        old_mean, old_var = arguments["running_mean"], arguments["running_var"]
+        if self.in_place and old_mean is not None:
+            old_mean[...], old_var[...] = mean, var
+            mean, var = old_mean, old_var
+        return y, mean, var, f"saved by call {len(self.calls)}"
+
+    def backward(self, dy: Array, x: Array, **arguments: Any) -> tuple[Array, None, Array]:
+        copied = {name: a.copy() if isinstance(a, np.ndarray) else a for name, a in arguments.items()}
+        self.backwards.append({"dy": dy, "x": x, **copied})
+        return dy, None, dy[0, :, 0, 0]
+
     @property
     def backend(self) -> Backend:
         return kernel_backend("recorder", self.training, self.inference)
+
+    @property
+    def differentiable(self) -> Any:
+        return kernel_backend("recorder", self.saving, self.inference, self.backward)
 
 
 @pytest.fixture
@@ -141,6 +216,78 @@ def test_a_correct_kernel_passes_every_check(dtype: str, history: tuple[str, ...
         assert check(case, CORRECT) == []
 
     judge()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "history",
+    [
+        ("record", "backward"),
+        ("eval", "record", "backward"),
+        ("record", "record", "backward", "train", "forward", "eval", "record", "backward of the first", "backward"),
+    ],
+    ids=["training", "eval", "both"],
+)
+def test_a_correct_backward_gives_every_gradient_that_is_asked(dtype: str, history: tuple[str, ...]) -> None:
+    @examples(30)
+    @given(
+        cases(
+            dtype=dtype,
+            history=history,
+            wrt=tuple(subset for size in (1, 2, 3) for subset in combinations(DIFFERENTIABLE, size)),
+            shape=shapes("tiny", "different", "small"),
+            running=(*RUNNING_STYLES, ABSENT),
+        )
+    )
+    def judge(case: Case) -> None:
+        observables = (*GRADIENTS, "gradient_form", "handed", *STATE_FIELDS)
+        assert judged(case, play(case, CORRECT), observables, CORRECT.capabilities).discrepancies == []
+
+    judge()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("requirement", [f"GRD-{number:02}" for number in (1, 4, 6, 7, 8, 14, 15, 16)])
+def test_a_correct_backward_conforms(requirement: str, dtype: str) -> None:
+    cell = cell_of(requirement, CORRECT, dtype)
+    assert cell.not_claimed == ""
+    cell.examine()
+    assert cell.judged > 0
+
+
+def test_statistics_that_are_updated_in_place_are_those_of_the_forward_in_its_backward() -> None:
+    def in_place(x: Array, running_mean: Array, running_var: Array, **arguments: Any) -> tuple[Array, Array, Array]:
+        y, mean, var = forward_training(x, running_mean=running_mean, running_var=running_var, **arguments)
+        running_mean[...], running_var[...] = mean, var
+        return y, running_mean, running_var
+
+    cell_of("GRD-15", kernel_backend("in-place", in_place, forward_inference, backward)).examine()
+
+
+@pytest.mark.parametrize(
+    ("requirement", "wrong"),
+    [
+        ("GRD-04", {"training": True}),
+        ("GRD-08", {"wrt": DIFFERENTIABLE}),
+        ("GRD-15", {"running_mean": np.float32(0)}),
+    ],
+)
+def test_a_backward_that_disregards_what_it_is_told_does_not(requirement: str, wrong: dict[str, Any]) -> None:
+    def disregarding(dy: Array, **arguments: Any) -> tuple[Array | None, ...]:
+        if "running_mean" in wrong:
+            arguments["running_mean"] = np.zeros_like(arguments["running_mean"])
+            return backward(dy, **arguments)
+        return backward(dy, **arguments | wrong)
+
+    wrongly: Any = disregarding
+    with pytest.raises(Violation) as found:
+        cell_of(requirement, kernel_backend("wrong", forward_training, forward_inference, wrongly)).examine()
+    assert found.value.finding.discrepancy.observable in GRADIENTS
+
+
+def cell_of(requirement: str, backend: Backend, dtype: str = "float32") -> Cell:
+    (prop,) = PROPERTIES[requirement]
+    return Cell(prop, backend, dtype, PROFILES["smoke"].settings())
 
 
 def test_a_wrong_kernel_does_not() -> None:
@@ -279,6 +426,108 @@ def test_without_tracking_forward_training_is_called_in_both_modes_and_nothing_k
     assert_same_state(layer.state(), initial_state(config))
 
 
+# What the helper keeps for a backward ------------------------------------------------------------------
+
+WRT = ("weight", "input")
+
+
+def test_a_backward_is_given_all_that_its_forward_was(recorder: Recorder) -> None:
+    state = some_state()
+    layer = recorder.differentiable.layer(Config(2, eps=0.5), state)
+    y, record = layer.record(X, WRT)
+    assert y is X
+    dy = X + 1
+    gradients = layer.backward(record, dy)
+    assert isinstance(gradients, Gradients)
+    assert (gradients.input is dy, gradients.weight) == (True, None)
+    assert np.array_equal(gradients.bias, [1, 3])
+    (call,) = recorder.backwards
+    assert call.keys() == {
+        *("dy", "x", "weight", "bias", "running_mean", "running_var", "eps", "training", "saved", "wrt")
+    }
+    assert (call["dy"] is dy, call["x"] is X) == (True, True)
+    assert (call["eps"], call["training"], call["saved"], call["wrt"]) == (0.5, True, "saved by call 1", WRT)
+    for name, tensor in state.items()[:4]:
+        assert tensor is not None
+        assert same_bits(call[name], tensor), name
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["new statistics", "in place"])
+def test_a_backward_is_given_the_statistics_of_its_own_forward_whatever_came_after(in_place: bool) -> None:
+    recorder = Recorder(in_place)
+    layer = recorder.differentiable.layer(Config(2), some_state())
+    records = [layer.record(X, WRT)[1]]
+    layer.train(False)
+    records.append(layer.record(X, WRT)[1])
+    layer.train(True)
+    layer.forward(X)
+    records.append(layer.record(X, WRT)[1])
+    layer.reset_parameters()
+    for record in (*records, records[0]):
+        layer.backward(record, X)
+    means = [call["running_mean"].tolist() for call in recorder.backwards]
+    variances = [call["running_var"].tolist() for call in recorder.backwards]
+    assert means == [[6, 7], [7, 8], [8, 9], [6, 7]]
+    assert variances == [[8, 9], [9, 10], [10, 11], [8, 9]]
+    assert [call["weight"].tolist() for call in recorder.backwards] == [[2, 3]] * 4
+    assert [call["training"] for call in recorder.backwards] == [True, False, True, True]
+    assert [call["saved"] for call in recorder.backwards] == [
+        "saved by call 1",
+        None,
+        "saved by call 4",
+        "saved by call 1",
+    ]
+
+
+def test_without_a_fourth_value_nothing_is_saved(recorder: Recorder) -> None:
+    backend: Any = kernel_backend("recorder", recorder.training, recorder.inference, recorder.backward)
+    layer = backend.layer(Config(2), None)
+    layer.backward(layer.record(X, WRT)[1], X)
+    assert recorder.backwards[0]["saved"] is None
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
+def test_without_tracking_a_backward_is_told_that_batch_statistics_normalise(
+    recorder: Recorder, training: bool
+) -> None:
+    layer = recorder.differentiable.layer(Config(2, affine=False, track_running_stats=False), None)
+    layer.train(training)
+    layer.backward(layer.record(X, ("input",))[1], X)
+    (call,) = recorder.backwards
+    assert (call["training"], call["wrt"], call["saved"]) == (True, ("input",), "saved by call 1")
+    assert call["weight"] is call["bias"] is call["running_mean"] is call["running_var"] is None
+
+
+def test_a_forward_that_is_recorded_counts_and_moves_the_statistics_like_any_other(recorder: Recorder) -> None:
+    layers = [recorder.differentiable.layer(Config(2), some_state()) for _ in range(2)]
+    layers[0].forward(X)
+    _, record = layers[1].record(X, WRT)
+    layers[1].backward(record, X)
+    assert_same_state(layers[1].state(), layers[0].state())
+
+
+def test_a_backward_of_boxed_tensors_is_given_boxes_and_answers_in_boxes() -> None:
+    class Boxed:
+        def __init__(self, array: Array) -> None:
+            self.array = array
+
+    def training(x: Boxed, running_mean: Boxed, running_var: Boxed, **_: Any) -> tuple[Boxed, Boxed, Boxed]:
+        return x, running_mean, running_var
+
+    def backward(dy: Boxed, x: Boxed, weight: Boxed, **_: Any) -> tuple[Boxed, Boxed, None]:
+        return Boxed(dy.array + x.array), weight, None
+
+    backend: Any = kernel_backend(
+        "boxed", training, None, backward, to_native=Boxed, to_numpy=lambda box: np.asarray(box.array)
+    )
+    layer = backend.layer(Config(2), some_state())
+    _, record = layer.record(backend.to_native(X), WRT)
+    dx, dweight, dbias = layer.backward(record, backend.to_native(X))
+    assert np.array_equal(backend.to_numpy(dx), 2 * X)
+    assert np.array_equal(backend.to_numpy(dweight), [2, 3])
+    assert dbias is None
+
+
 def test_tensors_are_moved_in_and_out_by_the_functions_that_were_given() -> None:
     class Boxed:
         def __init__(self, array: Array) -> None:
@@ -320,6 +569,48 @@ def test_without_forward_inference_an_eval_forward_says_so() -> None:
         layer.forward(X)
 
 
+@pytest.mark.parametrize("given_backward", [None, backward])
+def test_gradients_are_claimed_just_when_there_is_a_kernel_for_them(
+    given_backward: Callable[..., Any] | None,
+) -> None:
+    backend = kernel_backend("mine", forward_training, forward_inference, given_backward)
+    assert backend.capabilities == Capabilities(gradients=given_backward is not None)
+
+
+def test_without_a_backward_the_layer_says_so() -> None:
+    layer: Any = kernel_backend("mine", forward_training).layer(Config(2), None)
+    _, record = layer.record(X, WRT)
+    with pytest.raises(NotImplementedError, match="mine has no backward"):
+        layer.backward(record, X)
+
+
+def test_what_a_kernel_does_not_claim_of_gradients_is_not_asked() -> None:
+    silent = replace(Capabilities(), inference=False)
+    backend = kernel_backend("mine", forward_training, capabilities=silent)
+    assert cell_of("GRD-01", backend).not_claimed == "mine does not claim gradients"
+    differentiable = kernel_backend("mine", forward_training, None, backward)
+    assert cell_of("GRD-01", differentiable).not_claimed == ""
+    assert cell_of("GRD-04", differentiable).not_claimed == "mine does not claim inference"
+    assert cell_of("GRD-22", differentiable).not_claimed == "mine does not claim gradient_layout"
+    assert cell_of("GRD-23", differentiable).not_claimed == "mine does not claim double_backward"
+
+
+@pytest.mark.parametrize(
+    ("claims", "sentence"),
+    [
+        ({"gradients": True}, "mine claims gradients but has no backward; give one, or claim less"),
+        (
+            {"double_backward": ("float32",)},
+            "mine claims a double backward, which takes a layer of its own; claim less, or write one",
+        ),
+    ],
+)
+def test_a_claim_of_gradients_without_a_kernel_for_them_is_refused(claims: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        kernel_backend("mine", forward_training, forward_inference, capabilities=Capabilities(**claims))
+    assert str(refused.value) == sentence
+
+
 def test_claims_that_were_given_are_kept() -> None:
     claims = Capabilities(dtypes=("float64",), grade="textbook", inference=False)
     assert kernel_backend("mine", forward_training, capabilities=claims).capabilities is claims
@@ -338,6 +629,10 @@ def test_a_claim_of_inference_without_a_kernel_for_it_is_refused() -> None:
             {"dtypes": ("float23",)},
             "dtype 'float23' is not known; known: bfloat16, float16, float32, float64, mixed_bfloat16, mixed_float16;"
             " did you mean 'float32'?",
+        ),
+        (
+            {"double_backward": ("float64",)},
+            "dtype with a double backward 'float64' is not known; known: float32; did you mean 'float32'?",
         ),
         ({"layouts": ("channel_last",)}, "layout 'channel_last' is not known; known: channels_last, "),
         ({"grade": "two pass"}, "grade 'two pass' is not known; known: textbook, two-pass, welford; did you mean"),

@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_spec import BatchNorm2d, Case, Config
+from bn_spec.bounded import Bounded
 from bn_spec.bounds import OWN_ERROR, Accuracy, Model, batch_moments
 from bn_spec.case import Forward
 from bn_spec.config import State, initial_state
 from bn_spec.dtypes import DTYPES, Array, Floats, Format
-from bn_spec.expectation import Bounded, expect
+from bn_spec.expectation import expect
 from bn_spec.memory import same_bits
 from bn_spec.reference import Extended
 from bn_spec.reference import formulas as f

@@ -282,7 +282,8 @@ def test_by_default_a_machine_without_a_device_gets_the_reference_and_torchs_cpu
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     selection = select()
     assert [backend.name for backend in selection.backends.values()] == ["reference", "torch-cpu"]
-    assert selection.unavailable == {"torch-cuda": "torch sees no CUDA device"}
+    minutes = "it takes minutes, since it compiles for every signature; ask for it by name"
+    assert selection.unavailable == {"torch-compile": minutes, "torch-cuda": "torch sees no CUDA device"}
 
 
 def test_by_default_a_machine_without_torch_gets_the_reference_and_how_to_install_torch(
@@ -293,4 +294,4 @@ def test_by_default_a_machine_without_torch_gets_the_reference_and_how_to_instal
     selection = select()
     assert selection.backends == {"reference": reference}
     reason = "PyTorch is not installed; install it with: pip install 'bn-spec[torch]'"
-    assert selection.unavailable == {"torch-cpu": reason, "torch-cuda": reason}
+    assert selection.unavailable == dict.fromkeys(("torch-compile", "torch-cpu", "torch-cuda"), reason)

@@ -13,11 +13,16 @@ import pytest
 from bn_spec import Capabilities, ConfigError
 from bn_spec.cell import PROPERTIES, conforms
 from bn_spec.requirements import CHAPTERS, REQUIREMENTS, Requirement, requirement_named
-from bn_spec.strategies import cases
+from bn_spec.strategies import ABSENT, cases
 
 SUITE: dict[str, ModuleType] = {chapter: import_module(f"conformance.test_{chapter.lower()}") for chapter in CHAPTERS}
-FLAGS = {flag.name for flag in fields(Capabilities) if isinstance(flag.default, bool)}
+FLAGS = {flag.name for flag in fields(Capabilities) if isinstance(flag.default, bool)} | {"double_backward"}
 CHOICES = inspect.signature(cases).parameters.keys() - {"dtype", "claims"}
+
+
+def needs(requirement: Requirement) -> list[str]:
+    return [flag for flag in requirement.needs.split(" and ") if flag]
+
 
 each_requirement = pytest.mark.parametrize("requirement", REQUIREMENTS.values(), ids=REQUIREMENTS)
 
@@ -58,8 +63,32 @@ def test_a_requirement_is_numbered_in_a_chapter_and_needs_a_flag_that_backends_c
     assert re.fullmatch(r"[A-Z]{3}-\d\d", requirement.id)
     assert REQUIREMENTS[requirement.id] is requirement
     assert requirement.chapter in CHAPTERS
-    assert requirement.level in ("core", "training", "module", "numerics")
-    assert requirement.needs in FLAGS | {""}
+    assert requirement.level in ("core", "training", "gradients", "module", "numerics")
+    assert (requirement.level == "gradients") == ("gradients" in requirement.needs) == (requirement.chapter == "GRD")
+    assert set(needs(requirement)) <= FLAGS
+    assert requirement.needs == " and ".join(dict.fromkeys(needs(requirement)))  # each once, and nothing else
+
+
+@each_requirement
+def test_what_a_history_asks_of_gradients_is_needed_of_a_backend(requirement: Requirement) -> None:
+    (prop,) = PROPERTIES[requirement.id]
+    history = prop.choices.get("history", ("forward",))
+    asks = any("backward" in word or "record" in word for word in history)
+    assert asks == ("gradients" in needs(requirement))
+    assert ("double backward" in history) == ("double_backward" in needs(requirement))
+
+
+@pytest.mark.parametrize("requirement", [r for r in REQUIREMENTS.values() if r.chapter == "GRD"], ids=lambda r: r.id)
+def test_gradients_in_eval_mode_are_asked_of_those_backends_alone_that_have_one(requirement: Requirement) -> None:
+    (prop,) = PROPERTIES[requirement.id]
+    assert ("eval" in prop.choices["history"]) == ("inference" in needs(requirement))
+
+
+@pytest.mark.parametrize(("choice", "flag"), [("parameters", "affine_off"), ("running", "tracking_off")])
+def test_a_layer_that_always_lacks_tensors_is_needed_of_a_backend(choice: str, flag: str) -> None:
+    lacking = [name for name, (prop,) in PROPERTIES.items() if prop.choices.get(choice) == (ABSENT,)]
+    assert lacking
+    assert all(flag in needs(REQUIREMENTS[name]) for name in lacking)
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import cache, partial
 from math import prod
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 from bn_spec import Capabilities, Case, Config, ConfigError, State, check
 from bn_spec.backend import LAYOUTS
 from bn_spec.bias import LIMIT
-from bn_spec.case import Eval, Forward, ResetParameters, ResetRunningStats, Train, identical
+from bn_spec.case import (
+    DIFFERENTIABLE,
+    Backward,
+    DoubleBackward,
+    Eval,
+    Forward,
+    ResetParameters,
+    ResetRunningStats,
+    Train,
+    identical,
+)
 from bn_spec.dtypes import DTYPES, Array, format_named
 from bn_spec.expectation import refusal_of
 from bn_spec.memory import same_bits
@@ -40,6 +50,7 @@ from bn_spec.strategies import (
     Recipe,
     beside_loud_neighbours,
     cases,
+    gradients,
     misused,
     of_single_values,
     of_wrong_channels,
@@ -337,6 +348,144 @@ def test_alone_hands_each_sample_over_by_itself_up_to_four_of_them() -> None:
         batch, *samples = case.forwards()
         assert len(samples) == min(len(batch), 4)
         assert all(same_bits(batch[i : i + 1], sample) for i, sample in enumerate(samples))
+
+
+def gradient_cases(*history: str, **choices: Any) -> list[Case]:
+    return drawn(cases(history=("record", *history), running=(*RUNNING_STYLES, ABSENT), **choices), 100)
+
+
+def last_two(case: Case) -> tuple[Forward, Any]:
+    """The last forward of a case and the step after it."""
+    forward, step = case.steps[-2:]
+    assert isinstance(forward, Forward)
+    return forward, step
+
+
+def test_a_recorded_forward_asks_for_a_choice_of_the_gradients_that_its_layer_has() -> None:
+    choices = (("input",), ("bias", "weight"), DIFFERENTIABLE)
+    met = {
+        (case.config.affine, step.wrt)
+        for case in gradient_cases(wrt=choices)
+        for step in case.steps
+        if isinstance(step, Forward)
+    }
+    assert met == {*((True, wrt) for wrt in choices), (False, ("input",))}
+
+
+def test_all_gradients_are_asked_unless_it_is_said_which() -> None:
+    for case in gradient_cases():
+        (step,) = case.steps
+        assert isinstance(step, Forward)
+        assert step.wrt == (DIFFERENTIABLE if case.config.affine else ("input",))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_backward_is_handed_a_gradient_for_the_last_forward(dtype: str) -> None:
+    for case in gradient_cases("record", "backward", dtype=dtype):
+        forward, step = last_two(case)
+        assert isinstance(step, Backward)
+        assert (step.of, step.dy.shape, step.dy.dtype) == (-1, forward.x.shape, DTYPES[dtype].data.dtype)
+        assert np.isfinite(step.dy.astype(np.float64)).all()
+
+
+def test_a_backward_of_the_first_is_handed_a_gradient_for_the_first_forward() -> None:
+    met = gradient_cases("record", "backward of the first")
+    for case in met:
+        first, _, step = case.steps
+        assert isinstance(first, Forward)
+        assert isinstance(step, Backward)
+        assert (step.of, step.dy.shape) == (0, first.x.shape)
+    assert any(len({x.shape for x in case.forwards()}) > 1 for case in met)
+
+
+def test_recording_again_hands_the_same_input_over_and_asks_anew() -> None:
+    asked = []
+    for case in gradient_cases("eval", "record again", wrt=(("input",), ("weight",))):
+        first, _, second = case.steps
+        assert isinstance(first, Forward)
+        assert isinstance(second, Forward)
+        assert second.x is first.x
+        asked.append((first.wrt, second.wrt))
+    assert len(set(asked)) == 4
+
+
+def test_again_repeats_a_backward_too() -> None:
+    for case in gradient_cases("backward", "again"):
+        assert case.steps[2] is case.steps[1]
+        assert isinstance(case.steps[1], Backward)
+
+
+def test_a_gradient_of_zeros_is_one_and_an_expanded_one_is_a_single_number_in_memory() -> None:
+    for case in gradient_cases("backward of zeros"):
+        forward, step = last_two(case)
+        assert same_bits(step.dy, np.zeros_like(forward.x, order="C"))
+    numbers = set()
+    for case in gradient_cases("backward expanded"):
+        forward, step = last_two(case)
+        assert (step.dy.shape, step.dy.dtype) == (forward.x.shape, forward.x.dtype)
+        assert step.dy.strides == (0, 0, 0, 0)
+        numbers.add(step.dy.ravel()[0].item())
+    assert len(numbers) > 10
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_gradient_that_is_the_sum_of_the_last_two_is_rounded_once(dtype: str) -> None:
+    for case in gradient_cases("backward", "backward", "backward of the sum", dtype=dtype):
+        _, first, second, third = case.steps
+        assert isinstance(first, Backward)
+        assert isinstance(second, Backward)
+        assert isinstance(third, Backward)
+        wanted = (first.dy.astype(np.float64) + second.dy.astype(np.float64)).astype(third.dy.dtype)
+        assert third.dy.dtype == first.dy.dtype
+        assert np.array_equal(third.dy, wanted, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "float16"])
+def test_a_double_backward_is_handed_cotangents_of_all_that_the_layer_has(dtype: str) -> None:
+    for case in gradient_cases("double backward", dtype=dtype):
+        forward, step = last_two(case)
+        assert isinstance(step, DoubleBackward)
+        row = DTYPES[dtype]
+        for tensor in (step.dy, step.input):
+            assert (tensor.shape, tensor.dtype) == (forward.x.shape, row.data.dtype)
+        for cotangent in (step.weight, step.bias):
+            assert (cotangent is not None) == case.config.affine
+            assert cotangent is None or cotangent.dtype == row.parameters.dtype
+
+
+def test_a_gradient_is_laid_out_apart_from_its_input() -> None:
+    met = set()
+    for case in drawn(cases(history=("record", "backward"), shape=shapes("different")), 300):
+        forward, step = last_two(case)
+        met.add(
+            tuple(next(n for n, lay in LAYOUT.items() if lay(a).strides == a.strides) for a in (forward.x, step.dy))
+        )
+    assert len(met) > len(LAYOUT) ** 2 / 2
+
+
+def test_gradients_are_of_every_family_and_of_scales_and_offsets_both_ways() -> None:
+    met = drawn(gradients())
+    assert {recipe.family for recipe in met} == {*FAMILIES, MIXED}
+    for part in ("scale", "offset"):
+        found = {getattr(recipe, part) for recipe in met}
+        assert min(found) < 0 < max(found)
+        assert 0 in found
+
+
+def test_gradients_are_drawn_by_the_recipes_that_were_given() -> None:
+    ones = gradients(("constant",), scales=(3,), offsets=(1e6,))
+    for case in gradient_cases("backward", "double backward", gradient=ones):
+        _, first, second = case.steps
+        assert isinstance(first, Backward)
+        assert isinstance(second, DoubleBackward)
+        for dy in (first.dy, second.dy, second.input):
+            assert (np.abs(dy) > 2**3 * 9e5).all()
+            assert (dy == dy[:1, :, :1, :1]).all()
+
+
+def test_a_gradient_shrinks_to_a_ramp_in_c_order() -> None:
+    smallest = find(cases(history=("record", "backward")), lambda _: True, settings=examples(10))
+    assert identical(smallest, Case(Config(1), None, (Forward(RAMP, DIFFERENTIABLE), Backward(RAMP))))
 
 
 def test_an_unknown_word_is_answered_with_the_nearest_one() -> None:
