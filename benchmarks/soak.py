@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,12 +24,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bn_spec.backend import Backend, known_failures
-from bn_spec.case import Case, Eval, Forward, Step, source
+from bn_spec.backend import GRADIENTS, Backend, KnownFailure, known_failures
+from bn_spec.bounded import Bounded
+from bn_spec.case import DIFFERENTIABLE, Backward, Case, Eval, Forward, Step, source
 from bn_spec.config import Config, State
 from bn_spec.dtypes import DTYPES, Array, DType, Floats
 from bn_spec.errors import BackendError
-from bn_spec.expectation import Bounded, expect
+from bn_spec.expectation import Context, expect
 from bn_spec.finding import describe
 from bn_spec.judge import Discrepancy, Verdict
 from bn_spec.play import Answer, play
@@ -53,6 +54,7 @@ from bn_spec.strategies import (
 )
 from bn_spec.strategies.shapes import Shape
 from bn_spec.strategies.tensors import COUNTS, parameters, running_statistics
+from bn_spec.strategies.values import GRADIENT_OFFSETS, GRADIENT_SCALES
 
 C = 64
 """Channels per case."""
@@ -64,7 +66,7 @@ LENGTHS = ((0.5, 2, 32), (0.3, 32, 256), (0.15, 256, 1024), (0.05, 1024, 8192))
 """Values per channel: probability, least and most; within a row every power of two is as likely."""
 
 HISTORIES = (("train",), ("train",), ("train",), ("train", "eval"), ("eval",))
-"""Steps of a case: forwards in training or eval mode."""
+"""Steps of a case: forwards in training or eval mode, each with its backward."""
 
 TIGHT = 0.1
 """Share of a bound that some specimen should reach; a bound that none comes near to may be loose."""
@@ -72,7 +74,7 @@ TIGHT = 0.1
 GIVEN = "output in eval mode"
 """The output where running statistics normalise; without them, eval mode is no different from training."""
 
-OBSERVABLES = ("output", GIVEN, "running_mean", "running_var")
+OBSERVABLES = ("output", GIVEN, "running_mean", "running_var", *GRADIENTS)
 
 EDGES = tuple(float(f"{10.0 ** (k / 20):.4g}") for k in range(-60, 1))
 """Edges of the histograms of err / bound; values below the first and above the last are counted too."""
@@ -180,6 +182,16 @@ def drawn_recipe(rng: np.random.Generator) -> Recipe:
     )
 
 
+def drawn_gradient(rng: np.random.Generator) -> Recipe:
+    """Draw what a gradient of the output is."""
+    return Recipe(
+        family=any_of(rng, (*FAMILIES, MIXED, BALANCED)),
+        scale=any_of(rng, GRADIENT_SCALES),
+        offset=any_of(rng, GRADIENT_OFFSETS),
+        seed=int(rng.integers(2**32)),
+    )
+
+
 def drawn_case(rng: np.random.Generator, dtype: str, layouts: Sequence[str]) -> Case:
     """Draw a case as :func:`bn_spec.strategies.cases` does, but of many channels and without Hypothesis."""
     affine, running = any_of(rng, (*PARAMETERS, ABSENT)), any_of(rng, (*RUNNING_STYLES, ABSENT))
@@ -195,7 +207,10 @@ def drawn_case(rng: np.random.Generator, dtype: str, layouts: Sequence[str]) -> 
     steps: list[Step] = []
     for mode in any_of(rng, HISTORIES):
         x = drawn_recipe(rng).make(drawn_shape(rng), DTYPES[dtype])
-        steps += [*([Eval()] if mode == "eval" else []), Forward(LAYOUT[any_of(rng, layouts)](x))]
+        wrt = DIFFERENTIABLE if config.affine else DIFFERENTIABLE[:1]
+        dy = drawn_gradient(rng).make(x.shape, DTYPES[dtype])
+        steps += [Eval()] if mode == "eval" else []
+        steps += [Forward(LAYOUT[any_of(rng, layouts)](x), wrt), Backward(LAYOUT[any_of(rng, layouts)](dy))]
     return Case(config, state, tuple(steps))
 
 
@@ -234,20 +249,29 @@ def soaked(seed: int, numbers: Iterable[int], names: tuple[str, ...]) -> Tally:
     for number in numbers:
         backend, case = numbered_case(seed, number, names)
         tally.channels += C
-        verdict = judged(backend, case, number, tally.shares)
+        verdict, shares = judged(backend, case, number)
         for d in verdict.discrepancies:
-            if any(known.covers(d.observable, case) for known in known_failures(backend)):
+            if any(covers(known, d.observable, case) for known in known_failures(backend)):
                 tally.known += 1
+                shares.pop(Key(backend.name, case.config.dtype, d.observable), None)
             else:
                 tally.flags.append(Flag(number, backend.name, case.config.dtype, told(backend, case, d)))
+        tally.merge(Tally(shares=shares))
     return tally
 
 
-def judged(backend: Backend, case: Case, number: int, shares: dict[Key, Shares]) -> Verdict:
-    """Play a case and judge every forward; note the worst share of each channel in ``shares``."""
+def covers(known: KnownFailure, observable: str, case: Case) -> bool:
+    """Whether a discrepancy is a known failure, whatever requirement shows it."""
+    return known.concerns(known.requirement, case.config.dtype) and known.covers(observable, case)
+
+
+def judged(backend: Backend, case: Case, number: int) -> tuple[Verdict, dict[Key, Shares]]:
+    """Play a case and judge every forward and backward; also return the worst share of each channel."""
     verdict = Verdict()
+    shares: dict[Key, Shares] = {}
+    contexts: list[Context] = []
     for index, answer in enumerate(play(case, backend).answers):
-        for name, got, expected in observed(answer, case.config, backend):
+        for name, got, expected in observed(answer, case.config, backend, contexts):
             if not isinstance(got, np.ndarray) or got.shape != expected.bound.shape:
                 verdict.exact(name, index, False, f"a tensor of shape {expected.bound.shape}", str(got))
                 continue
@@ -258,14 +282,21 @@ def judged(backend: Backend, case: Case, number: int, shares: dict[Key, Shares])
             by_channel = worst_of_channels(expected.share(got))
             inside = worst_of_channels(expected.inside)
             shares.setdefault(key, Shares()).add(by_channel, inside, number)
-    return verdict
+    return verdict, shares
 
 
-def observed(answer: Answer, config: Config, backend: Backend) -> Iterator[tuple[str, Any, Bounded]]:
-    """Yield what has a bound after a step: its name, what was got, and what is expected."""
-    if not isinstance(answer.step, Forward):
+def observed(
+    answer: Answer, config: Config, backend: Backend, contexts: list[Context]
+) -> Iterator[tuple[str, Any, Bounded]]:
+    """Yield what has a bound after a step: its name, what was got, and what is expected; note forwards."""
+    if not isinstance(answer.step, Forward | Backward):
         return
-    expected = expect(config, answer.before, answer.training, answer.step, backend.capabilities)
+    expected = expect(config, answer.before, answer.training, answer.step, backend.capabilities, contexts)
+    if isinstance(answer.step, Forward):
+        contexts.append(Context(answer.before, answer.training, answer.step))
+    for name, gradient in expected.gradients.items():
+        if gradient is not None:
+            yield name, answer.gradients.get(name, answer.output), gradient
     if expected.output is not None:
         yield "output", answer.output, expected.output
     for name in ("running_mean", "running_var"):
@@ -282,10 +313,10 @@ def worst_of_channels(elements: Array) -> Array:
 def told(backend: Backend, case: Case, discrepancy: Discrepancy) -> str:
     """Return a discrepancy as text, with the first single channel that shows it too, if there is one."""
     lines = [line_of(discrepancy)]
-    for alone in (channel_of(case, c) for c in range(C)):
-        found = judged(backend, alone, 0, {}).discrepancies
+    for single in (channel_of(case, c) for c in range(C)):
+        found = judged(backend, single, 0)[0].discrepancies
         if same := [d for d in found if d.observable == discrepancy.observable]:
-            lines += ["in one channel alone:", *describe(alone), line_of(same[0]), source(alone)]
+            lines += ["in one channel alone:", *describe(single), line_of(same[0]), source(single)]
             break
     return "\n".join(lines)
 
@@ -299,8 +330,15 @@ def channel_of(case: Case, c: int) -> Case:
     """Return a case with a single one of its channels."""
     state = case.state or State()
     tensors = {name: a if a is None or a.ndim == 0 else a[c : c + 1] for name, a in state.items()}
-    steps = tuple(Forward(s.x[:, c : c + 1].copy()) if isinstance(s, Forward) else s for s in case.steps)
+    steps = tuple(alone(step, c) for step in case.steps)
     return Case(replace(case.config, num_features=1), State(**tensors), steps)
+
+
+def alone(step: Any, c: int) -> Step:
+    """Return a step with a single channel of its arrays (N, C, H, W)."""
+    arrays = {part.name: a for part in fields(step) if isinstance(a := getattr(step, part.name), np.ndarray)}
+    changed: Step = replace(step, **{name: a[:, c : c + 1].copy() for name, a in arrays.items()})
+    return changed
 
 
 # Running

@@ -19,6 +19,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from bn_spec.backend import GRADIENTS
 from bn_spec.bounds import Accuracy, Model, batch_moments
 from bn_spec.config import Config
 from bn_spec.dtypes import DTYPES, Array, DType, Floats, Format
@@ -146,21 +147,27 @@ def percent(share: float | None) -> str:
     return "–" if share is None else str(floor(100 * share))
 
 
-def measured_tables(soak: Soak) -> str:
-    """Return how much of the bounds was used, by implementation, and at most."""
+def by_implementation(soak: Soak, observables: Sequence[str]) -> str:
+    """Return a table of the shares of each implementation in each dtype."""
     rows = []
     for name in soak.implementations():
-        shares = ([percent(soak.worst(name, dtype, s)) for s in STATISTICS] for dtype in DTYPES)
+        shares = ([percent(soak.worst(name, dtype, o)) for o in observables] for dtype in DTYPES)
         rows.append([name, *("" if set(cell) == {"–"} else " / ".join(cell) for cell in shares)])
-    everyone = markdown(("", *DTYPES), rows)
-    observables = (*STATISTICS[:1], "output in eval mode", *STATISTICS[1:])
+    return markdown(("", *DTYPES), rows)
+
+
+def measured_tables(soak: Soak) -> str:
+    """Return how much of the bounds was used, by implementation, and at most."""
+    forward, backward = (by_implementation(soak, names) for names in (STATISTICS, GRADIENTS))
+    observables = (*STATISTICS[:1], "output in eval mode", *STATISTICS[1:], *GRADIENTS)
     most = ([dtype, *(percent(soak.largest(dtype, o)) for o in observables)] for dtype in DTYPES)
     specimens = markdown(("", *observables), most)
     facts = soak.facts
     return (
         f"{facts['channels']:,} channels, seed {facts['seed']}: {facts['flagged']} cases beyond a bound,"
         f" {facts['known']} with a known failure. Worst err/bound in percent,\nrounded down: output / running_mean /"
-        f" running_var, where the output is that normalised by batch statistics.\n\n{everyone}\n\n"
+        f" running_var, where the output is that normalised by batch statistics.\n\n{forward}\n\n"
+        f"The gradients, in training and in eval mode: input / weight / bias.\n\n{backward}\n\n"
         f"The largest over the specimens, in percent:\n\n{specimens}"
     )
 

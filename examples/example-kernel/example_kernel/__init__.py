@@ -1,4 +1,4 @@
-"""BatchNorm2d as two NumPy functions, put under test as the backend ``example-kernel``."""
+"""BatchNorm2d as three NumPy functions, put under test as the backend ``example-kernel``."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def forward_training(
     running_var: Array | None,
     momentum: float,
     eps: float,
-) -> tuple[Array, Array | None, Array | None]:
-    """Normalise by the statistics of the batch; return y and the running statistics moved by them."""
+) -> tuple[Array, Array | None, Array | None, tuple[Array, Array]]:
+    """Normalise by the statistics of the batch; return y, the running statistics moved by them, and what is saved."""
     _check(x, weight, bias, running_mean, running_var)
     n = x.size // x.shape[1]
     if n < 2:
@@ -32,7 +32,8 @@ def forward_training(
     mean = x.mean(BATCH)
     var = np.square(x - _plane(mean)).mean(BATCH)  # two passes: squares of the deviations, not of x
     y = _normalised(x, mean, var, weight, bias, eps)
-    return y, _moved(running_mean, mean, momentum), _moved(running_var, var * n / (n - 1), momentum)
+    tracked = _moved(running_mean, mean, momentum), _moved(running_var, var * n / (n - 1), momentum)
+    return y, *tracked, (mean, var)  # the last is saved for the backward
 
 
 def forward_inference(
@@ -41,6 +42,31 @@ def forward_inference(
     """Normalise by the running statistics."""
     _check(x, weight, bias, running_mean, running_var)
     return _normalised(x, running_mean, running_var, weight, bias, eps)
+
+
+def backward(
+    dy: Array,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,  # noqa: ARG001 - gradients do not depend on it
+    running_mean: Array | None,
+    running_var: Array | None,
+    eps: float,
+    training: bool,
+    saved: Any,
+    wrt: tuple[str, ...],
+) -> tuple[Array | None, Array | None, Array | None]:
+    """Return the gradients of Σ dy · y with respect to x, weight and bias; None for those that are not asked."""
+    mean, var = saved if training else (running_mean, running_var)
+    s = 1 / np.sqrt(var + eps)
+    x_hat = (x - _plane(mean)) * _plane(s)
+    dbias, dweight = dy.sum(BATCH), (dy * x_hat).sum(BATCH)
+    inner = dy
+    if training:
+        n = x.size // x.shape[1]
+        inner = dy - _plane(dbias / n) - x_hat * _plane(dweight / n)
+    dx = inner * _plane(s if weight is None else weight * s)
+    return dx if "input" in wrt else None, dweight if "weight" in wrt else None, dbias if "bias" in wrt else None
 
 
 def _normalised(x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float) -> Array:
@@ -72,6 +98,7 @@ backend = kernel_backend(
     "example-kernel",
     forward_training,
     forward_inference,
-    capabilities=Capabilities(dtypes=("float32", "float64"), grade="two-pass"),
+    backward,
+    capabilities=Capabilities(dtypes=("float32", "float64"), grade="two-pass", gradients=True, centred_products=True),
     description=f"NumPy {np.__version__}",
 )
