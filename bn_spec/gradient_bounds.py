@@ -92,6 +92,7 @@ class Normalised:
         """Bound ḡ, whose exact value is given, shape (C, 1)."""
         model = self.model
         error = model.gamma(model.summing + 1) * _mean(np.abs(dy)) + self.read(dy, model.dtype.data).error
+        error = error + _present(dy) * model.underflow(model.dtype.accumulation)
         return Estimate(exact, error + _present(dy) * model.kept(np.abs(exact) + error))
 
     def correlation(self, dy: Floats, mean_dy: Floats, exact: Floats) -> Estimate:
@@ -101,7 +102,9 @@ class Normalised:
         off = np.abs(exact) * s.error / s.value + s.size * self.moments.dmean * np.abs(mean_dy)
         cancelling = max(model.gamma(2) * (1 + growth), 0 if model.accuracy.centred_products else 2 * growth)
         summed = growth * _mean(magnitude * x_hat_size) + cancelling * self.cancelled * _mean(magnitude)
-        lost = _present(dy) * model.underflow(model.dtype.accumulation) * (2 + 3 * s.size) * (1 + growth)
+        # What dy (x − mu) loses is multiplied by s, what x̂ loses by dy.
+        lost = _present(dy) * model.underflow(model.dtype.accumulation) * (1 + growth)
+        lost = lost * (2 + 3 * s.size + 4 * (1 + s.size) * _mean(magnitude))
         unread = model.unread(model.dtype.data) * _present(dy) * (_mean(x_hat_size) + s.size * _mean(magnitude))
         error = off + summed + lost + unread
         return Estimate(exact, error + _present(dy) * model.kept(np.abs(exact) + error, 3))
@@ -188,6 +191,7 @@ def double_weight_bound(dy: Direction, v: Direction, product: Floats) -> Floats:
         apart = apart - v.mean * dy.mean - v.correlation * dy.correlation
     mean = Estimate(_mean(v.rows * inner.value), together + apart.error + growth * apart.size)
     lost = _mean(_lost(known, SECOND, v.rows)) * (1 + dy.correlation.size + _mean(np.abs(dy.rows)))
+    lost = lost * (1 + v.correlation.size + _mean(magnitude))
     return _total(known, (mean * known.s).off_by(lost))
 
 
