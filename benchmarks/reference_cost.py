@@ -55,7 +55,7 @@ def values(x: Array) -> Callable[[], object]:
         for channel in range(x.shape[1]):
             rows = f.by_channel(x[:, channel : channel + 1], Double)
             mean = f.mean(rows)
-            f.normalise(rows, mean, f.biased_variance(rows, mean), 1e-5)
+            f.normalise(rows, mean, f.inverse_std(f.biased_variance(rows, mean), 1e-5))
 
     return forward
 

@@ -73,9 +73,15 @@ class Block:
         return Block(model, config.eps, part.shape, rows, *held, mean, var, moments, *domain)
 
     @cached_property
+    def exact(self) -> f.Normalised:
+        """What derivatives take of the forward, without a kernel's errors."""
+        s = f.inverse_std(self.var, self.eps)
+        return f.Normalised(self.weight, s, f.normalise(self.rows, self.mean, s), self.given)
+
+    @property
     def x_hat(self) -> Extended:
         """The normalised data."""
-        return f.normalise(self.rows, self.mean, self.var, self.eps)
+        return self.exact.x_hat
 
     @cached_property
     def normalisable(self) -> Bools:
@@ -94,29 +100,18 @@ class Block:
         bound = bounds.output_bound(model, moments, eps, self.largest, self.x_hat.hi, weight.hi, bias.hi)
         sizes = bounds.normalised_sizes(moments, eps, self.largest, weight.hi, bias.hi)
         in_domain = self.normalisable & bounds.in_range(model.elementwise, *sizes)
-        inside = in_domain & (np.abs(y.hi) + bound <= model.dtype.data.largest)
         # Whatever the statistics, s is at most 1 / sqrt(eps): as if the variance were zero.
         constant = bounds.given_moments(model, moments.mean, np.zeros_like(moments.var))
         steepest = bounds.normalised_sizes(constant, eps, 2 * self.largest, weight.hi, bias.hi)
         number = self.no_nan & bounds.eps_in_range(model, eps) & bounds.in_range(model.elementwise, *steepest)
         finite = number & (sum(steepest[1:]) <= model.dtype.data.largest)
         demand = np.broadcast_to(_demand(number, finite).reshape(1, -1, 1, 1), self.shape)
-        bound[~inside] = np.inf
-        return Bounded(f.by_sample(y, self.shape), f.by_sample(Double(bound), self.shape).hi, demand)
-
-    @cached_property
-    def s(self) -> Extended:
-        """1 / sqrt(var + eps)."""
-        return f.inverse_std(self.var, self.eps)
+        return self._by_sample(y, bound, in_domain, demand)
 
     @cached_property
     def normalised(self) -> gb.Normalised:
         """What a backward pass has of this forward."""
         return gb.Normalised.of(self.model, self.moments, self.eps, self.x_hat.hi, self.given)
-
-    def projected(self, dy: Extended) -> Extended:
-        """Return what the gradient of the input is a multiple of."""
-        return dy if self.given else f.projected(dy, self.x_hat)
 
     def direction(self, dy: Extended) -> gb.Direction:
         """Bound what a kernel has of the components of dy."""
@@ -127,42 +122,37 @@ class Block:
         rows, row = f.by_channel(dy, type(self.rows)), self.model.dtype
         known = self.direction(rows)
         inside = self.normalisable & gb.gradient_in_range(known, self.largest, self.weight.hi)
-        dx, dweight = self.weight * self.s * self.projected(rows), f.weight_gradient(rows, self.x_hat)
+        dx, dweight, dbias = f.gradients(self.exact, rows)
         return (
-            self.by_sample(dx, gb.input_bound(known, self.weight.hi), inside),
+            self._by_sample(dx, gb.input_bound(known, self.weight.hi), inside),
             _by_channel(dweight, gb.weight_bound(known), inside, row.parameters),
-            _by_channel(f.bias_gradient(rows), gb.bias_bound(known), inside, row.parameters),
+            _by_channel(dbias, gb.bias_bound(known), inside, row.parameters),
         )
 
     def double_gradients(
         self, dy: Array, v: Array, of_weight: Extended, of_bias: Extended
     ) -> tuple[Bounded, Bounded, Bounded]:
         """Return the gradients of Σ v dx + Σ ẇ dweight + Σ ḃ dbias with respect to dy, input and weight."""
-        number, weight, s, x_hat = type(self.rows), self.weight, self.s, self.x_hat
-        g, v_rows = f.by_channel(dy, number), f.by_channel(v, number)
+        g, v_rows = (f.by_channel(a, type(self.rows)) for a in (dy, v))
+        weight = self.weight
         dy_known, v_known = self.direction(g), self.direction(v_rows)
         product = f.mean(v_rows * g).hi
         inside = self.normalisable & gb.double_gradient_in_range(dy_known, v_known, self.largest, weight.hi)
         inside = inside & gb.gradient_in_range(dy_known, self.largest, of_weight.hi)
-        ddy = weight * s * self.projected(v_rows) + of_weight * x_hat + of_bias
-        dx = of_weight * s * self.projected(g)
-        if not self.given:
-            dx = dx - weight * s * s * f.curvature(g, v_rows, x_hat)
-        dweight = (v_rows * self.projected(g) * s).total()
+        ddy, dx, dweight = f.double_gradients(self.exact, g, v_rows, of_weight, of_bias)
         dy_bound = gb.double_dy_bound(v_known, weight.hi, of_weight.hi, of_bias.hi)
         dx_bound = gb.double_input_bound(dy_known, v_known, product, weight.hi, of_weight.hi)
         dw_bound = gb.double_weight_bound(dy_known, v_known, product)
         return (
-            self.by_sample(ddy, dy_bound, inside),
-            self.by_sample(dx, dx_bound, inside),
+            self._by_sample(ddy, dy_bound, inside),
+            self._by_sample(dx, dx_bound, inside),
             _by_channel(dweight, dw_bound, inside, self.model.dtype.parameters),
         )
 
-    def by_sample(self, rows: Extended, bound: Floats, inside: Bools) -> Bounded:
+    def _by_sample(self, rows: Extended, bound: Floats, inside: Bools, demand: Array | None = None) -> Bounded:
         """Lay rows out in the shape of the block, with an infinite bound outside the domain of the theorem."""
-        inside = inside & (np.abs(rows.hi) + bound <= self.model.dtype.data.largest)
-        bound = np.where(inside, bound, np.inf)
-        return Bounded(f.by_sample(rows, self.shape), f.by_sample(Double(bound), self.shape).hi)
+        bound[~(inside & (np.abs(rows.hi) + bound <= self.model.dtype.data.largest))] = np.inf
+        return Bounded(f.by_sample(rows, self.shape), f.by_sample(Double(bound), self.shape).hi, demand)
 
     def running_mean(self, momentum: Extended) -> Bounded:
         """Return the updated running mean."""

@@ -53,6 +53,8 @@ class Context:
     before: State
     training: bool
     step: Forward
+    refused: bool = False
+    """There was nothing to differentiate."""
 
     @property
     def batch_statistics(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from .config import STATE_FIELDS, Config, State, initial_state
 from .dtypes import Array, format_named, is_floating
 from .errors import ConfigError, allowed
 from .expectation import Context, Expectation, expect
-from .memory import same_bits, take_apart
+from .memory import interchangeable, same_bits, take_apart
 from .play import Answer, Observation, Raised
 from .reference import Extended
 from .reference import formulas as f
@@ -158,14 +158,19 @@ def _output_form(verdict: Verdict, step: _Step) -> None:
 def _well_formed_output(verdict: Verdict, step: _Step, observable: str, shape: tuple[int, ...]) -> Array | None:
     """Return the output if it is an array of ``shape``; otherwise note the discrepancy."""
     got = step.answer.output
-    wanted = f"an output of shape {shape}"
-    if not isinstance(got, np.ndarray):
-        verdict.exact(observable, step.index, False, wanted, str(got))
-        return None
-    if got.shape != shape or not is_floating(got.dtype):
-        verdict.exact(observable, step.index, False, wanted, f"shape {got.shape}, dtype {got.dtype}")
-        return None
-    return got
+    if _well_formed(got, shape):
+        return got
+    verdict.exact(observable, step.index, False, f"an output of shape {shape}", _form(got))
+    return None
+
+
+def _well_formed(got: object, shape: tuple[int, ...]) -> TypeGuard[Array]:
+    """Whether an answer is a floating-point array of a shape."""
+    return isinstance(got, np.ndarray) and got.shape == shape and is_floating(got.dtype)
+
+
+def _form(got: object) -> str:
+    return f"shape {got.shape}, dtype {got.dtype}" if isinstance(got, np.ndarray) else str(got)
 
 
 def _tensor(name: str) -> Observable:
@@ -178,10 +183,10 @@ def _tensor(name: str) -> Observable:
             return
         got, wanted = getattr(after, name), getattr(step.expected.state, name)
         bounded = getattr(step.expected, name, None)
-        if bounded is None or got is None or got.shape != bounded.bound.shape or not is_floating(got.dtype):
-            _exact_tensor(verdict, name, step.index, wanted, got)
-        else:
+        if bounded is not None and _well_formed(got, bounded.bound.shape):
             verdict.bounded(name, step.index, got, bounded)
+        else:
+            _exact_tensor(verdict, name, step.index, wanted, got)
 
     return judge_tensor
 
@@ -234,7 +239,7 @@ def _repetition(verdict: Verdict, step: _Step) -> None:
     before = previous and previous.step
     if previous is None or step.answer.training or not (isinstance(before, Forward) and isinstance(now, Forward)):
         return
-    if not same_bits(before.x, now.x) or before.x.strides != now.x.strides:
+    if not interchangeable(before.x, now.x):
         return
     first, second = previous.output, step.answer.output
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
@@ -285,9 +290,7 @@ def _numbers(verdict: Verdict, step: _Step) -> None:
     asked = [(name, getattr(step.expected, name)) for name in ("output", "running_mean", "running_var")]
     for name, expected in [*asked, *step.expected.gradients.items()]:
         got = answer.output if name == "output" else answer.gradients.get(name, getattr(after, name, None))
-        if expected is None or not isinstance(got, np.ndarray) or got.shape != expected.bound.shape:
-            continue  # judged as what it is, not as a number
-        if is_floating(got.dtype):
+        if expected is not None and _well_formed(got, expected.bound.shape):  # others are judged as what they are
             verdict.numbers(name, step.index, got, expected)
 
 
@@ -302,16 +305,12 @@ def _gradient(name: str) -> Observable:
             verdict.exact(name, step.index, got is None, f"no {name}, since it was not asked", lambda: _shown(got))
             return
         shape = expected.bound.shape
-        if isinstance(got, np.ndarray) and got.shape == shape and is_floating(got.dtype):
+        if _well_formed(got, shape):
             verdict.bounded(name, step.index, got, expected)
         else:
             verdict.exact(name, step.index, False, f"a {name} of shape {shape}", _form(got))
 
     return judge_gradient
-
-
-def _form(got: object) -> str:
-    return f"shape {got.shape}, dtype {got.dtype}" if isinstance(got, np.ndarray) else str(got)
 
 
 def _gradient_form(verdict: Verdict, step: _Step) -> None:
@@ -372,9 +371,7 @@ def _gradient_linearity(verdict: Verdict, step: _Step) -> None:
 def _well_formed_gradient(step: _Step, name: str) -> tuple[Array, Bounded] | None:
     """Return a gradient and what is expected, if it was asked and has the right shape."""
     got, expected = step.answer.gradients.get(name), step.expected.gradients.get(name)
-    if expected is None or not isinstance(got, np.ndarray) or got.shape != expected.bound.shape:
-        return None
-    return (got, expected) if is_floating(got.dtype) else None
+    return (got, expected) if expected is not None and _well_formed(got, expected.bound.shape) else None
 
 
 def _gradient_sums(verdict: Verdict, step: _Step) -> None:
@@ -389,8 +386,9 @@ def _gradient_sums(verdict: Verdict, step: _Step) -> None:
     eps, x, dy = step.config.eps, f.by_channel(forward.step.x), f.by_channel(backward.dy)
     mu = f.mean(x)
     var = f.biased_variance(x, mu)
-    s, x_hat = f.inverse_std(var, eps), f.normalise(x, mu, var, eps)
-    left = f.column(forward.before.weight, 1.0, len(x.hi)) * s * s * s * eps * f.weight_gradient(dy, x_hat)
+    s = f.inverse_std(var, eps)
+    x_hat = f.normalise(x, mu, s)
+    left = f.column(forward.before.weight, 1.0, len(x.hi)) * s * s * s * eps * (dy * x_hat).total()
     dx, bound = f.by_channel(found[0]), f.by_channel(found[1].bound).hi
     laws = (dx, bound, Extended(np.zeros_like(left.hi))), (dx * x_hat, bound * np.abs(x_hat.hi), left)
     for terms, allowed_each, exact in laws:
@@ -404,7 +402,7 @@ def _statistic_bias(name: str) -> Observable:
     def judge_bias(verdict: Verdict, step: _Step) -> None:
         after, expected = step.answer.after, getattr(step.expected, name)
         got = getattr(after, name) if isinstance(after, State) else None
-        if expected is None or got is None or got.shape != expected.bound.shape:
+        if expected is None or not _well_formed(got, expected.bound.shape):
             return  # wrong tensors are judged as such
         verdict.biased(f"{name}_bias", step.index, got[:, np.newaxis], expected.map(lambda a: a[:, np.newaxis]))
 
@@ -468,9 +466,8 @@ def judge(
         verdict.exact("construction", CONSTRUCTION, False, "a layer", str(observation.initial))
     judged: list[_Step] = []
     forwards: list[Context] = []
-    refused: list[bool] = []
     for index, answer in enumerate(observation.answers):
-        if isinstance(answer.step, Backward | DoubleBackward) and refused[answer.step.of]:
+        if isinstance(answer.step, Backward | DoubleBackward) and forwards[answer.step.of].refused:
             break  # there is nothing that it could be the gradient of
         if sentence := _misshapen(case.config, answer.before):
             verdict.exact("state", index - 1, False, "a state that fits the config", sentence)
@@ -485,8 +482,8 @@ def judge(
             judge_observable(verdict, step)
         judged.append(step)
         if isinstance(answer.step, Forward):
-            forwards.append(Context(answer.before, answer.training, answer.step))
-            refused.append(expected.refusal is not None)
+            refused = expected.refusal is not None
+            forwards.append(Context(answer.before, answer.training, answer.step, refused))
     return verdict
 
 

@@ -61,6 +61,11 @@ def same_bits(a: Array, b: Array) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
+def interchangeable(a: Array, b: Array) -> bool:
+    """Whether two arrays agree in every bit and every stride."""
+    return a is b or (a.strides == b.strides and same_bits(a, b))
+
+
 def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
     if 0 in shape:
         return 0

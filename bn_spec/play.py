@@ -28,7 +28,7 @@ from .case import (
 )
 from .config import State
 from .dtypes import Array, is_floating
-from .memory import private_copy, same_bits
+from .memory import interchangeable, private_copy
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ class _Player:
 
     def _input(self, step: Forward) -> Native | Raised:
         """Return the input as a tensor of its own, or the one of the forward before if that was given the same."""
-        if self.forwards and _same(self.forwards[-1].step.x, step.x):
+        if self.forwards and interchangeable(self.forwards[-1].step.x, step.x):
             return self.forwards[-1].x
         return self._native(step.x)
 
@@ -203,10 +203,6 @@ class _Player:
         if not isinstance(array, np.ndarray) or not (is_floating(array.dtype) or array.dtype.kind in "iub"):
             return Malformed(f"{giver} returned {kind}; expected a tensor that becomes a numeric NumPy array")
         return array.copy(order="K")
-
-
-def _same(a: Array, b: Array) -> bool:
-    return a is b or (a.strides == b.strides and same_bits(a, b))
 
 
 _CALLS: dict[type[Step], Callable[[Layer], object]] = {

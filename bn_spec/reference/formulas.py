@@ -8,6 +8,8 @@ Sources: Ioffe & Szegedy 2015, algorithm 1 (batch statistics, normalisation, aff
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ..dtypes import Array
@@ -35,9 +37,9 @@ def inverse_std(var: Extended, eps: float) -> Extended:
     return 1.0 / (var + eps).sqrt()
 
 
-def normalise(x: Extended, mu: Extended, var: Extended, eps: float) -> Extended:
+def normalise(x: Extended, mu: Extended, s: Extended) -> Extended:
     """Return x̂ = (x − μ) · s."""
-    return (x - mu) * inverse_std(var, eps)
+    return (x - mu) * s
 
 
 def affine(x_hat: Extended, weight: Extended, bias: Extended) -> Extended:
@@ -54,14 +56,40 @@ def projected(dy: Extended, x_hat: Extended) -> Extended:
     return dy - mean(dy) - x_hat * mean(dy * x_hat)
 
 
-def weight_gradient(dy: Extended, x_hat: Extended) -> Extended:
-    """Gradient of each weight: Σ dy x̂."""
-    return (dy * x_hat).total()
+class Normalised(NamedTuple):
+    """What derivatives take of a forward: weight and s, both (C, 1), and x̂ (C, n).
+
+    ``given``: whether the statistics were given, and thus constants; otherwise they are those of the batch.
+    """
+
+    weight: Extended
+    s: Extended
+    x_hat: Extended
+    given: bool
+
+    def projected(self, dy: Extended) -> Extended:
+        """Return what the gradient of x is a multiple of."""
+        return dy if self.given else projected(dy, self.x_hat)
 
 
-def bias_gradient(dy: Extended) -> Extended:
-    """Gradient of each bias: Σ dy."""
-    return dy.total()
+def gradients(of: Normalised, dy: Extended) -> tuple[Extended, Extended, Extended]:
+    """Return the gradients of Σ dy · y with respect to x (C, n), weight and bias (C, 1)."""
+    return of.weight * of.s * of.projected(dy), (dy * of.x_hat).total(), dy.total()
+
+
+def double_gradients(
+    of: Normalised, dy: Extended, v: Extended, w_dot: Extended, b_dot: Extended
+) -> tuple[Extended, Extended, Extended]:
+    """Return the gradients of Σ v · dx + Σ ẇ · dweight + Σ ḃ · dbias with respect to dy, x (C, n) and weight (C, 1).
+
+    dx, dweight and dbias are the :func:`gradients`, ``v``, ``w_dot`` and ``b_dot`` their cotangents.
+    """
+    weight, s, x_hat, _ = of
+    ddy = weight * s * of.projected(v) + w_dot * x_hat + b_dot
+    dx = w_dot * s * of.projected(dy)
+    if not of.given:
+        dx = dx - weight * s * s * curvature(dy, v, x_hat)
+    return ddy, dx, s * (v * of.projected(dy)).total()
 
 
 def curvature(dy: Extended, v: Extended, x_hat: Extended) -> Extended:

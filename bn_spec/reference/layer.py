@@ -15,23 +15,16 @@ from .extended import Extended
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """What a backward pass needs of its forward: the shape of the input, and weight, s (C, 1) and x̂ (C, n)."""
+    """What a backward pass needs of its forward: the shape of the input, and how it was normalised."""
 
     shape: tuple[int, ...]
-    weight: Extended
-    s: Extended
-    x_hat: Extended
-    batch_statistics: bool
+    normalised: f.Normalised
 
     def rows(self, dy: Array) -> Extended:
         """Lay a gradient of the output out by channel; raise ValueError unless it has the output's shape."""
         if dy.shape != self.shape:
             raise ValueError(f"expected a gradient of shape {self.shape}; got {dy.shape}")
         return f.by_channel(dy)
-
-    def projected(self, dy: Extended) -> Extended:
-        """Return what the gradient of the input is a multiple of."""
-        return f.projected(dy, self.x_hat) if self.batch_statistics else dy
 
 
 class BatchNorm2d:
@@ -107,11 +100,11 @@ class BatchNorm2d:
         else:
             mu = f.column(self.running_mean, 0.0, channels)
             var = f.column(self.running_var, 1.0, channels)
-        x_hat = f.normalise(rows, mu, var, self.config.eps)
-        weight = f.column(self.weight, 1.0, channels)
-        y = f.affine(x_hat, weight, f.column(self.bias, 0.0, channels))
         s = f.inverse_std(var, self.config.eps)
-        return f.by_sample(y, x.shape).rounded(x.dtype), Record(x.shape, weight, s, x_hat, batch_statistics)
+        x_hat = f.normalise(rows, mu, s)
+        weight, bias = f.column(self.weight, 1.0, channels), f.column(self.bias, 0.0, channels)
+        y = f.by_sample(f.affine(x_hat, weight, bias), x.shape)
+        return y.rounded(x.dtype), Record(x.shape, f.Normalised(weight, s, x_hat, not batch_statistics))
 
     @np.errstate(all="ignore")
     def backward(self, record: Record, dy: Array) -> tuple[Array, Array | None, Array | None]:
@@ -123,9 +116,7 @@ class BatchNorm2d:
             ValueError: ``dy`` does not have the shape of the output.
 
         """
-        g = record.rows(dy)
-        dx = record.weight * record.s * record.projected(g)
-        dweight, dbias = f.weight_gradient(g, record.x_hat), f.bias_gradient(g)
+        dx, dweight, dbias = f.gradients(record.normalised, record.rows(dy))
         return f.by_sample(dx, dy.shape).rounded(dy.dtype), self._parameter(dweight), self._parameter(dbias)
 
     @np.errstate(all="ignore")
@@ -137,13 +128,8 @@ class BatchNorm2d:
         The cotangents ``v`` (N, C, H, W), ẇ ``of_weight`` and ḃ ``of_bias`` (C,) have the shapes of what
         :meth:`backward` returns; None stands for zeros.
         """
-        g, a, s, x_hat, channels = record.rows(dy), record.rows(v), record.s, record.x_hat, dy.shape[1]
-        w_dot, b_dot = f.column(of_weight, 0.0, channels), f.column(of_bias, 0.0, channels)
-        ddy = record.weight * s * record.projected(a) + w_dot * x_hat + b_dot
-        dx = w_dot * s * record.projected(g)
-        if record.batch_statistics:
-            dx = dx - record.weight * s * s * f.curvature(g, a, x_hat)
-        dweight = s * (a * record.projected(g)).total()
+        of_parameters = (f.column(cotangent, 0.0, dy.shape[1]) for cotangent in (of_weight, of_bias))
+        ddy, dx, dweight = f.double_gradients(record.normalised, record.rows(dy), record.rows(v), *of_parameters)
         second_dy, second_dx = (f.by_sample(rows, dy.shape).rounded(dy.dtype) for rows in (ddy, dx))
         return second_dy, second_dx, self._parameter(dweight)
 
