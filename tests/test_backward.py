@@ -1,4 +1,4 @@
-"""Backward passes beyond values: what is handed over, zeros and laws, and what is known of PyTorch's."""
+"""Backward passes beyond values: what is handed over, zeros and laws."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
-from bn_spec import Case, Config, KnownFailure, State, check
+from bn_spec import Case, Config, State, check
 from bn_spec.backend import Gradients
-from bn_spec.backends import torch_known
 from bn_spec.backends.reference import Reference
 from bn_spec.case import DIFFERENTIABLE, Backward, Eval, Forward, Train
 from bn_spec.dtypes import Array
@@ -21,8 +17,6 @@ from bn_spec.judge import judge
 from bn_spec.play import play
 from bn_spec.specimens import SPECIMENS
 from bn_spec.strategies import LAYOUT
-
-from .common import examples
 
 RNG = np.random.default_rng(1)
 X, DY, OTHER = RNG.normal(size=(3, 2, 2, 3, 1)).astype(np.float32)
@@ -119,73 +113,6 @@ def test_the_laws_notice_what_they_are_about_and_nothing_else() -> None:
     assert laws(backward=_changed(weight=np.cbrt)) == {"gradient_linearity"}
     assert laws(backward=_changed(input=lambda g: g + 1)) == {"gradient_linearity", "gradient_sums"}
     assert laws(backward=_changed(input=lambda g: 3 * g)) == {"gradient_sums"}  # of dx x̂, which eps leaves
-
-
-# PyTorch ------------------------------------------------------------------------------------------------
-
-
-def case_of_layouts(x_layout: str, dy_layout: str, shape: tuple[int, ...], dtype: str = "float32") -> Case:
-    rng = np.random.default_rng(0)
-    data = Config(shape[1], dtype=dtype).arithmetic.data.dtype
-    x, dy = (LAYOUT[name](rng.normal(size=shape).astype(data)) for name in (x_layout, dy_layout))
-    return Case(Config(shape[1], dtype=dtype), None, (Forward(x, DIFFERENTIABLE), Backward(dy)))
-
-
-def excused(case: Case, observable: str = "grad_input") -> list[KnownFailure]:
-    dtype = case.config.dtype
-    return [k for k in torch_known.CPU if k.concerns("GRD-01", dtype) and k.covers(observable, case)]
-
-
-@pytest.mark.parametrize(
-    ("case", "wrong"),
-    [
-        (case_of_layouts("contiguous", "permuted", (1, 2, 1, 5)), True),
-        (case_of_layouts("contiguous", "channels_last", (1, 2, 1, 5)), False),
-        (case_of_layouts("contiguous", "permuted", (2, 2, 3, 5)), False),
-        (case_of_layouts("contiguous", "contiguous", (2, 2, 3, 5), "mixed_bfloat16"), False),
-        (case_of_layouts("contiguous", "sliced", (2, 2, 3, 5), "mixed_bfloat16"), True),
-    ],
-)
-def test_the_known_failures_of_torchs_backward_are_there_and_only_where_they_are_declared(
-    case: Case, wrong: bool
-) -> None:
-    torch_cpu = pytest.importorskip("bn_spec.backends.torch").cpu()
-    found = {discrepancy.observable for discrepancy in check(case, torch_cpu)}
-    assert bool(found) is wrong  # once torch has mended one, its declaration can go
-    assert bool(excused(case)) is wrong
-
-
-def test_an_eval_forward_of_torch_saves_its_running_statistics_by_reference() -> None:
-    torch = pytest.importorskip("torch")
-    module = torch.nn.BatchNorm2d(1, momentum=1.0).eval()
-    x = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1).requires_grad_()
-    y = module(x)
-    module.train()(x.detach())
-    (dx,) = torch.autograd.grad(y.sum(), x)
-    assert torch.allclose(dx, torch.full_like(dx, 2**0.5), rtol=1e-4)  # by the new variance, 0.5; right is 1
-
-
-def test_a_frozen_parameter_is_not_frozen_afterwards() -> None:
-    torch_cpu = pytest.importorskip("bn_spec.backends.torch").cpu()
-    steps = (Forward(X, ("input",)), Forward(OTHER, DIFFERENTIABLE), Backward(DY, 0), Backward(DY))
-    assert check(Case(Config(2), None, steps), torch_cpu) == []
-
-
-SIZES = st.integers(1, 3)
-
-
-@examples(300)
-@given(st.tuples(SIZES, SIZES, SIZES, SIZES), st.sampled_from(sorted(LAYOUT)))
-def test_the_predicates_on_layouts_agree_with_torch(shape: tuple[int, int, int, int], layout: str) -> None:
-    torch = pytest.importorskip("torch")
-    a = LAYOUT[layout](np.zeros(shape, np.float32))
-    strides = tuple(s // a.itemsize for s in a.strides)
-    t = torch.empty_strided(shape, strides, device="meta")
-    dense = t.is_contiguous() or t.is_contiguous(memory_format=torch.channels_last)
-    assert torch_known._is_dense(a) is dense
-    assume(dense)  # of others the suggestion does not matter
-    suggested = torch._prims_common.suggest_memory_format(t) == torch.channels_last
-    assert torch_known._suggests_channels_last(a) is suggested
 
 
 # Specimens ----------------------------------------------------------------------------------------------
