@@ -6,8 +6,8 @@ subclassed. Kernel authors who have functions and no layer use :func:`kernel_bac
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -18,14 +18,28 @@ from .case import Case
 from .config import Config, State, initial_state
 from .dtypes import DTYPES, Array
 from .errors import ConfigError, allowed
+from .memory import private_copy
 
 Native: TypeAlias = Any
 """A tensor of the backend's own kind."""
 
-LAYOUTS = ("contiguous", "channels_last", "permuted", "sliced", "cropped", "split")
+LAYOUTS = (
+    "contiguous",
+    "channels_last",
+    "permuted",
+    "sliced",
+    "cropped",
+    "split",
+    "ambiguous",
+    "expanded",
+)
 """Memory layouts of an input (N, C, H, W): C order, NHWC order, WHCN order, every second element of a row, the
 interior of larger planes (rows are contiguous, planes are not), the first channels of a wider tensor (planes are
-contiguous, samples are not)."""
+contiguous, samples are not), C order with odd strides for axes of length 1 (which no address depends on), one sample
+that stands for all (its stride is 0)."""
+
+
+_COSTS = ("expensive_signatures",)
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,22 @@ class Capabilities(Accuracy):
     """Dtypes in which the backward pass can be differentiated: layers have ``double_backward``."""
     expensive_signatures: bool = False
     """Each new shape, layout, eps, momentum or set of gradients costs seconds: values are drawn over few of them."""
+    output_layout: bool = False
+    """The output for an input in NCHW or NHWC order is in the same order."""
+    strided_state: bool = False
+    """Layers are built on the tensors of a state as they lie in memory, with whatever strides."""
+    checkpoints: bool = False
+    """Layers have ``save`` and ``load``."""
+    live_attributes: bool = False
+    """eps and momentum of a layer can be changed: layers have ``configure``."""
+    empty_batch: bool = False
+    """Answers a batch without samples, or without pixels, with an output as empty."""
+    deterministic: bool = False
+    """The same case gives the same bits, on this layer or on another."""
+    threads: bool = False
+    """Layers can be driven from several threads at a time, each by one of them."""
+    folding: bool = False
+    """Layers can be folded into a convolution before them: they have ``fold``."""
     input_checks: bool = True
     """Rejects inputs of wrong rank, wrong channel count, and a single value per channel."""
     unbiased: bool = True
@@ -73,6 +103,12 @@ class Capabilities(Accuracy):
             for name in received:
                 if name not in known:
                     raise ConfigError(allowed(kind, name, known))
+
+
+_FLAGS: dict[str, Any] = {f.name: True for f in fields(Capabilities) if f.type == "bool" and f.name not in _COSTS}
+
+EVERYTHING = Capabilities(dtypes=tuple(DTYPES), double_backward=tuple(DTYPES), **_FLAGS)
+"""All that can be claimed of an operator."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +157,15 @@ GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
 DOUBLE_GRADIENTS = ("double_dy", "double_input", "double_weight")
 """What people call the parts of :class:`DoubleGradients`."""
 
+FOLDED = ("folded_weight", "folded_bias")
+"""What people call the parameters of a convolution into which a layer was folded."""
+
 
 class Layer(Protocol):
     """One BatchNorm2d under test, built in training mode. Tensors are native, the state is NumPy's.
 
-    A layer whose backend claims gradients also has the methods of :class:`DifferentiableLayer`.
+    A layer whose backend claims gradients also has the methods of :class:`DifferentiableLayer`; those of
+    :class:`StoredLayer`, :class:`LiveLayer` and :class:`FoldableLayer` go with other claims.
     """
 
     def train(self, mode: bool) -> object:
@@ -155,6 +195,30 @@ class DifferentiableLayer(Layer, Protocol):
 
     def double_backward(self, record: Any, dy: Native, cotangents: Gradients) -> DoubleGradients:
         """Return the gradients of Σ of the products of cotangents and gradients. Where claimed."""
+
+
+class StoredLayer(Layer, Protocol):
+    """A layer with checkpoints: its tensors by the names of :data:`bn_spec.config.STATE_FIELDS`."""
+
+    def save(self) -> Mapping[str, Native]:
+        """Return copies of all tensors, for later: what the layer does from here on leaves them alone."""
+
+    def load(self, tensors: Mapping[str, Native], *, strict: bool) -> object:
+        """Take copies of the tensors; with ``strict``, raise unless they are all, and those alone, that it has."""
+
+
+class LiveLayer(Layer, Protocol):
+    """A layer that can be changed after it is built."""
+
+    def configure(self, name: str, value: float | None) -> object:
+        """Set ``eps`` or ``momentum`` for the calls that follow."""
+
+
+class FoldableLayer(Layer, Protocol):
+    """A layer that can be folded, as it is in eval mode, into a convolution before it."""
+
+    def fold(self, weight: Native, bias: Native | None) -> tuple[Native, Native]:
+        """Return weight (C, I, h, w) and bias (C,) of a convolution that does what both do; nothing changes."""
 
 
 @runtime_checkable
@@ -219,13 +283,15 @@ def kernel_backend(
             ``training=False`` needs them), ``saved`` the fourth value of forward_training or None, ``wrt`` those of
             "input", "weight" and "bias" whose gradient is asked; None for the others. Without it, gradients are not
             claimed.
-        capabilities: what the kernels claim; the defaults of :class:`Capabilities` otherwise.
+        capabilities: what the kernels claim; the defaults of :class:`Capabilities` otherwise. Checkpoints and
+            attributes that can be changed are kept here, and so claimed whatever it says.
         description: version and device, for people.
         to_native: moves an array in, strides kept.
         to_numpy: moves a tensor out, strides kept.
 
     """
-    claims = capabilities or Capabilities(inference=forward_inference is not None, gradients=backward is not None)
+    kernels = Capabilities(inference=forward_inference is not None, gradients=backward is not None)
+    claims = replace(capabilities or kernels, checkpoints=True, live_attributes=True)
     if claims.inference and forward_inference is None:
         raise ConfigError(f"{name} claims inference but has no forward_inference; give one, or claim less")
     if claims.gradients and backward is None:
@@ -251,7 +317,7 @@ class _KernelBackend:
     to_numpy: Callable[[Native], Array]
 
     def layer(self, config: Config, state: State | None) -> Layer:
-        return _KernelLayer(self, config, (state or initial_state(config)).copy())
+        return _KernelLayer(self, config, state or initial_state(config))
 
 
 @dataclass
@@ -266,11 +332,11 @@ class _KernelLayer:
         self._hold(self.held)
 
     def _hold(self, state: State) -> None:
-        self.counter = state.num_batches_tracked
+        self.counter = None if (count := state.num_batches_tracked) is None else count.copy()
         self.tensors = {name: self._moved(a) for name, a in state.items() if name != "num_batches_tracked"}
 
     def _moved(self, array: Array | None) -> Native | None:
-        return None if array is None else self.backend.to_native(array)
+        return None if array is None else self.backend.to_native(private_copy(array))
 
     def train(self, mode: bool) -> None:
         self.training = mode
@@ -310,6 +376,22 @@ class _KernelLayer:
 
         tensors = {name: moved(tensor) for name, tensor in self.tensors.items()}
         return State(**tensors, num_batches_tracked=None if self.counter is None else self.counter.copy())
+
+    def save(self) -> dict[str, Native]:
+        return {name: self.backend.to_native(a) for name, a in self.state().tensors().items()}
+
+    def load(self, tensors: Mapping[str, Native], *, strict: bool) -> None:
+        own = self.state().tensors()
+        if strict and own.keys() != tensors.keys():
+            raise ValueError(f"expected {', '.join(own)}; got {', '.join(tensors)}")
+        given = {name: np.array(self.backend.to_numpy(tensors[name])) for name in own if name in tensors}
+        for name, a in given.items():
+            if a.shape != own[name].shape:
+                raise ValueError(f"{name} has shape {a.shape}; expected {own[name].shape}")
+        self._hold(State(**{name: given.get(name, a).astype(a.dtype) for name, a in own.items()}))
+
+    def configure(self, name: str, value: float | None) -> None:
+        self.config = self.config.changed(name, value)
 
     def reset_running_stats(self) -> None:
         fresh = dict(initial_state(self.config).items())

@@ -154,25 +154,39 @@ class Block:
         bound[~(inside & (np.abs(rows.hi) + bound <= self.model.dtype.data.largest))] = np.inf
         return Bounded(f.by_sample(rows, self.shape), f.by_sample(Double(bound), self.shape).hi, demand)
 
-    def running_mean(self, momentum: Extended) -> Bounded:
-        """Return the updated running mean."""
-        return self._blended(self.old_mean, self.mean, self.moments.dmean, momentum, self.summable, self.summable)
+    def running_mean(self, momentum: Extended, off: Floats | None = None) -> Bounded:
+        """Return the updated running mean; what a kernel held may have been ``off`` by so much, shape (C, 1)."""
+        domain = self.summable, self.summable
+        return self._blended(self.old_mean, self.mean, self.moments.dmean, momentum, *domain, off)
 
-    def running_var(self, momentum: Extended) -> Bounded:
-        """Return the updated running variance."""
+    def running_var(self, momentum: Extended, off: Floats | None = None) -> Bounded:
+        """Return the updated running variance; what a kernel held may have been ``off`` by so much."""
         n = self.model.n
         # An infinite variance times a momentum of 0, or times the complement of one that rounds to 1, is NaN.
         moved = float(momentum.hi) > self.model.statistics.u
         unbiased, error = f.unbiased_variance(self.var, n), self.moments.dvar * (n / (n - 1))
         inside = self.summable & self.squarable
-        return self._blended(self.old_var, unbiased, error, momentum, inside, self.no_nan & moved)
+        return self._blended(self.old_var, unbiased, error, momentum, inside, self.no_nan & moved, off)
 
     def _blended(
-        self, old: Extended, batch: Extended, error: Floats, momentum: Extended, inside: Bools, number: Bools
+        self,
+        old: Extended,
+        batch: Extended,
+        error: Floats,
+        momentum: Extended,
+        inside: Bools,
+        number: Bools,
+        off: Floats | None,
     ) -> Bounded:
         model, size = self.model, np.abs(old.hi)
-        new = f.blend(old, batch, momentum)
-        bound = bounds.running_bound(model, old.hi, batch.hi, error, float(momentum.hi), new.hi)
+        new, m = f.blend(old, batch, momentum), float(momentum.hi)
+        if off is None:
+            bound = bounds.running_bound(model, old.hi, batch.hi, error, m, new.hi)
+        else:  # the bound is convex in the old value, and so largest at one end of where that may be
+            carried = abs(1 - m) * off
+            ends = (old.hi - off, old.hi + off)
+            of_ends = [bounds.running_bound(model, r, batch.hi, error, m, np.abs(new.hi) + carried) for r in ends]
+            bound, size = np.maximum(*of_ends) + bounds.OWN_ERROR * carried, size + off
         small = bounds.in_range(model.statistics, size, np.abs(batch.hi) + error)
         held = small & (np.abs(new.hi) + bound <= model.dtype.parameters.largest)
         demand = _demand(number & bounds.in_range(model.dtype.accumulation, size))

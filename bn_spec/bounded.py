@@ -78,16 +78,15 @@ class Joined:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
-        self.whole: Bounded
+        self.whole: Bounded | None = None
 
     def add(self, channels: slice, part: Bounded) -> None:
         """Put a block beside those before it."""
         if part.bound.shape == self.shape:
             self.whole = part
             return
-        if not channels.start:
-            self.whole = self._empty(type(part.value))
-        whole, place = self.whole, (slice(None), channels) if len(self.shape) > 1 else (channels,)
+        whole = self.whole = self.whole or self._empty(type(part.value))
+        place = (slice(None), channels) if len(self.shape) > 1 else (channels,)
         whole.value.hi[place], whole.bound[place], whole.asked[place] = part.value.hi, part.bound, part.asked
         if whole.value.lo.ndim:
             whole.value.lo[place] = part.value.lo

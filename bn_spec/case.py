@@ -10,13 +10,13 @@ import json
 import os
 from base64 import b85decode, b85encode
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 import numpy as np
 
-from .config import Config, State
+from .config import STATE_FIELDS, Config, State
 from .dtypes import Array, format_named
 from .errors import CaseFileError, ConfigError, allowed
 from .memory import Parts, put_together, same_bits, take_apart
@@ -84,9 +84,84 @@ class ResetParameters:
     """Reset weight and bias, and the running statistics with them."""
 
 
-Step: TypeAlias = Train | Eval | Forward | Backward | DoubleBackward | ResetRunningStats | ResetParameters
+@dataclass(frozen=True)
+class Save:
+    """Take a checkpoint: a copy of every tensor that the layer has, by name."""
+
+
+@dataclass(frozen=True)
+class Restore:
+    """Load a checkpoint of the case, whole or, with ``only``, these of its tensors.
+
+    ``of`` counts the checkpoints of the case so far, as an index of Python. With ``fresh``, it goes into a new layer,
+    which takes the place of the old one: built by the config as it is then, in training mode.
+    """
+
+    of: int = -1
+    only: tuple[str, ...] = ()
+    fresh: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Load:
+    """Load these tensors: those that the layer has, or, without ``strict``, some of them."""
+
+    weight: Array | None = None
+    bias: Array | None = None
+    running_mean: Array | None = None
+    running_var: Array | None = None
+    num_batches_tracked: Array | None = None
+    strict: bool = True
+
+    def tensors(self) -> dict[str, Array]:
+        """Return the tensors that are given, by name."""
+        return {name: a for name in STATE_FIELDS if (a := getattr(self, name)) is not None}
+
+
+@dataclass(frozen=True)
+class Set:
+    """Change an attribute of the live layer, eps or momentum."""
+
+    name: str
+    value: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Fold the layer, in eval mode, into a convolution before it: of ``weight`` (C, I, h, w) and ``bias`` (C,)."""
+
+    weight: Array
+    bias: Array | None = None
+
+
+Step: TypeAlias = (
+    Train
+    | Eval
+    | Forward
+    | Backward
+    | DoubleBackward
+    | ResetRunningStats
+    | ResetParameters
+    | Save
+    | Restore
+    | Load
+    | Set
+    | Fold
+)
 
 STEPS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Step)}
+
+
+def config_after(config: Config, step: Step) -> Config:
+    """Return the config of a layer after a step; raise :class:`ConfigError` where it cannot be."""
+    return config.changed(step.name, step.value) if isinstance(step, Set) else config
+
+
+def training_after(step: Step, training: bool) -> bool:
+    """Return whether a layer is in training mode after a step."""
+    if isinstance(step, Train) or (isinstance(step, Restore) and step.fresh):
+        return True
+    return training and not isinstance(step, Eval)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +170,8 @@ class Case:
 
     Raises:
         ConfigError: a gradient is asked with respect to a tensor that the layer does not have, of a forward that is
-            not there or was not recorded, or for a dy of another shape.
+            not there or was not recorded; a cotangent has another shape than what it belongs to; a checkpoint is not
+            there, or has no such tensor; an attribute is set that cannot be; a convolution has other channels.
 
     """
 
@@ -105,12 +181,23 @@ class Case:
 
     def __post_init__(self) -> None:
         forwards: list[Forward] = []
+        config, checkpoints = self.config, 0
         for number, step in enumerate(self.steps, 1):
+            try:
+                config = config_after(config, step)
+            except ConfigError as error:
+                raise ConfigError(f"step {number}: {error}") from None
             if isinstance(step, Forward):
-                _check_wrt(self.config, number, step)
+                _check_wrt(config, number, step)
                 forwards.append(step)
             elif isinstance(step, Backward | DoubleBackward):
                 _check_of(number, step, forwards)
+            elif isinstance(step, Save):
+                checkpoints += 1
+            elif isinstance(step, Restore):
+                _check_restore(number, step, checkpoints)
+            elif isinstance(step, Fold):
+                _check_fold(config, number, step)
 
     def __repr__(self) -> str:
         return source(self)
@@ -120,11 +207,40 @@ class Case:
         return (step.x for step in self.steps if isinstance(step, Forward))
 
 
+def negated(case: Case) -> Case:
+    """Return the case with all numbers of forwards and backwards of the opposite sign."""
+    steps = (
+        replace(step, x=-step.x)
+        if isinstance(step, Forward)
+        else replace(step, dy=-step.dy)
+        if isinstance(step, Backward)
+        else step
+        for step in case.steps
+    )
+    return replace(case, steps=tuple(steps))
+
+
 def _check_wrt(config: Config, number: int, step: Forward) -> None:
     known = DIFFERENTIABLE if config.affine else DIFFERENTIABLE[:1]
     for name in step.wrt:
         if name not in known:
             raise ConfigError(f"step {number}: {allowed('tensor that requires a gradient', name, known)}")
+
+
+def _check_restore(number: int, step: Restore, checkpoints: int) -> None:
+    if not -checkpoints <= step.of < checkpoints:
+        raise ConfigError(f"step {number}: checkpoint {step.of}; the case has {checkpoints} until then")
+    for name in step.only:
+        if name not in STATE_FIELDS:
+            raise ConfigError(f"step {number}: {allowed('tensor of a checkpoint', name, STATE_FIELDS)}")
+
+
+def _check_fold(config: Config, number: int, step: Fold) -> None:
+    channels, shape = config.num_features, step.weight.shape
+    if len(shape) != 4 or shape[0] != channels:
+        raise ConfigError(f"step {number}: a convolution of weight {shape}; allowed: ({channels}, I, h, w)")
+    if step.bias is not None and step.bias.shape != (channels,):
+        raise ConfigError(f"step {number}: a convolution of bias {step.bias.shape}; allowed: ({channels},)")
 
 
 def _check_of(number: int, step: Backward | DoubleBackward, forwards: list[Forward]) -> None:
@@ -135,9 +251,11 @@ def _check_of(number: int, step: Backward | DoubleBackward, forwards: list[Forwa
             f"step {number}: a backward of forward {step.of}, in which nothing requires a gradient; give it"
             f" wrt={DIFFERENTIABLE}"
         )
+    if isinstance(step, Backward):
+        return  # a layer must refuse a dy of another shape
     shape = forwards[step.of].x.shape
     for name, wanted in (("dy", shape), ("input", shape), ("weight", shape[1:2]), ("bias", shape[1:2])):
-        given = getattr(step, name, None)
+        given = getattr(step, name)
         if given is not None and given.shape != wanted:
             raise ConfigError(f"step {number}: {name} has shape {given.shape}; allowed: {wanted}")
 
@@ -221,6 +339,8 @@ def _array_source(a: Array) -> str:
 
 def _number_source(value: Any) -> str:
     """Return the shortest literal that gives ``value`` back bit for bit."""
+    if value.dtype.kind in "iu":
+        return str(value)
     if not np.isfinite(value):
         return f"float({str(value)!r})"
     short = str(value).removesuffix(".0") if value else ("-0.0" if np.signbit(value) else "0")

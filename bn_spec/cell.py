@@ -16,22 +16,27 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import log2
+from types import UnionType
 from typing import Any, TypeAlias
 
-from hypothesis import given, seed, settings, target
+from hypothesis import Phase, given, seed, settings, target
 
 from .backend import Backend, Capabilities, KnownFailure, known_failures
 from .bounds import GRADES
-from .case import Case, Step
+from .case import Case, Step, negated
+from .channels import by_channel
+from .coverage import OR, REGIONS, reached, unreached
 from .dtypes import DTYPES
-from .errors import BnSpecError
+from .errors import BnSpecError, ConfigError, allowed
 from .finding import Finding
 from .floating_point import ROUNDING, departures
-from .judge import Discrepancy, Verdict, judge, judge_construction
-from .play import play
+from .judge import judge, judge_construction, judge_drift, judge_repetition
+from .observables import OF_MEMORY
+from .play import LOOKS, STATES, Observation, play, play_together
 from .profiles import PROFILES
 from .requirements import Requirement, requirement_named
 from .strategies import cases
+from .verdict import Discrepancy, Verdict
 
 
 class Violation(AssertionError):
@@ -53,8 +58,20 @@ def _violation_of(requirement: str, observable: str) -> type[Violation]:
     return type(f"Violation of {requirement} ({observable})", (Violation,), {})
 
 
+def _unsteady(several: BaseExceptionGroup[BaseException]) -> Violation | None:
+    """Return the violation among the exceptions with which Hypothesis says that a case does not fail each time."""
+    violations = several.subgroup(Violation)
+    while violations is not None:
+        first = violations.exceptions[0]
+        if isinstance(first, Violation):
+            note = "the same case played again did not fail: the backend is not deterministic"
+            return type(first)(replace(first.finding, note="; ".join(filter(None, (first.finding.note, note)))))
+        violations = first
+    return None
+
+
 class Vacuous(BnSpecError):
-    """A property went through all its examples without judging anything."""
+    """A property went through all its examples without judging anything, or without reaching what it is about."""
 
 
 WORSE = "worse than textbook"
@@ -66,6 +83,9 @@ MANY = 20
 LEAST_EXAMPLES = 5
 """However little effort a property needs, it looks at so many examples."""
 
+OTHER_DTYPES = 0.2
+"""The share of examples in every dtype but the first that a backend claims: most of the code is the same."""
+
 Body: TypeAlias = Callable[["Cell", Case], None]
 
 
@@ -73,8 +93,14 @@ Body: TypeAlias = Callable[["Cell", Case], None]
 class Property:
     """A declared property: the requirement that it judges, its body, and the choices its cases are drawn with.
 
-    ``effort`` is the share of a profile's examples that it needs; a ``deep`` one is for the nightly profile alone;
-    one with ``dtypes`` says something about these only.
+    ``effort`` is the share of a profile's examples that it needs. A ``deep`` one is for the nightly profile, or for
+    who names it; a ``huge`` one, of a single case that takes minutes and gigabytes, for who names it alone. One with
+    ``dtypes`` says something about these only. ``reaches`` names the regions of :mod:`bn_spec.coverage` without which
+    it says nothing (of several joined by " or ", one is enough).
+
+    Raises:
+        ConfigError: a region is not known.
+
     """
 
     requirement: Requirement
@@ -82,7 +108,15 @@ class Property:
     choices: dict[str, Any]
     effort: float = 1.0
     deep: bool = False
+    huge: bool = False
     dtypes: tuple[str, ...] = tuple(DTYPES)
+    reaches: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for region in self.reaches:
+            for one in region.split(OR):
+                if one not in REGIONS:
+                    raise ConfigError(allowed("region", one, sorted(REGIONS)))
 
 
 PROPERTIES: dict[str, list[Property]] = {}
@@ -93,10 +127,12 @@ PROPERTIES: dict[str, list[Property]] = {}
 class Cell:
     """One property against one backend in one dtype.
 
+    ``share`` is that of the examples that a property needs, less than 1 where another dtype gets them all.
     ``address`` is the name under which the backend was asked for, for people who want to load it again. ``shares``
     holds the worst err / bound by observable, ``grades`` the worst of all under the bounds of each grade;
-    ``judged`` and ``outside`` count elements within and outside the domain of the bounds; ``known`` are the known
-    failures that were seen, ``expecting`` counts the cases on which each was to be expected.
+    ``judged`` and ``outside`` count elements within and outside the domain of the bounds, ``reached`` cases by the
+    regions that they reach; ``known`` are the known failures that were seen, ``expecting`` counts the cases on which
+    each was to be expected.
     """
 
     prop: Property
@@ -105,10 +141,12 @@ class Cell:
     profile: settings = field(default_factory=lambda: PROFILES["ci"].settings())
     seed: int = 0
     address: str = ""
+    share: float = 1.0
     shares: dict[str, float] = field(default_factory=dict)
     examples: int = 0
     judged: int = 0
     outside: int = 0
+    reached: Counter[str] = field(default_factory=Counter)
     grades: dict[str, float] = field(default_factory=dict)
     known: list[KnownFailure] = field(default_factory=list)
     expecting: Counter[KnownFailure] = field(default_factory=Counter)
@@ -121,12 +159,17 @@ class Cell:
     @property
     def not_claimed(self) -> str:
         """Why the backend does not claim this requirement, or an empty string."""
+        if self.dtype not in self.prop.dtypes:
+            return f"{self.backend.name} does not claim {' or '.join(self.prop.dtypes)}"
         for flag in filter(None, self.prop.requirement.needs.split(" and ")):
             claim = getattr(self.claims, flag)
             if not claim:
                 return f"{self.backend.name} does not claim {flag}"
             if isinstance(claim, tuple) and self.dtype not in claim:
                 return f"{self.backend.name} does not claim {flag} in {self.dtype}"
+        layouts = self.prop.choices.get("layouts", ())
+        if layouts and set(layouts).isdisjoint(self.claims.layouts):
+            return f"{self.backend.name} does not claim the layout {' or '.join(layouts)}"
         return ""
 
     @property
@@ -142,13 +185,24 @@ class Cell:
 
         One that covers several requirements need not show in each of them.
         """
-        if self.examples < self._number_of(PROFILES["ci"].examples):
+        if not self._thorough(self.share):
             return []
         own = [known for known in self.expected_failures if known.requirement == self.prop.requirement.id]
-        return [known for known in own if known not in self.known and self.expecting[known] >= self._number_of(MANY)]
+        return [
+            known for known in own if known not in self.known and self.expecting[known] >= self._number_of(MANY, 1.0)
+        ]
 
-    def _number_of(self, examples: int) -> int:
-        return min(max(round(examples * self.prop.effort), LEAST_EXAMPLES), examples)
+    @property
+    def unreached(self) -> list[str]:
+        """The regions that the property is about and that no case has reached, though so many were drawn."""
+        return unreached(self.prop.reaches, self.reached, self.claims, self.dtype) if self._thorough() else []
+
+    def _thorough(self, share: float = 1.0) -> bool:
+        """Whether as many examples were looked at as in CI, so that what was not seen says something."""
+        return self.examples >= self._number_of(PROFILES["ci"].examples, share)
+
+    def _number_of(self, examples: int, share: float) -> int:
+        return max(round(examples * self.prop.effort * share), min(examples, LEAST_EXAMPLES))
 
     @property
     def measured_grade(self) -> str:
@@ -162,7 +216,7 @@ class Cell:
 
         Raises:
             Violation: a requirement is violated.
-            Vacuous: no example judged anything.
+            Vacuous: no example judged anything, or none reached a region that the property is about.
             BnSpecError: the arithmetic of this process is not that of IEEE 754, so that nothing can be judged.
 
         """
@@ -178,22 +232,30 @@ class Cell:
             self.prop.body(self, case)
 
         strategy = cases(dtype=self.dtype, claims=self.claims, **self.prop.choices)
-        profile = settings(self.profile, max_examples=self._number_of(self.profile.max_examples))
+        profile = settings(self.profile, max_examples=self._number_of(self.profile.max_examples, self.share))
+        if self.prop.huge:
+            profile = settings(profile, max_examples=1, phases=[Phase.generate])
         search = seed(f"{self.seed}:{self.prop.requirement.id}")(profile(given(strategy)(check)))
         with warnings.catch_warnings():
             # Hypothesis prints every failing case itself; ours are printed by the finding.
             warnings.filterwarnings("ignore", "Generating overly large repr")
-            search()
+            try:
+                search()
+            except BaseExceptionGroup as several:
+                raise _unsteady(several) or several from None
+        name = self.prop.requirement.id
         if not self.judged:
-            raise Vacuous(f"{self.prop.requirement.id}: {self.examples} examples, nothing judged")
+            raise Vacuous(f"{name}: {self.examples} examples, nothing judged")
+        if self.unreached:
+            raise Vacuous(f"{name}: {self.examples} examples, none of which reached {', or '.join(self.unreached)}")
 
     def judge(self, case: Case, *observables: str) -> None:
         """Play the case and judge the named observables of every step."""
-        self._settle(case, judge(case, play(case, self.backend), observables, self.claims))
+        self._settle(case, judge(case, self._played(case, observables), observables, self.claims))
 
     def measure(self, case: Case, *observables: str) -> None:
         """Judge like :meth:`judge`, and note the worst err / bound under every grade, steering towards more of it."""
-        observation = play(case, self.backend)
+        observation = self._played(case, observables)
         verdicts = {
             grade: judge(case, observation, observables, replace(self.claims, grade=grade)) for grade in GRADES
         }
@@ -204,17 +266,45 @@ class Cell:
         fitting = next((grade for grade, verdict in verdicts.items() if not verdict.discrepancies), WORSE)
         self._settle(case, verdicts[self.claims.grade], f"claimed is {self.claims.grade}; what was got is {fitting}")
 
-    def judge_steps(self, case: Case, kind: type[Step], *observables: str) -> None:
+    def judge_steps(self, case: Case, kind: type[Step] | UnionType, *observables: str) -> None:
         """Play the case and judge the named observables of its steps of a kind."""
-        observation = play(case, self.backend)
+        observation = self._played(case, observables)
         self._settle(case, judge(case, observation, observables, self.claims, kind=kind))
+
+    def judge_by_channel(self, case: Case, *observables: str) -> None:
+        """Play the case once, and judge the named observables of one channel after the other."""
+        observation = self._played(case, observables)
+        verdict = Verdict()
+        for number, (channel, answered) in enumerate(by_channel(case, observation)):
+            verdict.add(judge(channel, answered, observables, self.claims), f" in channel {number}, taken alone")
+        self._settle(case, verdict)
 
     def judge_construction(self, case: Case, *tensors: str) -> None:
         """Build the layer of the case and judge the named tensors of its state."""
-        self._settle(case, judge_construction(case, play(case, self.backend), tensors))
+        self._settle(case, judge_construction(case, play(case, self.backend, (STATES,)), tensors))
+
+    def judge_drift(self, case: Case) -> None:
+        """Play the case without looking at the state, and judge the running statistics at its end."""
+        self._settle(case, judge_drift(case, play(case, self.backend, ()), self.claims))
+
+    def judge_repetition(self, case: Case) -> None:
+        """Play the case on two layers, one after the other, and judge whether they answer the same."""
+        self._settle(case, judge_repetition(*(play(case, self.backend, (STATES,)) for _ in range(2))))
+
+    def judge_threads(self, case: Case, *observables: str) -> None:
+        """Play the case and its opposite in two threads at a time, and judge the named observables of both."""
+        both = case, negated(case)
+        for one, observation in zip(both, play_together(both, self.backend), strict=True):
+            note = "while another layer was driven by another thread, with the numbers of opposite signs"
+            self._settle(one, judge(one, observation, observables, self.claims), note)
+
+    def _played(self, case: Case, observables: tuple[str, ...]) -> Observation:
+        """Play the case, and look at what is to be judged."""
+        return play(case, self.backend, LOOKS if OF_MEMORY.intersection(observables) else (STATES,))
 
     def _settle(self, case: Case, verdict: Verdict, note: str = "") -> None:
         self.expecting.update(known for known in self.expected_failures if known.where(case))
+        self.reached.update(reached(case))
         self.judged += verdict.judged
         self.outside += verdict.outside
         excused = {d.observable for d in verdict.discrepancies if self._known(d, case)}
@@ -239,18 +329,20 @@ def conforms(
     *,
     effort: float = 1.0,
     deep: bool = False,
+    huge: bool = False,
     dtypes: tuple[str, ...] = tuple(DTYPES),
+    reaches: tuple[str, ...] = (),
     **choices: Any,
 ) -> Callable[[Body], Callable[[Cell], None]]:
     """Declare the property that judges ``requirement``, on cases drawn with ``choices``.
 
-    ``effort``, ``deep`` and ``dtypes`` are those of :class:`Property`.
+    ``effort``, ``deep``, ``huge``, ``dtypes`` and ``reaches`` are those of :class:`Property`.
     The choices are keyword arguments of :func:`bn_spec.strategies.cases`; the dtype and the claims of the backend
     under test are added to them. The declared function becomes a test that takes the cell alone.
     """
 
     def declare(body: Body) -> Callable[[Cell], None]:
-        prop = Property(requirement_named(requirement), body, choices, effort, deep, dtypes)
+        prop = Property(requirement_named(requirement), body, choices, effort, deep, huge, dtypes, reaches)
         PROPERTIES.setdefault(requirement, []).append(prop)
 
         @functools.wraps(body)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from .backend import DOUBLE_GRADIENTS, GRADIENTS, Backend
+from .backend import DOUBLE_GRADIENTS, FOLDED, GRADIENTS, Backend
 from .case import Case
 from .config import STATE_FIELDS, State
-from .judge import Discrepancy, judge, judge_construction
+from .judge import judge, judge_construction
 from .play import play
 from .registry import load
+from .verdict import Discrepancy
 
 _ALL = (
     "output",
     "output_form",
     "handed",
+    "overrun",
+    "shared",
+    "kept",
+    "checkpoint",
+    "state_form",
     "refusal",
     "repetition",
     "running_var_sign",
@@ -21,6 +27,7 @@ _ALL = (
     *STATE_FIELDS,
     *GRADIENTS,
     *DOUBLE_GRADIENTS,
+    *FOLDED,
     "gradient_form",
     "gradient_linearity",
     "gradient_sums",
@@ -39,5 +46,5 @@ def check(case: Case, backend: Backend | str) -> list[Discrepancy]:
     read = isinstance(observation.initial, State)  # otherwise, judge says why not
     built = judge_construction(case, observation, STATE_FIELDS if read else ())
     claims = subject.capabilities
-    names = (*_ALL, "gradient_layout") if claims.gradient_layout else _ALL
-    return built.discrepancies + judge(case, observation, names, claims).discrepancies
+    claimed = [name for name in ("gradient_layout", "output_layout") if getattr(claims, name)]
+    return built.discrepancies + judge(case, observation, (*_ALL, *claimed), claims).discrepancies

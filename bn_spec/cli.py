@@ -122,10 +122,11 @@ def _plain(text: str) -> str:
 def _claims(backend: Backend) -> str:
     claims = backend.capabilities
     usual = vars(Capabilities())
-    without = [name for name, value in usual.items() if value is True and not getattr(claims, name)]
-    missing = f", without {', '.join(without)}" if without else ""
+    changed = {name: getattr(claims, name) for name, value in usual.items() if getattr(claims, name) is (not value)}
     arithmetic = [f"{name} {getattr(claims, name)}" for name in ARITHMETIC if getattr(claims, name) != usual[name]]
-    return f"{', '.join(claims.dtypes)}; {'; '.join([claims.grade, *arithmetic])}{missing}"
+    more, less = ([name for name, value in changed.items() if value is wanted] for wanted in (True, False))
+    flags = [f"{word} {', '.join(names)}" for word, names in (("with", more), ("without", less)) if names]
+    return "; ".join([", ".join(claims.dtypes), claims.grade, *arithmetic, *flags])
 
 
 ARITHMETIC = ("summation", "statistics", "elementwise")

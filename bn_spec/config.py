@@ -1,12 +1,13 @@
 """What a layer is built with (``Config``) and what it holds (``State``)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from .dtypes import Array, DType, dtype_named
-from .errors import ConfigError
+from .errors import ConfigError, allowed
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,18 @@ class Config:
         row = dtype_named(self.dtype)
         return row if self.affine or self.track_running_stats else replace(row, parameters=row.data)
 
+    def changed(self, attribute: str, value: float | None) -> "Config":
+        """Return the config with another ``eps`` or ``momentum``; these can be changed of a live layer.
+
+        Raises:
+            ConfigError: the attribute is another, or the value one that no BatchNorm2d takes.
+
+        """
+        changes: dict[str, Any] = {attribute: value}
+        if attribute not in ("eps", "momentum"):
+            raise ConfigError(allowed("attribute of a live layer", attribute, ("eps", "momentum")))
+        return replace(self, **changes)
+
     def departures(self) -> dict[str, Any]:
         """The arguments of the constructor that differ from its defaults (dtype aside), by name.
 
@@ -77,7 +90,15 @@ class State:
 
     def copy(self) -> "State":
         """Return a state that shares no memory with this one."""
-        return State(**{name: None if a is None else a.copy() for name, a in self.items()})
+        return self.map(np.copy)
+
+    def map(self, change: Callable[[Array], Array]) -> "State":
+        """Return the state with a function applied to the tensors that exist."""
+        return State(**{name: None if a is None else change(a) for name, a in self.items()})
+
+    def tensors(self) -> dict[str, Array]:
+        """Return the tensors that exist, by name."""
+        return {name: a for name, a in self.items() if a is not None}
 
     def items(self) -> list[tuple[str, Array | None]]:
         """Return the five names with their tensors, in the order of :data:`STATE_FIELDS`."""

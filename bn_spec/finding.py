@@ -13,18 +13,23 @@ from .case import (
     Case,
     DoubleBackward,
     Eval,
+    Fold,
     Forward,
+    Load,
     ResetParameters,
     ResetRunningStats,
+    Restore,
+    Save,
+    Set,
     Step,
     Train,
     source,
 )
 from .config import initial_state
 from .dtypes import Array
-from .judge import CONSTRUCTION, Discrepancy
 from .memory import same_bits, take_apart
 from .requirements import Requirement
+from .verdict import CONSTRUCTION, Discrepancy
 
 WIDTH = 100
 
@@ -68,9 +73,9 @@ class Finding:
         yield f"  {'got':<10}{d.got}{'          ' + factor if factor else ''}"
         if self.note:
             yield f"  {'note':<10}{self.note}"
-        code = source(self.case)
-        if len(code) > LONGEST_CODE:
-            values = sum(x.size for x in self.case.forwards())
+        values = sum(x.size for x in self.case.forwards())
+        code = source(self.case) if values < LONGEST_CODE else ""  # a value takes more than a character
+        if not code or len(code) > LONGEST_CODE:
             yield f"  {'python':<10}not shown, for {values} values; the same options and seed find the case again"
             return
         yield f"  {'python':<10}from bn_spec.case import *; from bn_spec import check"
@@ -109,6 +114,20 @@ def _told(step: Step, before: int) -> str:
         arrays = ((part.name, getattr(step, part.name)) for part in fields(step))
         given = (f"{name} = {_values(a)}" for name, a in arrays if isinstance(a, np.ndarray))
         return f"{'backward' if isinstance(step, Backward) else 'double backward'}{which}, {', '.join(given)}"
+    if isinstance(step, Restore):
+        part, into = (
+            " and ".join(step.only) or "all",
+            "a new layer, which takes its place" if step.fresh else "the layer",
+        )
+        return f"load {part} of checkpoint {step.of} into {into}"
+    if isinstance(step, Load):
+        tensors = ", ".join(f"{name} = {_values(a)}" for name, a in step.tensors().items())
+        return f"load {tensors or 'nothing'}{'' if step.strict else ', whatever else there is'}"
+    if isinstance(step, Set):
+        return f"set {step.name} to {step.value}"
+    if isinstance(step, Fold):
+        bias = "" if step.bias is None else f", bias = {_values(step.bias)}"
+        return f"fold into a convolution of weight {step.weight.shape} = {_values(step.weight)}{bias}"
     return _NAMES[type(step)]
 
 
@@ -117,6 +136,7 @@ _NAMES: dict[type[Step], str] = {
     Eval: "eval mode",
     ResetRunningStats: "reset_running_stats",
     ResetParameters: "reset_parameters",
+    Save: "save a checkpoint",
 }
 
 

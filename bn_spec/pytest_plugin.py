@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ from .report.table import summary
 from .requirements import CHAPTERS, REQUIREMENTS
 
 if TYPE_CHECKING:
-    from .cell import Cell
+    from .backend import Backend
+    from .cell import Cell, Property
     from .registry import Selection
 
 RUN = pytest.StashKey[Run]()
@@ -192,17 +193,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     prop = getattr(metafunc.function, "bn_property", None)
     if prop is None:
         return
-    from .cell import Cell
+    from .cell import OTHER_DTYPES, Cell
 
     config = metafunc.config
     settings = _profile(config).settings(_number(config, "max_examples"))
     cells = [
-        Cell(prop, backend, dtype, settings, _seed(config), address)
+        Cell(prop, backend, dtype, settings, _seed(config), address, OTHER_DTYPES if place else 1.0)
         for address, backend in _selection(config).backends.items()
-        for dtype in backend.capabilities.dtypes
-        if dtype in prop.dtypes
+        for place, dtype in enumerate(_dtypes(prop, backend))
     ]
     metafunc.parametrize("cell", [_parameter(cell) for cell in cells])
+
+
+def _dtypes(prop: Property, backend: Backend) -> Sequence[str]:
+    """Return the dtypes in which a property is judged; if there are none, one in which it is not claimed."""
+    claimed = backend.capabilities.dtypes
+    return [dtype for dtype in claimed if dtype in prop.dtypes] or claimed[:1]
 
 
 def _parameter(cell: Cell) -> Any:
@@ -212,7 +218,7 @@ def _parameter(cell: Cell) -> Any:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect cells whose requirement does not match ``--bn-requirement``, and deep ones that nobody asked for."""
+    """Deselect cells whose requirement does not match ``--bn-requirement``, and those that nobody asked for."""
     pattern = _pattern(config) or "*"
     deep = _profile(config).deep
 
@@ -221,7 +227,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if cell is None:
             return True
         requirement = cell.prop.requirement.id
-        return fnmatchcase(requirement, pattern) and (deep or not cell.prop.deep or requirement == pattern)
+        everyday = not cell.prop.huge and (deep or not cell.prop.deep)
+        return requirement == pattern or (everyday and fnmatchcase(requirement, pattern))
 
     if unwanted := [item for item in items if not wanted(item)]:
         config.hook.pytest_deselected(items=unwanted)
@@ -263,20 +270,23 @@ def pytest_runtest_makereport(
             text,
             cell.measured_grade,
             cell.claims.grade,
+            dict(cell.reached),
         )
         item.user_properties.append((_PROPERTY, record.to_json()))
     return report
 
 
 def _status(cell: Cell, report: pytest.TestReport, error: BaseException | None) -> tuple[str, str]:
-    from .cell import Vacuous
+    from .cell import Vacuous, Violation
 
     if report.skipped:
         return NOT_CLAIMED, cell.not_claimed
     if isinstance(error, Vacuous):
         return VACUOUS, str(error)
+    if isinstance(error, Violation):
+        return FAIL, str(error)
     if error is not None:
-        return _explained(error)
+        return CRASHED, f"{type(error).__name__}: {error}"
     if unseen := cell.no_longer_failing:
         return UNEXPECTED_PASS, (
             f"{cell.prop.requirement.id} holds for {cell.backend.name}, which declares a known failure of it"
@@ -285,22 +295,6 @@ def _status(cell: Cell, report: pytest.TestReport, error: BaseException | None) 
     if cell.known:
         return KNOWN, "\n".join(dict.fromkeys(known.reason for known in cell.known))
     return PASS, ""
-
-
-def _explained(error: BaseException) -> tuple[str, str]:
-    from .cell import Violation
-
-    if isinstance(error, Violation):
-        return FAIL, str(error)
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            status, text = _explained(inner)
-            if status == FAIL:
-                return (
-                    FAIL,
-                    f"{text}\n  note      the same case played again did not fail: the backend is not deterministic",
-                )
-    return CRASHED, f"{type(error).__name__}: {error}"
 
 
 def _show(report: pytest.TestReport, status: str, text: str) -> None:

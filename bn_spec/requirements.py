@@ -17,7 +17,7 @@ PAPER = "Ioffe & Szegedy 2015"
 BOUNDS = "bn_spec.bounds"
 TORCH = "torch.nn.BatchNorm2d"
 
-SPECIFICATION = "0.3"
+SPECIFICATION = "0.4"
 """Version of this table; it moves when a requirement is added, removed or changes its meaning."""
 
 CHAPTERS = MappingProxyType(
@@ -27,9 +27,16 @@ CHAPTERS = MappingProxyType(
         "RUN": "running statistics",
         "EVL": "eval forward",
         "GRD": "gradients",
+        "STA": "state and histories",
+        "LAY": "memory",
+        "DTY": "dtypes of the state",
         "SHP": "shapes",
+        "SPV": "special values",
         "ERR": "misuse",
         "NUM": "accuracy",
+        "MET": "laws",
+        "DET": "determinism",
+        "FLD": "folding into a convolution",
     }
 )
 
@@ -38,8 +45,8 @@ CHAPTERS = MappingProxyType(
 class Requirement:
     """One sentence of the specification.
 
-    ``level`` is core, training, gradients, module or numerics; ``needs`` names the capability flags, joined by "and",
-    without which a backend does not claim it (empty: every backend does).
+    ``level`` is core, training, gradients, module, layout or numerics; ``needs`` names the capability flags, joined
+    by "and", without which a backend does not claim it (empty: every backend does).
     """
 
     id: str
@@ -235,7 +242,7 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
                 "without tracking, the eval output is normalised by the statistics of the batch",
                 "module",
                 TORCH,
-                "tracking_off",
+                "tracking_off and inference",
             ),
             Requirement(
                 "EVL-07",
@@ -427,6 +434,157 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
                 "gradients",
             ),
             Requirement(
+                "GRD-27",
+                "the gradients of a batch without samples or pixels are as empty, or zeros",
+                "gradients",
+                "torch.autograd; pytorch/pytorch#12013",
+                "gradients and empty_batch and inference",
+            ),
+            Requirement(
+                "STA-01",
+                "a checkpoint has each tensor of the state by its name, bit for bit, and nothing else",
+                "module",
+                f"{TORCH}; mapillary/inplace_abn#130",
+                "checkpoints",
+            ),
+            Requirement(
+                "STA-02",
+                "loading a checkpoint brings back every tensor, num_batches_tracked among them",
+                "module",
+                f"{TORCH}; pytorch/pytorch#110361",
+                "checkpoints",
+            ),
+            Requirement(
+                "STA-03",
+                "a new layer that loads a checkpoint goes on as the old one would have",
+                "module",
+                f"{TORCH}; pytorch/pytorch#43774",
+                "checkpoints and inference",
+            ),
+            Requirement(
+                "STA-04",
+                "loading some tensors leaves the others as they are",
+                "module",
+                f"{TORCH}; Oneflow-Inc/oneflow#8723",
+                "checkpoints",
+            ),
+            Requirement(
+                "STA-05",
+                "a checkpoint stays as it is, whatever the layer that took it or loaded it does next",
+                "module",
+                "torch.nn.Module.load_state_dict",
+                "checkpoints",
+            ),
+            Requirement(
+                "STA-06",
+                "an eps that is set on a live layer counts from the next forward on, and for its gradients",
+                "module",
+                TORCH,
+                "live_attributes",
+            ),
+            Requirement(
+                "STA-07",
+                "a momentum that is set on a live layer counts from the next training forward on",
+                "module",
+                TORCH,
+                "live_attributes",
+            ),
+            Requirement(
+                "STA-08",
+                "a change of mode changes no tensor",
+                "module",
+                "torch.nn.Module.train",
+                "inference",
+            ),
+            Requirement(
+                "STA-09",
+                "after any history, a step gives what it gives from that state",
+                "module",
+                f"{TORCH}; patrick-kidger/equinox#659",
+            ),
+            Requirement(
+                "STA-10",
+                "running statistics that nobody looks at are, after many batches, those of the recurrence",
+                "module",
+                f"{BOUNDS}; tinygrad/tinygrad#17206",
+            ),
+            Requirement(
+                "STA-11",
+                "loading copies: what was handed over stays as it is, whatever the layer does next",
+                "module",
+                "torch.nn.Module.load_state_dict",
+                "checkpoints",
+            ),
+            Requirement(
+                "LAY-01",
+                "output and running statistics do not depend on the memory layout of the input",
+                "layout",
+                f"{TORCH}; pytorch/pytorch#63392",
+            ),
+            Requirement(
+                "LAY-02",
+                "an input of stride 0 counts as if its elements were written out",
+                "layout",
+                "torch.Tensor.expand",
+            ),
+            Requirement(
+                "LAY-03",
+                "the stride of an axis of length 1 means nothing",
+                "layout",
+                f"{TORCH}; pytorch/pytorch#64100",
+            ),
+            Requirement(
+                "LAY-04",
+                "weight, bias and running statistics may lie in memory with gaps",
+                "layout",
+                f"{TORCH}; pytorch/pytorch#33867",
+                "strided_state",
+            ),
+            Requirement(
+                "LAY-05",
+                "nothing is written around the elements of a tensor",
+                "layout",
+                f"{TORCH}; flagos-ai/FlagGems#6332",
+            ),
+            Requirement(
+                "LAY-06",
+                "no result lies in the memory of what was handed over",
+                "layout",
+                TORCH,
+            ),
+            Requirement(
+                "LAY-07",
+                "what a call has returned stays as it is, whatever calls follow",
+                "layout",
+                TORCH,
+            ),
+            Requirement(
+                "LAY-08",
+                "the output for an input in NCHW or NHWC order is in the same order",
+                "layout",
+                f"{TORCH}; pytorch/pytorch#107199",
+                "output_layout",
+            ),
+            Requirement(
+                "DTY-01",
+                "every tensor of the state keeps its shape and dtype through any step",
+                "core",
+                f"{TORCH}; tinygrad/tinygrad#6195",
+            ),
+            Requirement(
+                "DTY-02",
+                "with parameters in float32, running_var holds what is beyond the largest float16",
+                "core",
+                f"{TORCH}; pytorch/pytorch#154887",
+            ),
+            Requirement(
+                "DTY-03",
+                "the output in eval mode has the shape and the dtype of the input",
+                "core",
+                TORCH,
+                "inference",
+            ),
+            Requirement(
                 "SHP-01",
                 "output and running statistics are right for any sizes of N, C, H and W, 1 in any place included",
                 "core",
@@ -443,6 +601,85 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
                 "output and running statistics are right for channel counts just below, at and above block sizes",
                 "core",
                 "NVIDIA/apex#1768",
+            ),
+            Requirement(
+                "SHP-04",
+                "batches of more than 65535 samples, and as many channels, are like others",
+                "core",
+                f"{TORCH}; pytorch/pytorch#16998",
+            ),
+            Requirement(
+                "SHP-05",
+                "output and running statistics are right for the layers of well-known networks",
+                "core",
+                "He et al. 2016; Sandler et al. 2018; Tan & Le 2019; Ronneberger et al. 2015; Huang et al. 2017",
+            ),
+            Requirement(
+                "SHP-06",
+                "a batch without samples or pixels gives an output as empty, and moves no running statistics",
+                "module",
+                f"{TORCH}; pytorch/pytorch#12013",
+                "empty_batch",
+            ),
+            Requirement(
+                "SHP-07",
+                "batches of more than 2³¹ elements are like others",
+                "core",
+                f"{TORCH}; apache/mxnet#19065",
+            ),
+            Requirement(
+                "SPV-01",
+                "NaN or infinity in one channel leaves the training output of the others as it is, bit for bit",
+                "training",
+                f"{PAPER}, section 3.2",
+                "deterministic",
+            ),
+            Requirement(
+                "SPV-02",
+                "NaN in a channel makes its training output and running statistics NaN; infinity, not finite",
+                "training",
+                f"{PAPER}, algorithm 1; pytorch/pytorch#115500",
+            ),
+            Requirement(
+                "SPV-03",
+                "NaN or infinity in one channel leaves the running statistics of the others as they should be",
+                "training",
+                f"{PAPER}, section 3.2",
+            ),
+            Requirement(
+                "SPV-04",
+                "in eval mode NaN or infinity in one element leaves all others as they are, bit for bit",
+                "core",
+                f"{PAPER}, algorithm 2",
+                "deterministic and inference",
+            ),
+            Requirement(
+                "SPV-05",
+                "in eval mode NaN gives NaN, and infinity what is not finite",
+                "core",
+                f"{PAPER}, algorithm 2",
+                "inference",
+            ),
+            Requirement(
+                "SPV-06",
+                "NaN or infinity in dy leaves other channels, in eval mode other elements, as they are, bit for bit",
+                "gradients",
+                f"{PAPER}, section 3",
+                "gradients and deterministic",
+            ),
+            Requirement(
+                "SPV-07",
+                "NaN in dy makes gradients of its channel NaN, in eval mode its element of dx; infinity, not finite",
+                "gradients",
+                f"{PAPER}, section 3",
+                "gradients",
+            ),
+            Requirement(
+                "SPV-08",
+                "a negative zero counts as zero, in training and in eval mode",
+                "core",
+                "IEEE 754-2019",
+                "inference",
             ),
             Requirement(
                 "ERR-01",
@@ -468,6 +705,34 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
             Requirement(
                 "ERR-04",
                 "a refused input leaves every tensor of the state bitwise unchanged",
+                "module",
+                TORCH,
+                "input_checks",
+            ),
+            Requirement(
+                "ERR-05",
+                "tensors that are too few or of another shape are refused, when they are loaded, with an error",
+                "module",
+                "torch.nn.Module.load_state_dict",
+                "checkpoints",
+            ),
+            Requirement(
+                "ERR-06",
+                "tensors that are refused leave every tensor of the state bitwise unchanged",
+                "module",
+                "torch.nn.Module.load_state_dict",
+                "checkpoints",
+            ),
+            Requirement(
+                "ERR-07",
+                "a gradient of another shape than the output is refused with a ValueError or RuntimeError",
+                "gradients",
+                "torch.autograd.grad",
+                "gradients and input_checks",
+            ),
+            Requirement(
+                "ERR-08",
+                "after what was refused, a layer goes on as any other in its state",
                 "module",
                 TORCH,
                 "input_checks",
@@ -553,6 +818,117 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
                 "numerics",
                 f"{BOUNDS}; pytorch/pytorch#44350",
                 "overflow_safe",
+            ),
+            Requirement(
+                "MET-01",
+                "samples in another order give the same outputs in that order",
+                "training",
+                f"{PAPER}, algorithm 1",
+            ),
+            Requirement(
+                "MET-02",
+                "pixels in another order give the same outputs in that order",
+                "training",
+                f"{PAPER}, section 3.2",
+            ),
+            Requirement(
+                "MET-03",
+                "channels in another order, parameters with them, give the same outputs in that order",
+                "training",
+                f"{PAPER}, section 3.2",
+                "checkpoints",
+            ),
+            Requirement(
+                "MET-04",
+                "a shift of the input leaves the training output as it is",
+                "training",
+                f"{PAPER}, algorithm 1",
+            ),
+            Requirement(
+                "MET-05",
+                "a scale, with eps scaled by its square, leaves the training output as it is",
+                "training",
+                f"{PAPER}, algorithm 1",
+                "live_attributes",
+            ),
+            Requirement(
+                "MET-06",
+                "a batch beside itself gives its training output twice",
+                "training",
+                f"{PAPER}, algorithm 1",
+            ),
+            Requirement(
+                "MET-07",
+                "weight and bias scale and shift what the layer gives with weight 1 and bias 0",
+                "training",
+                f"{PAPER}, algorithm 1",
+                "checkpoints",
+            ),
+            Requirement(
+                "MET-08",
+                "in eval mode the output is linear in the input, but for a constant",
+                "core",
+                f"{PAPER}, algorithm 2",
+                "inference",
+            ),
+            Requirement(
+                "MET-09",
+                "in eval mode two batches as one give what they give apart",
+                "core",
+                f"{PAPER}, algorithm 2",
+                "inference",
+            ),
+            Requirement(
+                "MET-10",
+                "the mean of the training output of a channel is its bias",
+                "training",
+                f"{PAPER}, algorithm 1",
+            ),
+            Requirement(
+                "MET-11",
+                "channels of two values, as often, have the outputs and statistics that can be worked out by hand",
+                "training",
+                f"{PAPER}, algorithms 1 and 2",
+            ),
+            Requirement(
+                "MET-12",
+                "the same batch again moves the running statistics as much less as momentum or the counter says",
+                "training",
+                TORCH,
+            ),
+            Requirement(
+                "MET-13",
+                "a batch beside itself has the same mean, and a variance as much smaller as n / (n − 1) is",
+                "training",
+                f"{PAPER}, algorithm 2",
+            ),
+            Requirement(
+                "DET-01",
+                "the same case gives the same bits, on another layer too",
+                "core",
+                "torch.use_deterministic_algorithms",
+                "deterministic",
+            ),
+            Requirement(
+                "DET-02",
+                "layers that are driven from several threads at a time give what each gives alone",
+                "core",
+                "torch.nn.parallel",
+                "threads",
+            ),
+            Requirement(
+                "FLD-01",
+                "folded into a convolution, the layer scales its weight by weight / sqrt(running_var + eps)",
+                "module",
+                f"{PAPER}, algorithm 2; pytorch/pytorch#45474",
+                "folding and inference",
+            ),
+            Requirement(
+                "FLD-02",
+                "folded into a convolution, the layer maps its bias as it maps an input",
+                "module",
+                f"{PAPER}, algorithm 2; apache/tvm#3216",
+                "folding and inference",
             ),
         )
     }

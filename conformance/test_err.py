@@ -7,6 +7,7 @@ from bn_spec.strategies import (
     ABSENT,
     PARAMETERS,
     RUNNING_STYLES,
+    histories,
     misused,
     of_single_values,
     of_wrong_channels,
@@ -35,3 +36,33 @@ def test_other_channels_are_refused(cell: Cell, case: Case) -> None:
 @conforms("ERR-04", shape=SHAPES)
 def test_a_refused_input_changes_no_state(cell: Cell, case: Case) -> None:
     cell.judge(misused(case, of_single_values, of_wrong_rank, of_wrong_channels), *STATE_FIELDS)
+
+
+LOADING = histories("load one too few", "load another size", "load another rank", most=3)
+
+
+@conforms("ERR-05", effort=0.5, shape=SHAPES, history=LOADING)
+def test_wrong_tensors_are_refused(cell: Cell, case: Case) -> None:
+    cell.judge(case, "refusal")
+
+
+@conforms("ERR-06", effort=0.5, shape=SHAPES, history=LOADING)
+def test_refused_tensors_change_no_state(cell: Cell, case: Case) -> None:
+    cell.judge(case, *STATE_FIELDS)
+
+
+@conforms("ERR-07", effort=0.5, shape=SHAPES, history=("record", "backward of another shape"))
+def test_a_gradient_of_another_shape_is_refused(cell: Cell, case: Case) -> None:
+    cell.judge(case, "refusal")
+
+
+@conforms(
+    "ERR-08",
+    shape=SHAPES,
+    history=histories(
+        "forward of single values", "forward of another rank", "forward of other channels", "forward", "eval", most=5
+    ).map(lambda words: [*words, "forward"]),
+    momentum=(0.1, 1.0, 0.5),
+)
+def test_a_layer_goes_on_after_what_it_refused(cell: Cell, case: Case) -> None:
+    cell.judge(case, "output", "running_mean", "running_var")

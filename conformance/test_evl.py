@@ -30,7 +30,13 @@ def test_an_eval_forward_changes_nothing(cell: Cell, case: Case) -> None:
     cell.judge(case, "handed", *STATE_FIELDS)
 
 
-@conforms("EVL-05", history=EVAL, least=1, shape=st.sampled_from([(1, c, 1, 1) for c in (1, 2, 3, 5, 65)]))
+@conforms(
+    "EVL-05",
+    reaches=("n = 1",),
+    history=EVAL,
+    least=1,
+    shape=st.sampled_from([(1, c, 1, 1) for c in (1, 2, 3, 5, 65)]),
+)
 def test_a_single_value_per_channel_is_allowed(cell: Cell, case: Case) -> None:
     cell.judge(case, "output")
 
@@ -42,6 +48,8 @@ def test_without_tracking_the_batch_is_its_own_statistics(cell: Cell, case: Case
 
 @conforms(
     "EVL-07",
+    effort=0.5,
+    reaches=("Eval", "Train"),
     history=("forward", "eval", "forward", "train", "forward", "eval", "forward", "reset all", "forward"),
     shape=shapes("tiny", "small"),
 )

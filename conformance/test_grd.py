@@ -5,6 +5,7 @@ from itertools import combinations
 from bn_spec.case import DIFFERENTIABLE, Backward, Case
 from bn_spec.cell import Cell, conforms
 from bn_spec.config import STATE_FIELDS
+from bn_spec.coverage import decades
 from bn_spec.strategies import (
     ABSENT,
     BALANCED,
@@ -45,7 +46,7 @@ def test_dbias_in_training_is_the_sum_of_dy(cell: Cell, case: Case) -> None:
     cell.judge(case, "grad_bias")
 
 
-@conforms("GRD-04", history=("eval", *ONE), least=1)
+@conforms("GRD-04", effort=0.5, history=("eval", *ONE), least=1)
 def test_gradients_in_eval_take_the_running_statistics_as_given(cell: Cell, case: Case) -> None:
     cell.judge(case, *GRADIENTS)
 
@@ -60,12 +61,12 @@ def test_without_affine_only_the_input_has_a_gradient(cell: Cell, case: Case) ->
     cell.judge(case, *GRADIENTS)
 
 
-@conforms("GRD-07", history=(*ONE, "eval", *ONE), shape=SMALL, running=(ABSENT,))
+@conforms("GRD-07", effort=0.5, history=(*ONE, "eval", *ONE), shape=SMALL, running=(ABSENT,))
 def test_without_tracking_the_statistics_of_the_batch_are_differentiated(cell: Cell, case: Case) -> None:
     cell.judge(case, *GRADIENTS)
 
 
-@conforms("GRD-08", history=(*ONE, "again"), wrt=SUBSETS)
+@conforms("GRD-08", effort=0.5, history=(*ONE, "again"), wrt=SUBSETS)
 def test_each_subset_of_gradients_is_as_if_all_were_asked(cell: Cell, case: Case) -> None:
     cell.judge(case, *GRADIENTS)
 
@@ -77,6 +78,7 @@ def test_no_gradient_comes_of_none(cell: Cell, case: Case) -> None:
 
 @conforms(
     "GRD-10",
+    effort=0.5,
     history=("record", "backward", "backward", "backward of the sum"),
     shape=SMALL,
     gradient=EXACT,
@@ -86,12 +88,12 @@ def test_gradients_add_up(cell: Cell, case: Case) -> None:
     cell.judge(case, "gradient_linearity")
 
 
-@conforms("GRD-11", history=ONE, value=GENTLE, eps=(1e-5, 1.0, 100.0, 1e-3))
+@conforms("GRD-11", effort=0.5, history=ONE, value=GENTLE, eps=(1e-5, 1.0, 100.0, 1e-3))
 def test_dx_sums_to_zero(cell: Cell, case: Case) -> None:
     cell.judge(case, "gradient_sums")
 
 
-@conforms("GRD-12", history=ONE, parameters=("loud", "distinct", "random"))
+@conforms("GRD-12", effort=0.5, history=ONE, parameters=("loud", "distinct", "random"))
 def test_the_bias_has_no_part_in_gradients(cell: Cell, case: Case) -> None:
     cell.judge(case, *GRADIENTS)
 
@@ -101,13 +103,14 @@ def test_a_second_backward_gives_the_same(cell: Cell, case: Case) -> None:
     cell.judge(case, *GRADIENTS)
 
 
-@conforms("GRD-14", history=("record", "record", "backward", "backward of the first"), shape=SMALL)
+@conforms("GRD-14", effort=0.5, history=("record", "record", "backward", "backward of the first"), shape=SMALL)
 def test_each_backward_remembers_its_forward(cell: Cell, case: Case) -> None:
     cell.judge(case, *GRADIENTS)
 
 
 @conforms(
     "GRD-15",
+    effort=0.5,
     history=("eval", "record", "train", "forward", "backward of the first"),
     shape=SMALL,
     momentum=MOVING,
@@ -123,7 +126,12 @@ def test_a_backward_changes_nothing(cell: Cell, case: Case) -> None:
 
 
 @conforms(
-    "GRD-17", history=("record", "eval", "record again", "backward"), shape=SMALL, momentum=MOVING, running=KEEPING
+    "GRD-17",
+    effort=0.5,
+    history=("record", "eval", "record again", "backward"),
+    shape=SMALL,
+    momentum=MOVING,
+    running=KEEPING,
 )
 def test_running_statistics_are_constants(cell: Cell, case: Case) -> None:
     cell.judge(case, *GRADIENTS)
@@ -131,6 +139,7 @@ def test_running_statistics_are_constants(cell: Cell, case: Case) -> None:
 
 @conforms(
     "GRD-18",
+    reaches=("C 65-256 or C 257-4096", "n 65-256 or n 257-4096"),
     history=ONE,
     shape=shapes("spatial edge", "channel edge"),
     value=values(scales=(0, 3, -10), offsets=(0.0, 1.0)),
@@ -149,6 +158,8 @@ def test_recording_changes_no_result(cell: Cell, case: Case) -> None:
 
 @conforms(
     "GRD-20",
+    effort=0.5,
+    reaches=("constant channel",),
     history=("eval", *ONE, "train", *ONE),
     shape=shapes("tiny", "small"),
     value=values(("constant", "two-valued", "one-hot"), scales=(0, 10, -10, -20), offsets=(0.0, 1.0, 100.0)),
@@ -160,7 +171,11 @@ def test_finite_data_give_finite_gradients(cell: Cell, case: Case) -> None:
 
 
 @conforms(
-    "GRD-21", history=(*ONE, "backward expanded", "eval", *ONE), shape=shapes("different", "small"), value=GENTLE
+    "GRD-21",
+    reaches=("channels_last", "permuted", "split"),
+    history=(*ONE, "backward expanded", "eval", *ONE),
+    shape=shapes("different", "small"),
+    value=GENTLE,
 )
 def test_memory_layouts_do_not_change_gradients(cell: Cell, case: Case) -> None:
     cell.judge(case, *GRADIENTS)
@@ -171,21 +186,46 @@ def test_dx_is_laid_out_like_the_input(cell: Cell, case: Case) -> None:
     cell.judge(case, "gradient_layout")
 
 
-@conforms("GRD-23", history=("record", "double backward"), value=GENTLE)
+@conforms("GRD-23", reaches=("DoubleBackward",), history=("record", "double backward"), value=GENTLE)
 def test_second_derivatives_in_training_are_those_of_the_formulas(cell: Cell, case: Case) -> None:
     cell.judge(case, *SECOND)
 
 
-@conforms("GRD-24", history=("eval", "record", "double backward"), value=GENTLE, least=1)
+@conforms("GRD-24", reaches=("DoubleBackward",), history=("eval", "record", "double backward"), value=GENTLE, least=1)
 def test_second_derivatives_in_eval_hold_the_statistics_constant(cell: Cell, case: Case) -> None:
     cell.judge(case, *SECOND)
 
 
-@conforms("GRD-25", history=ONE, shape=shapes("tiny", "powers of two", "small"), value=FAR, eps=(1e-5, 1e-12))
+@conforms(
+    "GRD-25",
+    reaches=(decades("mean/σ", 2, 8),),
+    history=ONE,
+    shape=shapes("tiny", "powers of two", "small"),
+    value=FAR,
+    eps=(1e-5, 1e-12),
+)
 def test_data_far_from_zero_have_accurate_gradients(cell: Cell, case: Case) -> None:
     cell.judge(case, *GRADIENTS)
 
 
-@conforms("GRD-26", effort=0.3, history=ONE, shape=shapes("long", "powers of two"), value=GENTLE)
+@conforms(
+    "GRD-26",
+    reaches=("n 257-4096 or n > 4096",),
+    effort=0.3,
+    history=ONE,
+    shape=shapes("long", "powers of two"),
+    value=GENTLE,
+)
 def test_gradients_are_accurate_over_thousands_of_values(cell: Cell, case: Case) -> None:
     cell.judge(case, *GRADIENTS)
+
+
+@conforms(
+    "GRD-27",
+    effort=0.3,
+    shape=SMALL,
+    history=("record", "record nothing", "backward", "eval", "record nothing", "backward"),
+    wrt=SUBSETS,
+)
+def test_gradients_of_nothing_are_zero(cell: Cell, case: Case) -> None:
+    cell.judge(case, *GRADIENTS, "gradient_form", *STATE_FIELDS)

@@ -2,6 +2,7 @@
 
 from bn_spec.case import Case
 from bn_spec.cell import Cell, conforms
+from bn_spec.coverage import decades
 from bn_spec.strategies import (
     ABSENT,
     BALANCED,
@@ -23,6 +24,7 @@ TINY_EPS = (1e-5, 1e-12, 1e-20)
 
 @conforms(
     "NUM-01",
+    reaches=(decades("mean/σ", 3, 8),),
     shape=shapes("tiny", "small", "spatial edge"),
     value=values(("ramp", "gaussian", "two-valued", "small integers", MIXED), scales=(0, 10, -10), offsets=FAR),
     momentum=(1.0,),
@@ -44,6 +46,7 @@ def test_exact_sums_leave_a_few_roundings(cell: Cell, case: Case) -> None:
 
 @conforms(
     "NUM-03",
+    reaches=("constant channel", decades("var/eps", -8, -1)),
     shape=shapes("tiny", "small"),
     value=values(("constant", "gaussian", "one-hot", MIXED), scales=(0, -10, -20, 10), offsets=(0.0, 1.0, *FAR)),
     change=one_channel_shifted,
@@ -78,6 +81,7 @@ def test_no_scale_costs_accuracy(cell: Cell, case: Case) -> None:
 
 @conforms(
     "NUM-06",
+    reaches=("constant channel",),
     history=("forward", "eval", "forward"),
     shape=shapes("tiny", "small"),
     value=values(
@@ -137,6 +141,7 @@ def test_errors_of_the_variance_are_unbiased(cell: Cell, case: Case) -> None:
 
 @conforms(
     "NUM-10",
+    reaches=("n 257-4096 or n > 4096",),
     effort=0.3,
     shape=shapes("long"),
     value=values(("gaussian", "two-valued", "heavy-tailed", "small integers"), scales=(0, 10), offsets=OFFSETS),
@@ -148,6 +153,7 @@ def test_thousands_of_values_are_summed_as_claimed(cell: Cell, case: Case) -> No
 
 @conforms(
     "NUM-11",
+    reaches=("n > 4096",),
     effort=0.01,
     deep=True,
     shape=shapes("beyond half"),

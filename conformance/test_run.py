@@ -17,22 +17,28 @@ def test_running_var_moves_by_momentum(cell: Cell, case: Case) -> None:
     cell.judge(case, "running_var")
 
 
-@conforms("RUN-03", shape=shapes("tiny"), momentum=(1.0, 0.5))
+@conforms("RUN-03", reaches=("n = 2 or n 3-16",), shape=shapes("tiny"), momentum=(1.0, 0.5))
 def test_running_var_takes_the_unbiased_variance(cell: Cell, case: Case) -> None:
     cell.judge(case, "running_var")
 
 
-@conforms("RUN-04", shape=shapes("tiny", "small"), momentum=(None,), history=("forward",) * 3)
+@conforms(
+    "RUN-04",
+    reaches=("momentum None", "2-5 steps"),
+    shape=shapes("tiny", "small"),
+    momentum=(None,),
+    history=("forward",) * 3,
+)
 def test_momentum_none_keeps_the_cumulative_mean(cell: Cell, case: Case) -> None:
     cell.judge(case, "running_mean", "running_var")
 
 
-@conforms("RUN-05", momentum=(0.0,), running=KEEPING)
+@conforms("RUN-05", reaches=("momentum 0",), momentum=(0.0,), running=KEEPING)
 def test_momentum_zero_keeps_the_running_statistics(cell: Cell, case: Case) -> None:
     cell.judge(case, "running_statistics_kept")
 
 
-@conforms("RUN-06", momentum=(1.0,), running=KEEPING)
+@conforms("RUN-06", reaches=("momentum 1",), momentum=(1.0,), running=KEEPING)
 def test_momentum_one_forgets_the_past(cell: Cell, case: Case) -> None:
     cell.judge(case, "running_mean", "running_var")
 
@@ -56,7 +62,7 @@ def test_running_var_is_never_negative(cell: Cell, case: Case) -> None:
     cell.judge(case, "running_var_sign")
 
 
-@conforms("RUN-10", momentum=(1.0, 0.5), value=values(families=("constant",)))
+@conforms("RUN-10", reaches=("constant channel",), momentum=(1.0, 0.5), value=values(families=("constant",)))
 def test_a_constant_channel_has_its_value_and_no_variance(cell: Cell, case: Case) -> None:
     cell.judge(case, "running_mean", "running_var")
 

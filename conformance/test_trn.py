@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from bn_spec.case import Case
 from bn_spec.cell import Cell, conforms
+from bn_spec.coverage import decades
 from bn_spec.strategies import ABSENT, PARAMETERS, RUNNING_STYLES, beside_loud_neighbours, values
 
 AFFINE = tuple(PARAMETERS)
@@ -45,6 +46,7 @@ def test_input_and_parameters_are_left_alone(cell: Cell, case: Case) -> None:
 
 @conforms(
     "TRN-07",
+    reaches=("n = 2",),
     shape=st.sampled_from([shape for c in range(1, 6) for shape in ((2, c, 1, 1), (1, c, 1, 2), (1, c, 2, 1))]),
 )
 def test_two_values_per_channel_suffice(cell: Cell, case: Case) -> None:
@@ -56,6 +58,10 @@ def test_output_is_normalised_by_batch_statistics_without_tracking(cell: Cell, c
     cell.judge(case, "output")
 
 
-@conforms("TRN-09", value=values(scales=(0, -3, -10, -20, -40, 3, 10), offsets=(0.0, 1.0)))
+@conforms(
+    "TRN-09",
+    reaches=(decades("var/eps", -8, -2), decades("var/eps", 2, 8)),
+    value=values(scales=(0, -3, -10, -20, -40, 3, 10), offsets=(0.0, 1.0)),
+)
 def test_eps_stands_inside_the_root(cell: Cell, case: Case) -> None:
     cell.judge(case, "output")

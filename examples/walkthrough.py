@@ -25,11 +25,11 @@ from bn_spec.case import Forward
 from bn_spec.config import STATE_FIELDS, initial_state
 from bn_spec.expectation import Bounded, expect
 from bn_spec.finding import describe
-from bn_spec.judge import Discrepancy
 from bn_spec.memory import same_bits
 from bn_spec.profiles import PROFILES
 from bn_spec.requirements import requirement_named
 from bn_spec.strategies import cases, shapes
+from bn_spec.verdict import Discrepancy
 
 Array: TypeAlias = npt.NDArray[Any]
 Answer: TypeAlias = tuple[Array, Array | None, Array | None]

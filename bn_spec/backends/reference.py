@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from .._version import __version__
@@ -17,6 +19,7 @@ class _Layer:
         self.layer = layer
         self.train, self.forward = layer.train, layer
         self.reset_running_stats, self.reset_parameters = layer.reset_running_stats, layer.reset_parameters
+        self.save, self.fold = layer.state_dict, layer.fold
 
     def record(self, x: Array, wrt: tuple[str, ...]) -> tuple[Array, tuple[Record, tuple[str, ...]]]:
         y, record = self.layer.record(x)
@@ -34,6 +37,12 @@ class _Layer:
     def state(self) -> State:
         return State(**self.layer.state_dict())
 
+    def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
+        self.layer.load_state_dict(tensors, strict)
+
+    def configure(self, name: str, value: float | None) -> None:
+        self.layer.config = self.layer.config.changed(name, value)
+
 
 class Reference:
     """bn-spec's own BatchNorm2d."""
@@ -47,13 +56,19 @@ class Reference:
         overflow_safe=True,
         gradients=True,
         double_backward=tuple(DTYPES),
+        checkpoints=True,
+        live_attributes=True,
+        empty_batch=True,
+        deterministic=True,
+        threads=True,
+        folding=True,
     )
 
     def layer(self, config: Config, state: State | None) -> Layer:
         """Build a reference layer."""
         layer = BatchNorm2d(config.num_features, dtype=config.dtype, **config.departures())
         if state is not None:
-            layer.load_state_dict({name: a for name, a in state.items() if a is not None})
+            layer.load_state_dict(state.tensors())
         return _Layer(layer)
 
     def to_native(self, array: Array) -> Array:

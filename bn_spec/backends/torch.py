@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -28,6 +28,21 @@ Call: TypeAlias = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]
 
 SECOND_ORDER = ("float32", "float64")
 """Dtypes in which a backward is differentiated; in half precision that is a chain of steps each rounded to it."""
+
+
+_CLAIMS: dict[str, Any] = {
+    "dtypes": tuple(DTYPES),
+    "gradients": True,
+    "gradient_layout": True,
+    "output_layout": True,
+    "strided_state": True,
+    "checkpoints": True,
+    "live_attributes": True,
+    "empty_batch": True,
+    "deterministic": True,
+    "threads": True,
+    "folding": True,
+}
 
 
 def _called(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
@@ -55,7 +70,7 @@ class Torch:
         self.description = f"torch {torch.__version__}, {device_name}"
         self.known_failures = known_failures
         self.call = call
-        self.capabilities = Capabilities(dtypes=tuple(DTYPES), gradients=True, gradient_layout=True, **claims)
+        self.capabilities = Capabilities(**_CLAIMS | claims)
 
     def layer(self, config: Config, state: State | None) -> Layer:
         """Build the module with the arguments that depart from its defaults; load the state."""
@@ -65,15 +80,19 @@ class Torch:
             device=self.device,
             dtype=getattr(torch, config.arithmetic.parameters.name),
         )
+        layer = _Layer(module, self.call)
         if state is not None:
-            tensors = {name: _tensor(a) for name, a in state.items() if a is not None}
-            module.load_state_dict(tensors)
-        return _Layer(module, self.call)
+            tensors = {name: self.to_native(a) for name, a in state.tensors().items()}
+            if any(not a.flags.c_contiguous for a in state.tensors().values()):
+                layer.hold(tensors)
+            else:
+                module.load_state_dict(tensors)
+        return layer
 
     def to_native(self, array: Array) -> torch.Tensor:
         """Move the memory to the device and view it with the array's strides."""
         flat, shape, strides = take_apart(array)
-        return _tensor(flat.copy()).to(self.device).as_strided(shape, strides)
+        return _tensor(flat).to(self.device).as_strided(shape, strides)
 
     def to_numpy(self, tensor: torch.Tensor) -> Array:
         """Move the memory that the tensor spans to the host and view it with the tensor's strides."""
@@ -87,7 +106,11 @@ _BFLOAT16 = format_named("bfloat16").dtype
 
 
 def _tensor(array: Array) -> torch.Tensor:
-    """Return a tensor on the memory of an array; bfloat16, which NumPy does not know, goes through its bits."""
+    """Return a tensor on the memory of an array, or of a copy if that is read-only, which no tensor can be.
+
+    bfloat16, which NumPy does not know, goes through its bits.
+    """
+    array = array if array.flags.writeable else array.copy()
     if array.dtype == _BFLOAT16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
@@ -116,6 +139,29 @@ class _Layer:
         self.train = module.train
         self.reset_running_stats = module.reset_running_stats
         self.reset_parameters = module.reset_parameters
+
+    def hold(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Make these tensors, with their strides, those of the module."""
+        for name, tensor in tensors.items():
+            parameter = name in ("weight", "bias")
+            setattr(self.module, name, torch.nn.Parameter(tensor) if parameter else tensor)
+
+    def save(self) -> dict[str, torch.Tensor]:
+        return {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
+
+    def load(self, tensors: Mapping[str, torch.Tensor], *, strict: bool) -> None:
+        self.module.load_state_dict(tensors, strict=strict)
+
+    def configure(self, name: str, value: float | None) -> None:
+        setattr(self.module, name, value)
+
+    def fold(self, weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        out_channels, in_channels, *kernel = weight.shape
+        convolution = torch.nn.Conv2d(in_channels, out_channels, kernel, device="meta")
+        convolution.weight = torch.nn.Parameter(weight)
+        convolution.bias = None if bias is None else torch.nn.Parameter(bias)
+        fused = torch.nn.utils.fuse_conv_bn_eval(convolution.eval(), self.module)
+        return fused.weight, fused.bias
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -200,7 +246,8 @@ def compiled() -> Torch:
 
     Sums of up to 1024 values are two-pass, longer ones Welford's. All-half layers hand mean and 1 / sqrt(var + eps)
     to their backward in half precision. A momentum of None and errors inside the compiled function end in exceptions
-    of the compiler. The limits on recompilation are lifted for this process, since they fall back in silence.
+    of the compiler. The limits on recompilation are lifted, since they fall back in silence; for this thread alone,
+    as Dynamo's settings are its own, so that others are not claimed.
 
     Raises:
         UnavailableBackend: Inductor finds no C++ compiler.
@@ -222,4 +269,8 @@ def compiled() -> Torch:
         cumulative_momentum=False,
         input_checks=False,
         expensive_signatures=True,
+        live_attributes=False,
+        strided_state=False,
+        threads=False,
+        folding=False,
     )

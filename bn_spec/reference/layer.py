@@ -75,7 +75,7 @@ class BatchNorm2d:
     def __call__(self, x: Array) -> Array:
         """Return the normalised ``x``: same shape (N, C, H, W), same dtype.
 
-        In training mode, running statistics and counter move by one batch.
+        In training mode, running statistics and counter move by one batch, unless it is empty.
 
         Raises:
             ValueError: ``x`` is not 4-dimensional, has another number of channels or another dtype, or gives
@@ -89,10 +89,10 @@ class BatchNorm2d:
         """Return what a call returns, and what :meth:`backward` needs to know of it."""
         self._check(x)
         batch_statistics = self.training or self.running_mean is None
-        if batch_statistics and x.size // x.shape[1] < 2:
+        if batch_statistics and x.size == x.shape[1]:
             raise ValueError(f"batch statistics need more than 1 value per channel; got an input of shape {x.shape}")
         rows, channels = f.by_channel(x), x.shape[1]
-        if batch_statistics:
+        if batch_statistics and x.size:
             mu = f.mean(rows)
             var = f.biased_variance(rows, mu)
             if self.training:
@@ -168,20 +168,42 @@ class BatchNorm2d:
         """Return copies of the tensors that exist, by PyTorch's names."""
         return {name: a.copy() for name in STATE_FIELDS if (a := getattr(self, name)) is not None}
 
-    def load_state_dict(self, state: Mapping[str, Array]) -> None:
-        """Take copies of the tensors of ``state``.
+    def load_state_dict(self, state: Mapping[str, Array], strict: bool = True) -> None:
+        """Take copies of the tensors of ``state``; without ``strict``, of those that the layer has.
 
         Raises:
-            ValueError: a key is missing or unexpected, or a tensor has another shape. Nothing is loaded then.
+            ValueError: a key is missing or unexpected (with ``strict``), or a tensor has another shape. Nothing is
+                loaded then.
 
         """
         own = self.state_dict()
-        if missing := sorted(own.keys() - state.keys()):
+        if strict and (missing := sorted(own.keys() - state.keys())):
             raise ValueError(f"missing keys: {', '.join(missing)}; expected: {', '.join(own)}")
-        if unexpected := sorted(state.keys() - own.keys()):
+        if strict and (unexpected := sorted(state.keys() - own.keys())):
             raise ValueError(f"unexpected keys: {', '.join(unexpected)}; expected: {', '.join(own)}")
-        for name, tensor in own.items():
-            if np.shape(state[name]) != tensor.shape:
-                raise ValueError(f"{name} has shape {np.shape(state[name])}; expected {tensor.shape}")
-        loaded = {name: np.array(state[name], tensor.dtype) for name, tensor in own.items()}
-        self._set(State(**loaded))
+        for name in own.keys() & state.keys():
+            if np.shape(state[name]) != own[name].shape:
+                raise ValueError(f"{name} has shape {np.shape(state[name])}; expected {own[name].shape}")
+        self._set(State(**{name: np.array(state.get(name, tensor), tensor.dtype) for name, tensor in own.items()}))
+
+    @np.errstate(all="ignore")
+    def fold(self, weight: Array, bias: Array | None = None) -> tuple[Array, Array]:
+        """Return weight (C, I, h, w) and bias (C,) of a convolution that does what one and this layer, in eval, do.
+
+        Source: the affine map of algorithm 2 of Ioffe & Szegedy 2015, put into the convolution before it.
+
+        Raises:
+            ValueError: there are no running statistics.
+
+        """
+        if self.running_mean is None or self.running_var is None:
+            raise ValueError("only a layer that tracks running statistics can be folded into a convolution")
+        channels = len(weight)
+        s = f.inverse_std(f.column(self.running_var, 1.0, channels), self.config.eps)
+        gamma, beta = f.column(self.weight, 1.0, channels), f.column(self.bias, 0.0, channels)
+        by_input = weight.swapaxes(0, 1)
+        scaled = f.by_sample(f.by_channel(by_input) * (gamma * s), by_input.shape)
+        shifted = f.affine(
+            f.normalise(f.column(bias, 0.0, channels), f.column(self.running_mean, 0.0, channels), s), gamma, beta
+        )
+        return scaled.rounded(weight.dtype).swapaxes(0, 1), shifted.rounded(weight.dtype)[:, 0]

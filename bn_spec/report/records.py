@@ -30,7 +30,8 @@ class Record:
 
     ``shares`` holds the worst err / bound by observable; ``judged`` and ``outside`` count elements within and outside
     the domain of the bounds; ``seconds`` is the duration; ``text`` explains every status but ``pass``; ``grade`` is
-    the measured one, where the requirement measures it, and ``claimed_grade`` what the backend claims.
+    the measured one, where the requirement measures it, and ``claimed_grade`` what the backend claims; ``reached``
+    counts the cases that reached each region of :mod:`bn_spec.coverage`.
     """
 
     requirement: str
@@ -45,6 +46,7 @@ class Record:
     text: str = ""
     grade: str = ""
     claimed_grade: str = ""
+    reached: dict[str, int] = field(default_factory=dict)
 
     @property
     def chapter(self) -> str:

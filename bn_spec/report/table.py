@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import floor
 from textwrap import wrap
 
+from ..coverage import AXES
 from ..requirements import CHAPTERS, REQUIREMENTS
 from .records import BAD, CRASHED, FAIL, KNOWN, NOT_CLAIMED, UNEXPECTED_PASS, VACUOUS, Record, Run, having
 
@@ -15,12 +17,13 @@ WIDTH = 100
 def summary(run: Run) -> Iterator[str]:
     """Yield the lines of the summary: the table, its legend, and what needs a sentence."""
     rows = sorted({(record.backend, record.dtype) for record in run.records})
-    header = ["backend", "dtype", *CHAPTERS, "grade"]
+    chapters = [chapter for chapter in CHAPTERS if any(record.chapter == chapter for record in run.records)]
+    header = ["backend", "dtype", *chapters, "grade"]
     body = [
         [
             backend,
             dtype,
-            *(_cell(_of(run.records, backend, dtype, chapter)) for chapter in CHAPTERS),
+            *(_cell(_of(run.records, backend, dtype, chapter)) for chapter in chapters),
             _grade(run.records, backend, dtype),
         ]
         for backend, dtype in rows
@@ -30,7 +33,22 @@ def summary(run: Run) -> Iterator[str]:
         yield ""
         yield "number: worst err/bound (1 is the limit)   ok: nothing to measure, all as required   -: not claimed"
         yield "grade: the best numerical class of the variance whose bounds all examples satisfied"
+    yield from _reached(run.records)
     yield from _sentences(run)
+
+
+def _reached(records: Sequence[Record]) -> Iterator[str]:
+    """Yield how many cases reached each region, an axis at a time; of those at either end that none did, none."""
+    total = Counter[str]()
+    for record in records:
+        total.update(record.reached)
+    if not total:
+        return
+    yield f"regions, by the number of cases that reached them, of {sum(record.examples for record in records):,}:"
+    for name, axis in AXES.items():
+        counts = [f"{region.removeprefix(name).strip()} {total[region]:,}" for region in axis.regions]
+        yield from _listed(f"    {name}", ", ".join(counts))
+    yield ""
 
 
 def _of(records: Sequence[Record], backend: str, dtype: str, chapter: str) -> list[Record]:

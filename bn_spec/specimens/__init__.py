@@ -7,6 +7,7 @@ from . import backward as _backward  # noqa: F401
 from . import faulty as _faulty  # noqa: F401 - importing it fills the catalogue
 from . import inaccurate as _inaccurate  # noqa: F401
 from . import sound as _sound  # noqa: F401
+from . import unfriendly as _unfriendly  # noqa: F401
 from .catalogue import SPECIMENS, Specimen
 
 __all__ = ["SPECIMENS", "Specimen"]

@@ -32,7 +32,7 @@ TWICE = {"double_backward": tuple(DTYPES)}
 class EvalBackwardOfTraining(Kernel):
     """In eval mode dx goes through mean and variance as in training."""
 
-    def save(self, saved: Saved) -> Saved:
+    def remember(self, saved: Saved) -> Saved:
         return replace(saved, given=False)
 
 
@@ -49,7 +49,7 @@ class EvalBackwardOfStaleStatistics(Kernel):
         nothing = np.full(config.num_features, np.nan, config.arithmetic.accumulation.dtype)
         self.last = nothing, nothing
 
-    def save(self, saved: Saved) -> Saved:
+    def remember(self, saved: Saved) -> Saved:
         if not saved.given:
             self.last = saved.mean, saved.s
         return replace(saved, mean=self.last[0], s=self.last[1])
@@ -150,7 +150,7 @@ class StoredWeightWithoutAffine(Kernel):
 class InverseStdTakenForVariance(Kernel):
     """The saved 1 / sqrt(var + eps) is taken for a variance, and its inverse root for s."""
 
-    def save(self, saved: Saved) -> Saved:
+    def remember(self, saved: Saved) -> Saved:
         return replace(saved, s=self.inverse_std(saved.s))
 
 
@@ -158,8 +158,8 @@ class InverseStdTakenForVariance(Kernel):
 class EpsMissingInBackward(Kernel):
     """The backward divides by the standard deviation without eps, and by zero where a channel is constant."""
 
-    def save(self, saved: Saved) -> Saved:
-        variance = np.maximum(saved.s.astype(np.float64) ** -2 - self.config.eps, 0)
+    def remember(self, saved: Saved) -> Saved:
+        variance = np.maximum(saved.s.astype(np.float64) ** -2 - saved.eps, 0)
         return replace(
             saved, s=(1 / np.sqrt(np.where(saved.s == self.steepest(), 0, variance))).astype(saved.s.dtype)
         )

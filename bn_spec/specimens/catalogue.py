@@ -58,9 +58,20 @@ SPECIMENS: dict[str, Specimen] = {}
 """All specimens by name, the sound ones first."""
 
 
+_WHAT_KERNELS_HAVE: dict[str, Any] = {
+    "gradients": True,
+    "checkpoints": True,
+    "live_attributes": True,
+    "strided_state": True,
+    "deterministic": True,
+    "threads": True,
+    "folding": True,
+}
+
+
 def sound(name: str, *, grade: str, dtypes: tuple[str, ...] = tuple(DTYPES), **claims: Any) -> Callable[[K], K]:
     """Enter a sound kernel into the catalogue; its docstring says how it computes."""
-    return _enter(name, Capabilities(dtypes=dtypes, grade=grade, gradients=True, **claims))
+    return _enter(name, Capabilities(dtypes=dtypes, grade=grade, **_WHAT_KERNELS_HAVE | claims))
 
 
 def faulty(
@@ -76,7 +87,7 @@ def faulty(
     It claims the dtypes in which it has the fault and, unless given, the default grade, under which a fault has the
     most room to hide. ``history`` is empty where nobody has reported it yet.
     """
-    return _enter(name, Capabilities(dtypes=dtypes, gradients=True, **claims), history, caught_by)
+    return _enter(name, Capabilities(dtypes=dtypes, **_WHAT_KERNELS_HAVE | claims), history, caught_by)
 
 
 def _enter(

@@ -113,7 +113,9 @@ class ResetForgetsStatistics(Kernel):
 # Normalisation
 
 
-@faulty("normalised-by-unbiased-variance", history=("pytorch/pytorch#60528",), caught_by=("TRN-01", "TRN-07"))
+@faulty(
+    "normalised-by-unbiased-variance", history=("pytorch/pytorch#60528",), caught_by=("TRN-01", "TRN-07", "MET-06")
+)
 class UnbiasedNormalisation(Kernel):
     """The output is normalised by the unbiased variance of the batch."""
 
@@ -124,7 +126,7 @@ class UnbiasedNormalisation(Kernel):
         return super().normalise(x, mean, unbiased.astype(x.dtype))
 
 
-@faulty("variance-squared", history=("jax-ml/jax#442",), caught_by=("TRN-01", "EVL-01"))
+@faulty("variance-squared", history=("jax-ml/jax#442",), caught_by=("TRN-01", "EVL-01", "MET-11"))
 class VarianceSquared(Kernel):
     """The output is divided by (var + eps)² instead of its root."""
 
@@ -144,7 +146,7 @@ class EpsOutsideRoot(Kernel):
         return np.asarray(1 / (np.sqrt(var) + var.dtype.type(self.config.eps)))
 
 
-@faulty("eps-ignored", history=("Xilinx/finn-base#21",), caught_by=("TRN-09", "TRN-01", "EVL-01"))
+@faulty("eps-ignored", history=("Xilinx/finn-base#21",), caught_by=("TRN-09", "TRN-01", "EVL-01", "MET-05"))
 class EpsIgnored(Kernel):
     """The default eps of 1e-5 is used whatever was asked for."""
 
@@ -160,7 +162,7 @@ class EpsClamped(Kernel):
         return np.asarray(1 / np.sqrt(var + var.dtype.type(max(self.config.eps, 1.001e-5))))
 
 
-@faulty("affine-ignored", history=("kakaobrain/trident#123",), caught_by=("TRN-02", "EVL-01"))
+@faulty("affine-ignored", history=("kakaobrain/trident#123",), caught_by=("TRN-02", "EVL-01", "MET-07"))
 class AffineIgnored(Kernel):
     """weight and bias have no effect."""
 
@@ -168,7 +170,11 @@ class AffineIgnored(Kernel):
         return x_hat
 
 
-@faulty("bias-ignored", history=("apache/tvm#14857", "tensorflow/tfjs-layers#104"), caught_by=("TRN-02", "EVL-01"))
+@faulty(
+    "bias-ignored",
+    history=("apache/tvm#14857", "tensorflow/tfjs-layers#104"),
+    caught_by=("TRN-02", "EVL-01", "MET-10", "MET-07"),
+)
 class BiasIgnored(Kernel):
     """weight is applied, bias is not."""
 
@@ -219,7 +225,7 @@ class NeedsRunningStatistics(Kernel):
 # Reductions
 
 
-@faulty("mean-per-sample", history=("apache/tvm#18609",), caught_by=("TRN-01", "RUN-01", "SHP-01"))
+@faulty("mean-per-sample", history=("apache/tvm#18609",), caught_by=("TRN-01", "RUN-01", "SHP-01", "MET-01"))
 class MeanPerSample(Kernel):
     """Statistics are taken over (H, W) of the first sample instead of (N, H, W)."""
 
@@ -236,7 +242,7 @@ class ChannelAxisIsHeight(Kernel):
         return x.reshape(n, h, c, w).transpose(2, 0, 1, 3).reshape(c, -1)
 
 
-@faulty("channels-share-mean", history=("microsoft/onnxruntime#24404",), caught_by=("TRN-04", "RUN-01"))
+@faulty("channels-share-mean", history=("microsoft/onnxruntime#24404",), caught_by=("TRN-04", "RUN-01", "MET-03"))
 class ChannelsShareMean(Kernel):
     """From the second channel on, the mean of the channel before is used."""
 
@@ -266,7 +272,7 @@ class ChannelTailDropped(Kernel):
         return mean, var
 
 
-@faulty("row-pitch-ignored", history=("pytorch/pytorch#133520",), caught_by=("TRN-01", "EVL-01"))
+@faulty("row-pitch-ignored", history=("pytorch/pytorch#133520",), caught_by=("TRN-01", "EVL-01", "LAY-01"))
 class RowPitchIgnored(Kernel):
     """Rows that are contiguous in themselves are taken to follow each other without a gap."""
 
@@ -275,7 +281,7 @@ class RowPitchIgnored(Kernel):
         return super().forward(_as_if_contiguous(x) if rows_are_contiguous else x)
 
 
-@faulty("strides-ignored", history=("pytorch/pytorch#63392",), caught_by=("TRN-01", "EVL-01"))
+@faulty("strides-ignored", history=("pytorch/pytorch#63392",), caught_by=("TRN-01", "EVL-01", "LAY-01"))
 class StridesIgnored(Kernel):
     """The input is read as if it were contiguous."""
 
@@ -316,7 +322,7 @@ class SumsInHalf(Kernel):
 @faulty(
     "runvar-bias",
     history=("tenstorrent/tt-metal#55438", "tinygrad/tinygrad#807", "ml-explore/mlx#3817"),
-    caught_by=("RUN-03", "RUN-02", "RUN-06"),
+    caught_by=("RUN-03", "RUN-02", "RUN-06", "MET-13"),
 )
 class BiasedRunningVar(Kernel):
     """running_var is updated with the biased variance of the batch."""
@@ -336,7 +342,7 @@ class BesselOnMean(Kernel):
 @faulty(
     "momentum-inverted",
     history=("PaddlePaddle/Paddle#51120", "Oneflow-Inc/oneflow#6055", "deeplearning4j/deeplearning4j#5068"),
-    caught_by=("RUN-01", "RUN-02", "RUN-05", "RUN-06"),
+    caught_by=("RUN-01", "RUN-02", "RUN-05", "RUN-06", "MET-12"),
 )
 class MomentumInverted(Kernel):
     """momentum weighs the old value instead of the new one."""
@@ -413,7 +419,11 @@ class CounterNotIncremented(Kernel):
 # Eval mode
 
 
-@faulty("eval-uses-batch-statistics", history=("wkcn/mobula#2", "NVIDIA/caffe#279"), caught_by=("EVL-01", "EVL-02"))
+@faulty(
+    "eval-uses-batch-statistics",
+    history=("wkcn/mobula#2", "NVIDIA/caffe#279"),
+    caught_by=("EVL-01", "EVL-02", "MET-08", "MET-09"),
+)
 class EvalUsesBatchStatistics(Kernel):
     """Eval mode normalises by the statistics of the batch."""
 

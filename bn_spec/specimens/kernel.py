@@ -8,6 +8,7 @@ mistakes that real projects made.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +20,7 @@ from ..dtypes import Array
 
 @dataclass(frozen=True, eq=False)
 class Saved:
-    """What a forward leaves for its backward: x (N, C, H, W), mean, s and weight (C,).
+    """What a forward leaves for its backward: x (N, C, H, W), mean, s and weight (C,), and its eps.
 
     ``given`` statistics are those of eval mode; ``wrt`` are the tensors whose gradients will be asked.
     """
@@ -28,6 +29,7 @@ class Saved:
     mean: Array
     s: Array
     weight: Array | None
+    eps: float
     given: bool
     wrt: tuple[str, ...] = ()
 
@@ -46,7 +48,7 @@ class Kernel:
         return initial_state(self.config)
 
     def loaded(self, state: State) -> State:
-        return state.copy()
+        return state  # the layer is built on these tensors, as they lie
 
     def hold(self, state: State) -> None:
         self.weight, self.bias = state.weight, state.bias
@@ -55,6 +57,25 @@ class Kernel:
 
     def state(self) -> State:
         return State(self.weight, self.bias, self.running_mean, self.running_var, self.num_batches_tracked).copy()
+
+    def save(self) -> dict[str, Array]:
+        return self.state().tensors()
+
+    def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
+        own = self.state().tensors()
+        self.check_load(own, tensors, strict)
+        given = {name: tensors[name].astype(a.dtype) for name, a in own.items() if name in tensors}
+        self.hold(State(**(own | given)))
+
+    def check_load(self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool) -> None:
+        if strict and own.keys() != given.keys():
+            raise ValueError(f"expected {sorted(own)}, got {sorted(given)}")
+        for name in own.keys() & given.keys():
+            if given[name].shape != own[name].shape:
+                raise ValueError(f"expected {name} of shape {own[name].shape}, got {given[name].shape}")
+
+    def configure(self, name: str, value: float | None) -> None:
+        self.config = self.config.changed(name, value)
 
     def train(self, mode: bool) -> None:
         self.training = mode
@@ -73,6 +94,10 @@ class Kernel:
 
     def forward(self, x: Array) -> Array:
         self.check(x)
+        if not x.size:
+            zeros = np.zeros(x.shape[1], self.config.arithmetic.accumulation.dtype)
+            self.saved = self.remember(Saved(x, zeros, zeros, self.weight, self.config.eps, given=True))
+            return np.empty_like(x)
         if self.uses_batch_statistics():
             rows = self.rows(x)
             mean, var = self.moments(rows)
@@ -83,7 +108,7 @@ class Kernel:
             assert self.running_var is not None
             mean, var = self.widened(self.running_mean), self.widened(self.running_var)
         s = self.inverse_std(var)
-        self.saved = self.save(Saved(x, mean, s, self.weight, not self.uses_batch_statistics()))
+        self.saved = self.remember(Saved(x, mean, s, self.weight, self.config.eps, not self.uses_batch_statistics()))
         return self.normalise(self.widened(x), mean, s).astype(x.dtype)
 
     def check(self, x: Array) -> None:
@@ -120,7 +145,7 @@ class Kernel:
 
     def total(self, rows: Array) -> Array:
         """Sum from left to right, rounding after each addition."""
-        sums: Array = np.add.accumulate(rows, axis=1)[:, -1]
+        sums: Array = np.add.accumulate(rows, axis=1)[:, -1] if rows.size else np.zeros(len(rows), rows.dtype)
         return sums
 
     # Running statistics
@@ -171,7 +196,7 @@ class Kernel:
 
     # Backward
 
-    def save(self, saved: Saved) -> Saved:
+    def remember(self, saved: Saved) -> Saved:
         return saved
 
     def record(self, x: Array, wrt: tuple[str, ...]) -> tuple[Array, Saved]:
@@ -233,6 +258,25 @@ class Kernel:
             dx = dx - (self.scale(saved) * saved.s)[:, None] * self.curvature(g, a, x_hat)
         weight = None if saved.weight is None else (self.total(a * pg) * saved.s).astype(saved.weight.dtype)
         return DoubleGradients(self.images(ddy, dy), self.images(dx, saved.x), weight)
+
+    # Folding into a convolution before the layer
+
+    def fold(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
+        mean, scale, shift = self.folded()
+        rows = self.widened(weight) * scale.reshape(-1, 1, 1, 1)
+        before = np.zeros_like(mean) if bias is None else self.widened(bias)
+        return rows.astype(weight.dtype), ((before - mean) * scale + shift).astype(weight.dtype)
+
+    def folded(self) -> tuple[Array, Array, Array]:
+        """Return mean, scale and shift of the layer in eval mode."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        s = self.inverse_std(self.widened(self.running_var))
+        ones, zeros = np.ones_like(s), np.zeros_like(s)
+        gamma, beta = (
+            neutral if a is None else self.widened(a) for a, neutral in ((self.weight, ones), (self.bias, zeros))
+        )
+        return self.widened(self.running_mean), gamma * s, beta
 
     def curvature(self, g: Array, a: Array, x_hat: Array) -> Array:
         c, e = self.mean(g * x_hat)[:, None], self.mean(a * x_hat)[:, None]

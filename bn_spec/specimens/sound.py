@@ -21,6 +21,8 @@ NARROW = tuple(name for name, row in DTYPES.items() if row.accumulation.name == 
     overflow_safe=True,
     centred_products=True,
     gradient_layout=True,
+    output_layout=True,
+    empty_batch=True,
     double_backward=tuple(DTYPES),
 )
 class Sequential(Kernel):
@@ -299,5 +301,5 @@ class BackwardFromFloat64(Kernel):
             return super().normalised_rows(saved)
         rows = self.rows(saved.x).astype(np.float64)
         mean, var = self.moments(rows)
-        x_hat: Array = (rows - mean[:, None]) * self.inverse_std(var)[:, None]
+        x_hat: Array = (rows - mean[:, None]) / np.sqrt(var + saved.eps)[:, None]
         return x_hat

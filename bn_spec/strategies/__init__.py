@@ -1,7 +1,8 @@
 """Hypothesis strategies for BatchNorm2d: shapes, values, parameters, running statistics, whole cases."""
 
 from .cases import ABSENT, EPS, MOMENTA, PARAMETER_STYLES, RUNNING_STYLES, cases
-from .layouts import LAYOUT
+from .histories import SPECIAL, WORDS, histories
+from .layouts import LAYOUT, USUAL_LAYOUTS
 from .misuse import misused, of_single_values, of_wrong_channels, of_wrong_rank
 from .shapes import EDGES, LARGE, REGIONS, shapes
 from .tensors import PARAMETERS, RUNNING
@@ -15,6 +16,7 @@ from .values import (
     WIDE,
     Recipe,
     beside_loud_neighbours,
+    beyond_32_bits,
     gradients,
     one_channel_shifted,
     values,
@@ -38,11 +40,16 @@ __all__ = [
     "RUNNING",
     "RUNNING_STYLES",
     "SCALES",
+    "SPECIAL",
+    "USUAL_LAYOUTS",
     "WIDE",
+    "WORDS",
     "Recipe",
     "beside_loud_neighbours",
+    "beyond_32_bits",
     "cases",
     "gradients",
+    "histories",
     "misused",
     "of_single_values",
     "of_wrong_channels",

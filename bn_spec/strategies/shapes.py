@@ -29,7 +29,7 @@ _PLANES = tuple(
 
 
 def _smallest_first(shapes: Iterable[Shape]) -> tuple[Shape, ...]:
-    return tuple(sorted(shapes, key=lambda shape: (prod(shape), shape)))
+    return tuple(sorted(set(shapes), key=lambda shape: (prod(shape), shape)))
 
 
 def _cube(largest: int) -> Iterable[Shape]:
@@ -51,6 +51,52 @@ REGIONS: Mapping[str, tuple[Shape, ...]] = MappingProxyType(
 
 
 _POWERS = tuple(2**k for k in range(14))
+
+_NETWORKS = {
+    "ResNet-50": (
+        8,
+        ((112, (64,)), (56, (64, 256)), (28, (128, 512)), (14, (256, 1024)), (7, (512, 2048))),
+    ),
+    "MobileNetV2": (
+        4,
+        (
+            (112, (16, 32, 96)),
+            (56, (24, 96, 144)),
+            (28, (32, 144, 192)),
+            (14, (64, 96, 192, 384, 576)),
+            (7, (160, 320, 576, 960, 1280)),
+        ),
+    ),
+    "EfficientNet-B0": (
+        4,
+        (
+            (112, (16, 32, 96)),
+            (56, (24, 96, 144)),
+            (28, (40, 144, 240)),
+            (14, (80, 112, 240, 480, 672)),
+            (7, (192, 320, 672, 1152, 1280)),
+        ),
+    ),
+    "U-Net": (
+        1,
+        ((136, (256,)), (64, (512,)), (28, (1024,)), (100, (256,)), (196, (128,))),
+    ),
+    "DenseNet-121": (
+        4,
+        (
+            (112, (64,)),
+            (56, (64, 96, 128, 160, 192, 224, 256)),
+            (28, (128, 160, 256, 384, 480, 512)),
+            (14, (128, 256, 288, 512, 736, 992, 1024)),
+            (7, (128, 512, 544, 768, 992, 1024)),
+        ),
+    ),
+}
+"""Batch size, and for each size of a square plane the numbers of channels that a network normalises there.
+
+He et al. 2016, Sandler et al. 2018, Tan & Le 2019, Ronneberger et al. 2015 (with normalisation, without its planes
+of more than 64 MiB in double precision), Huang et al. 2017.
+"""
 
 LARGE: Mapping[str, tuple[Shape, ...]] = MappingProxyType(
     {
@@ -74,12 +120,19 @@ LARGE: Mapping[str, tuple[Shape, ...]] = MappingProxyType(
             )
         ),
         "beyond half": _smallest_first((n, 1, h, w) for n, h, w in ((65537, 1, 1), (2, 256, 256), (1, 300, 301))),
+        "beyond 16 bits": _smallest_first(
+            ((65536, 1, 1, 1), (131071, 1, 1, 1), (1, 65536, 1, 2), (65537, 2, 1, 1), (2, 65537, 1, 1))
+        ),
+        "beyond 32 bits": ((129, 65, 4, 4),),
+        "networks": _smallest_first((n, c, h, h) for n, planes in _NETWORKS.values() for h, cs in planes for c in cs),
         "many channels": tuple((n, c, 1, 1) for c in (512, 2048) for n in (4, 8, 16)),
         "many channels of two values": ((2, 1024, 1, 1), (2, 4096, 1, 1)),
     }
 )
 """Regions for properties that ask for them: long reductions, one beyond the range of float16's integers and numbers,
-and as many independent channels as a test of bias needs, of a power of two of values, so that 1 / n is exact."""
+counts beyond 65535, one that :func:`.values.beyond_32_bits` makes larger than 2³¹ elements, the layers of well-known
+networks, and as many independent channels as a test of bias needs, of a power of two of values, so that 1 / n is
+exact."""
 
 
 def shapes(*regions: str) -> st.SearchStrategy[Shape]:

@@ -27,8 +27,13 @@ REPRESENTATIVES: tuple[Shape, ...] = (
     (2, 1, 56, 56),
     (8, 512, 1, 1),
     (2, 1024, 1, 1),
+    (65537, 2, 1, 1),
+    (2, 65537, 1, 1),
+    (129, 65, 4, 4),
+    (2, 2, 1, 5),
 )
-"""Two values, small sizes that differ, a single value, an edge on each axis, a long reduction, many channels."""
+"""Two values, small sizes that differ, a single value, an edge on each axis, a long reduction, many channels,
+counts beyond 16 bits, the shape that becomes one of more than 2³¹ elements, and a row."""
 
 
 @cache

@@ -157,6 +157,15 @@ def beside_loud_neighbours(x: Array) -> Array:
     return np.ldexp(x.astype(np.float64), louder).astype(x.dtype)
 
 
+TILES = 128
+"""How often :func:`beyond_32_bits` repeats an input in H and in W."""
+
+
+def beyond_32_bits(x: Array) -> Array:
+    """Return ``x`` repeated in H and W, so that the region of shapes of this name has more than 2³¹ elements."""
+    return np.tile(x, (TILES, TILES))
+
+
 SHIFT = 1000.0
 """Shift of a channel in :func:`one_channel_shifted`, in units of its largest value."""
 

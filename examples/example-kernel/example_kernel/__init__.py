@@ -57,6 +57,8 @@ def backward(
     wrt: tuple[str, ...],
 ) -> tuple[Array | None, Array | None, Array | None]:
     """Return the gradients of Σ dy · y with respect to x, weight and bias; None for those that are not asked."""
+    if dy.shape != x.shape:
+        raise ValueError(f"expected a gradient of shape {x.shape}; got {dy.shape}")
     mean, var = saved if training else (running_mean, running_var)
     s = 1 / np.sqrt(var + eps)
     x_hat = (x - _plane(mean)) * _plane(s)

@@ -1,0 +1,54 @@
+"""One channel of a case, and of what was answered to it, as if the layer had no other.
+
+Batch normalisation treats channels alone, so that a case too large to be judged at once is judged channel by channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from .case import Case, Forward, Step
+from .config import State
+from .play import Answer, Observation, Oddity
+
+
+def by_channel(case: Case, observation: Observation) -> Iterator[tuple[Case, Observation]]:
+    """Yield the case and the observation of each channel: of a layer with inputs (N, 1, H, W) and tensors (1,).
+
+    Steps other than forwards must have no arrays, and outputs that are no arrays (N, C, H, W) stay as they are.
+    """
+    for channel in range(case.config.num_features):
+        some = slice(channel, channel + 1)
+        narrow = Case(
+            replace(case.config, num_features=1),
+            _of_state(case.state, some),
+            tuple(_of_step(step, some) for step in case.steps),
+        )
+        answers = tuple(_of_answer(answer, some) for answer in observation.answers)
+        yield narrow, Observation(_of_state(observation.initial, some), answers)
+
+
+def _of_answer(answer: Answer, some: slice) -> Answer:
+    output = answer.output
+    return replace(
+        answer,
+        step=_of_step(answer.step, some),
+        before=_of_state(answer.before, some),
+        after=_of_state(answer.after, some),
+        output=output[:, some] if isinstance(output, np.ndarray) and output.ndim == 4 else output,
+    )
+
+
+def _of_step(step: Step, some: slice) -> Step:
+    return replace(step, x=step.x[:, some]) if isinstance(step, Forward) else step
+
+
+S = TypeVar("S", State, State | None, State | Oddity)
+
+
+def _of_state(state: S, some: slice) -> S:
+    return state.map(lambda a: a[some] if a.ndim else a) if isinstance(state, State) else state

@@ -1,0 +1,703 @@
+"""Faulty specimens that are right on one friendly call: wrong in histories, memory, special values or threads.
+
+As in :mod:`.faulty`: the docstring says the mistake, ``history`` where it happened, ``caught_by`` what must catch it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import count
+from time import sleep
+from typing import ClassVar
+
+import numpy as np
+
+from ..backend import Gradients
+from ..config import Config, State
+from ..dtypes import DTYPES, Array
+from ..memory import Parts, gaps, put_together, take_apart
+from .catalogue import faulty
+from .kernel import Kernel, Saved, across
+
+MIXED = ("mixed_float16", "mixed_bfloat16")
+COUNTER = "num_batches_tracked"
+STATISTICS = ("running_mean", "running_var")
+
+# Checkpoints
+
+
+@faulty("counter-not-saved", history=("mapillary/inplace_abn#130",), caught_by=("STA-01", "STA-02", "STA-03"))
+class CounterNotSaved(Kernel):
+    """A checkpoint lacks num_batches_tracked."""
+
+    def save(self) -> dict[str, Array]:
+        return {name: a for name, a in super().save().items() if name != COUNTER}
+
+
+@faulty(
+    "counter-saved-one-dimensional", history=("shaltielshmid/TorchSharp.PyBridge#13",), caught_by=("STA-01", "STA-02")
+)
+class CounterSavedOneDimensional(Kernel):
+    """A checkpoint has num_batches_tracked as an array of shape (1,)."""
+
+    def save(self) -> dict[str, Array]:
+        return {name: a.reshape(-1) for name, a in super().save().items()}
+
+
+@faulty("counter-zeroed-by-checkpoint", history=("pytorch/pytorch#110361",), caught_by=("STA-02", "STA-03"))
+class CounterZeroedByCheckpoint(Kernel):
+    """Loading a checkpoint sets num_batches_tracked to zero."""
+
+    def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
+        super().load(tensors, strict=strict)
+        self.num_batches_tracked = self.built().num_batches_tracked
+
+
+@faulty("own-batches-counted", history=("NVIDIA/apex#380",), caught_by=("STA-03",))
+class OwnBatchesCounted(Kernel):
+    """A cumulative mean divides by the batches that this layer has seen, whatever counter was loaded."""
+
+    def __init__(self, config: Config, state: State | None) -> None:
+        super().__init__(config, state)
+        self.seen = self.batches()
+
+    def factor(self) -> float:
+        self.seen += 1
+        return super().factor() if self.config.momentum is not None else 1 / self.seen
+
+    def reset_running_stats(self) -> None:
+        super().reset_running_stats()
+        self.seen = 0
+
+
+@faulty(
+    "partial-load-fills-in", history=("Oneflow-Inc/oneflow#8723", "pytorch/pytorch#110361"), caught_by=("STA-04",)
+)
+class PartialLoadFillsIn(Kernel):
+    """What is not among the loaded tensors is set to its initial value."""
+
+    def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
+        super().load(tensors if strict else self.built().tensors() | dict(tensors), strict=strict)
+
+
+@faulty("checkpoint-by-reference", history=(), caught_by=("STA-05",))
+class CheckpointByReference(Kernel):
+    """A checkpoint holds the live tensors, which later forwards change."""
+
+    def save(self) -> dict[str, Array]:
+        held = {name: getattr(self, name) for name in self.state().tensors()}
+        return {name: a for name, a in held.items() if a is not None}
+
+
+@faulty("loaded-by-reference", history=(), caught_by=("STA-05", "STA-11"))
+class LoadedByReference(Kernel):
+    """The layer keeps the very tensors that it was given to load, and updates them."""
+
+    def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
+        own = self.state().tensors()
+        self.check_load(own, tensors, strict)
+        self.hold(State(**{name: tensors.get(name, a) for name, a in own.items()}))
+
+
+# Attributes and modes of a live layer
+
+
+@faulty("eps-taken-at-construction", history=(), caught_by=("STA-06",))
+class EpsTakenAtConstruction(Kernel):
+    """An eps that is changed later has no effect."""
+
+    def configure(self, name: str, value: float | None) -> None:
+        if name != "eps":
+            super().configure(name, value)
+
+
+@faulty("eps-taken-at-backward", history=(), caught_by=("STA-06",))
+class EpsTakenAtBackward(Kernel):
+    """The backward computes 1 / sqrt(var + eps) anew, with the eps that the layer has by then."""
+
+    def backward(self, saved: Saved, dy: Array) -> Gradients:
+        if saved.given:
+            assert self.running_var is not None
+            var = self.widened(self.running_var)
+        else:
+            var = self.moments(self.rows(saved.x))[1]
+        return super().backward(replace(saved, s=self.inverse_std(var)), dy)
+
+
+@faulty("momentum-taken-at-construction", history=(), caught_by=("STA-07",))
+class MomentumTakenAtConstruction(Kernel):
+    """A momentum that is changed later has no effect."""
+
+    def configure(self, name: str, value: float | None) -> None:
+        if name != "momentum":
+            super().configure(name, value)
+
+
+@faulty("train-resets-statistics", history=(), caught_by=("STA-08",))
+class TrainResetsStatistics(Kernel):
+    """A switch to training mode resets the running statistics."""
+
+    def train(self, mode: bool) -> None:
+        super().train(mode)
+        if mode:
+            self.reset_running_stats()
+
+
+@faulty("reset-switches-to-training", history=(), caught_by=("STA-09",))
+class ResetSwitchesToTraining(Kernel):
+    """A reset of the parameters puts the layer into training mode, as building it anew does."""
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self.training = True
+
+
+@faulty("folded-once-for-all", history=("PaddlePaddle/Paddle-Lite#79",), caught_by=("EVL-07", "STA-06"))
+class FoldedOnceForAll(Kernel):
+    """In eval mode 1 / sqrt(running_var + eps) is computed once and kept for good."""
+
+    s: Array | None = None
+
+    def inverse_std(self, var: Array) -> Array:
+        if self.uses_batch_statistics():
+            return super().inverse_std(var)
+        if self.s is None:
+            self.s = super().inverse_std(var)
+        return self.s
+
+
+@faulty("folded-until-training", history=(), caught_by=("STA-06",))
+class FoldedUntilTraining(FoldedOnceForAll):
+    """In eval mode 1 / sqrt(running_var + eps) is computed once and kept until the layer is trained again."""
+
+    def train(self, mode: bool) -> None:
+        super().train(mode)
+        if mode:
+            self.s = None
+
+
+@faulty("unread-update-dropped", history=("tinygrad/tinygrad#17206", "pytorch/pytorch#194504"), caught_by=("STA-10",))
+class UnreadUpdateDropped(Kernel):
+    """Running statistics are updated when they are read; of several between two reads only the last counts."""
+
+    pending: tuple[Array, Array, int] | None = None
+
+    def track(self, mean: Array, var: Array, n: int) -> None:
+        self.pending = mean, var, n
+
+    def _update(self) -> None:
+        if self.pending is not None:
+            super().track(*self.pending)
+            self.pending = None
+
+    def state(self) -> State:
+        self._update()
+        return super().state()
+
+    def forward(self, x: Array) -> Array:
+        if not self.training:
+            self._update()
+        return super().forward(x)
+
+    def reset_running_stats(self) -> None:
+        self.pending = None
+        super().reset_running_stats()
+
+
+# Memory
+
+
+def _elements(a: Array) -> Array:
+    """Return all memory that an array spans, its gaps included, to be written to."""
+    flat = take_apart(a).flat
+    return np.lib.stride_tricks.as_strided(flat, flat.shape, flat.strides, writeable=True)
+
+
+def _lies_within(a: Array, more: int) -> bool:
+    """Whether the memory of which an array is a part goes on for so many elements."""
+    if not isinstance(a.base, np.ndarray):
+        return False
+    whole = a.base
+    while isinstance(whole.base, np.ndarray):
+        whole = whole.base
+    end = a.__array_interface__["data"][0] + take_apart(a).flat.nbytes + more * a.itemsize
+    return bool(end <= whole.__array_interface__["data"][0] + whole.nbytes)
+
+
+@faulty("expanded-sample-counted-once", history=(), caught_by=("LAY-02",))
+class ExpandedSampleCountedOnce(Kernel):
+    """A batch of stride 0 is one sample to the unbiased variance."""
+
+    def rows(self, x: Array) -> Array:
+        return super().rows(x[:1] if x.ndim == 4 and x.strides[0] == 0 and x[:1].size > x.shape[1] else x)
+
+
+@faulty("plane-size-from-a-stride", history=("pytorch/pytorch#64100",), caught_by=("LAY-03",))
+class PlaneSizeFromAStride(Kernel):
+    """The distance of two planes is taken for H times the stride of H, which says nothing where H is 1."""
+
+    def forward(self, x: Array) -> Array:
+        if x.ndim == 4 and x.size and x.flags.c_contiguous:
+            flat, (n, c, h, w), strides = take_apart(x)
+            plane = h * strides[2] if h == 1 < w else h * w
+            x = put_together(Parts(flat, (n, c, h, w), (c * plane, plane, w, 1)))
+        return super().forward(x)
+
+
+@faulty("channels-last-by-one-stride", history=("pytorch/pytorch#64100",), caught_by=("LAY-03",))
+class ChannelsLastByOneStride(Kernel):
+    """An input whose samples are one element apart is read as if samples were innermost."""
+
+    def forward(self, x: Array) -> Array:
+        if x.ndim == 4 and x.flags.c_contiguous and take_apart(x).strides[0] == 1 and x.size > 1:
+            n, c, h, w = x.shape
+            x = np.ascontiguousarray(x).reshape(h, w, c, n).transpose(3, 2, 0, 1)
+        return super().forward(x)
+
+
+@faulty("statistics-updated-in-a-copy", history=("pytorch/pytorch#33867",), caught_by=("LAY-04",))
+class StatisticsUpdatedInACopy(Kernel):
+    """Running statistics with gaps are made contiguous for the update, which is then lost."""
+
+    def track(self, mean: Array, var: Array, n: int) -> None:
+        held = self.state()
+        super().track(mean, var, n)
+        for name in STATISTICS:
+            if not getattr(self, name).flags.c_contiguous:
+                getattr(self, name)[...] = getattr(held, name)
+
+
+@faulty("parameter-strides-ignored", history=("pytorch/pytorch#1246",), caught_by=("LAY-04",))
+class ParameterStridesIgnored(Kernel):
+    """weight and bias are read as if they were contiguous."""
+
+    def affine(self, x_hat: Array) -> Array:
+        if self.weight is None or self.bias is None:
+            return x_hat
+        weight, bias = (take_apart(a).flat[: len(a)] for a in (self.weight, self.bias))
+        y: Array = x_hat * across(self.widened(weight)) + across(self.widened(bias))
+        return y
+
+
+@faulty("gaps-zeroed", history=(), caught_by=("LAY-05",))
+class GapsZeroed(Kernel):
+    """Between the rows of an input, what a vector of several elements would read too is set to zero first."""
+
+    def forward(self, x: Array) -> Array:
+        if x.ndim == 4 and 0 not in x.strides:
+            _elements(x)[gaps(x)] = 0
+        return super().forward(x)
+
+
+@faulty("statistics-written-by-fours", history=("chainer/chainer#6323",), caught_by=("LAY-05",))
+class StatisticsWrittenByFours(Kernel):
+    """Running statistics are written four at a time, beyond the last channel too."""
+
+    def track(self, mean: Array, var: Array, n: int) -> None:
+        super().track(mean, var, n)
+        assert self.running_mean is not None
+        over = -len(self.running_mean) % 4
+        if over and self.running_mean.flags.c_contiguous and _lies_within(self.running_mean, over):
+            wider = (len(self.running_mean) + over,)
+            np.lib.stride_tricks.as_strided(self.running_mean, wider, writeable=True)[-over:] = 0
+
+
+@faulty("dx-written-over-dy", history=("PaddlePaddle/Paddle#21065",), caught_by=("LAY-06", "GRD-16"))
+class DxWrittenOverDy(Kernel):
+    """The gradient of the input takes the memory of dy."""
+
+    def backward(self, saved: Saved, dy: Array) -> Gradients:
+        gradients = super().backward(saved, dy)
+        if gradients.input is None or 0 in dy.strides:
+            return gradients
+        dy[...] = gradients.input
+        return gradients._replace(input=dy)
+
+
+@faulty("output-in-one-workspace", history=(), caught_by=("LAY-07",))
+class OutputInOneWorkspace(Kernel):
+    """Outputs of one shape share a workspace, so that the next forward overwrites the last output."""
+
+    def __init__(self, config: Config, state: State | None) -> None:
+        super().__init__(config, state)
+        self.workspaces: dict[tuple[int, ...], Array] = {}
+
+    def forward(self, x: Array) -> Array:
+        y = super().forward(x)
+        kept = self.workspaces.setdefault(x.shape, np.empty_like(y))
+        kept[...] = y
+        return kept
+
+
+@faulty("gradients-in-one-workspace", history=(), caught_by=("LAY-07", "GRD-13"))
+class GradientsInOneWorkspace(Kernel):
+    """The gradient of the bias lies in a buffer to which every backward adds."""
+
+    sums: Array | None = None
+
+    def backward(self, saved: Saved, dy: Array) -> Gradients:
+        gradients = super().backward(saved, dy)
+        if gradients.bias is None:
+            return gradients
+        self.sums = np.zeros_like(gradients.bias) if self.sums is None else self.sums
+        self.sums += gradients.bias
+        return gradients._replace(bias=self.sums)
+
+
+@faulty("output-always-contiguous", history=("pytorch/pytorch#107199",), caught_by=("LAY-08",), output_layout=True)
+class OutputAlwaysContiguous(Kernel):
+    """The output is in NCHW order, whatever the order of the input."""
+
+    def forward(self, x: Array) -> Array:
+        return np.ascontiguousarray(super().forward(x))
+
+
+# Dtypes of the state
+
+
+@faulty(
+    "statistics-widened-by-update",
+    history=("tinygrad/tinygrad#7025",),
+    caught_by=("DTY-01",),
+    dtypes=tuple(name for name in DTYPES if name != "float64"),
+)
+class StatisticsWidenedByUpdate(Kernel):
+    """The first update turns the running statistics into float64."""
+
+    def track(self, mean: Array, var: Array, n: int) -> None:
+        super().track(mean, var, n)
+        for name in STATISTICS:
+            setattr(self, name, getattr(self, name).astype(np.float64))
+
+
+@faulty("counter-turns-float", history=("tinygrad/tinygrad#6195",), caught_by=("DTY-01", "RUN-07"))
+class CounterTurnsFloat(Kernel):
+    """Once incremented, num_batches_tracked is a float32."""
+
+    def count(self) -> None:
+        self.num_batches_tracked = np.asarray(np.float32(self.batches() + 1))
+
+
+@faulty(
+    "statistics-in-the-dtype-of-the-data",
+    history=("chainer/chainer#6484",),
+    caught_by=("DTY-02", "RUN-01", "RUN-02"),
+    dtypes=("mixed_float16",),
+)
+class StatisticsInTheDtypeOfTheData(Kernel):
+    """Running statistics are rounded to half precision, though their buffers are float32."""
+
+    def blend(self, old: Array, new: Array, m: float) -> Array:
+        return self.narrowed(super().blend(old, new, m))
+
+
+@faulty("eval-output-promoted", history=("pytorch/pytorch#154887",), caught_by=("DTY-03",), dtypes=MIXED)
+class EvalOutputPromoted(Kernel):
+    """In eval mode the output has the dtype of the parameters."""
+
+    def forward(self, x: Array) -> Array:
+        y = super().forward(x)
+        return y if self.uses_batch_statistics() else self.widened(y)
+
+
+# Shapes
+
+
+@faulty(
+    "samples-counted-in-16-bits",
+    history=("pytorch/pytorch#16998", "pytorch/pytorch#19911", "microsoft/onnxruntime#7095"),
+    caught_by=("SHP-04",),
+)
+class SamplesCountedInSixteenBits(Kernel):
+    """Samples beyond the first 65535 are left as they are."""
+
+    def normalise(self, x: Array, mean: Array, s: Array) -> Array:
+        y = super().normalise(x, mean, s)
+        y[65535:] = x[65535:]
+        return y
+
+
+@faulty("channels-counted-in-16-bits", history=("torch/cunn#298",), caught_by=("SHP-04",))
+class ChannelsCountedInSixteenBits(Kernel):
+    """Channels beyond the first 65535 get mean 0 and variance 1."""
+
+    def moments(self, rows: Array) -> tuple[Array, Array]:
+        mean, var = super().moments(rows)
+        mean[65535:], var[65535:] = 0, 1
+        return mean, var
+
+
+@faulty("elements-counted-in-32-bits", history=("apache/mxnet#19065",), caught_by=("SHP-07",))
+class ElementsCountedIn32Bits(Kernel):
+    """Elements beyond the first 2³¹ are left as they are."""
+
+    limit: ClassVar[int] = 2**31
+
+    def normalise(self, x: Array, mean: Array, s: Array) -> Array:
+        y = super().normalise(x, mean, s)
+        y.reshape(-1)[self.limit :] = np.ascontiguousarray(x).reshape(-1)[self.limit :]
+        return y
+
+
+@faulty("last-of-many-blocks-dropped", history=("ROCm/MIOpen#3900",), caught_by=("SHP-05",))
+class LastOfManyBlocksDropped(Kernel):
+    """Of more than 8192 values per channel, those after the last whole block of 4096 are not summed."""
+
+    def total(self, rows: Array) -> Array:
+        n = rows.shape[1]
+        return super().total(rows[:, : n - n % 4096] if n > 8192 else rows)
+
+
+@faulty("empty-batch-makes-nan", history=("pytorch/pytorch#12013",), caught_by=("SHP-06",), empty_batch=True)
+class EmptyBatchMakesNan(Kernel):
+    """An empty batch has the mean 0 / 0, which enters the running statistics."""
+
+    def forward(self, x: Array) -> Array:
+        if not x.size and self.training and self.running_mean is not None and self.running_var is not None:
+            self.running_mean[...] = self.running_var[...] = np.nan
+        return super().forward(x)
+
+
+@faulty(
+    "empty-batch-divides-by-zero",
+    history=("pytorch/pytorch#95324", "pytorch/pytorch#40806"),
+    caught_by=("SHP-06",),
+    empty_batch=True,
+)
+class EmptyBatchDividesByZero(Kernel):
+    """An empty batch ends in a division of integers by zero."""
+
+    def forward(self, x: Array) -> Array:
+        if not x.size:
+            raise ZeroDivisionError("integer division or modulo by zero")
+        return super().forward(x)
+
+
+@faulty("empty-batch-divides-gradients", history=("pytorch/pytorch#12013",), caught_by=("GRD-27",), empty_batch=True)
+class EmptyBatchDividesGradients(Kernel):
+    """The gradient of the weight is formed from means, times the number of values: 0 / 0 · 0 for an empty batch."""
+
+    def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
+        n = g.dtype.type(g.shape[1])
+        weight: Array = super().weight_gradient(g, x_hat, saved) / n * n
+        return weight
+
+
+# Special values
+
+
+def _multiplied_by_masks(rows: Array) -> Array:
+    """Return rows whose sums have gone through all channels, those of others times zero."""
+    spoilt: Array = rows + (rows * 0).sum(dtype=rows.dtype)
+    return spoilt
+
+
+@faulty("channels-masked-by-zero", history=("pytorch/pytorch#115500",), caught_by=("SPV-01", "SPV-03"))
+class ChannelsMaskedByZero(Kernel):
+    """Sums run over all channels, with those of others multiplied by zero, which NaN and infinity survive."""
+
+    def total(self, rows: Array) -> Array:
+        return super().total(_multiplied_by_masks(rows))
+
+
+@faulty("nan-taken-for-zero", history=(), caught_by=("SPV-02", "SPV-05"))
+class NanTakenForZero(Kernel):
+    """NaN and infinity in the input count as zero, so that nobody notices them."""
+
+    def widened(self, values: Array) -> Array:
+        wide = super().widened(values)
+        return np.where(np.isfinite(wide), wide, wide.dtype.type(0))
+
+
+@faulty("update-skipped-for-one-channel", history=("pytorch/pytorch#115500",), caught_by=("SPV-03",))
+class UpdateSkippedForOneChannel(Kernel):
+    """If the statistics of any channel are not finite, those of no channel are updated."""
+
+    def track(self, mean: Array, var: Array, n: int) -> None:
+        if np.isfinite(mean + var).all():
+            super().track(mean, var, n)
+        else:
+            self.count()
+
+
+@faulty("vector-of-four-spoilt", history=(), caught_by=("SPV-04",))
+class VectorOfFourSpoilt(Kernel):
+    """In eval mode, four neighbours in a row are checked together: if one is not finite, all become NaN."""
+
+    def normalise(self, x: Array, mean: Array, s: Array) -> Array:
+        y = super().normalise(x, mean, s)
+        if not self.uses_batch_statistics() and not np.isfinite(x).all():
+            bad = np.flatnonzero(~np.isfinite(x).ravel())
+            spoilt = y.ravel()
+            for start in 4 * np.unique(bad // 4):
+                spoilt[start : start + 4] = np.nan
+            y = spoilt.reshape(y.shape)
+        return y
+
+
+@faulty("gradients-masked-by-zero", history=(), caught_by=("SPV-06",))
+class GradientsMaskedByZero(Kernel):
+    """In the backward, sums run over all channels, with those of others multiplied by zero."""
+
+    def backward(self, saved: Saved, dy: Array) -> Gradients:
+        poison = (self.widened(dy) * 0).sum()
+        return super().backward(saved, (self.widened(dy) + poison).astype(dy.dtype))
+
+
+@faulty("nan-in-dy-taken-for-zero", history=(), caught_by=("SPV-07",))
+class NanInDyTakenForZero(Kernel):
+    """NaN and infinity in dy count as zero."""
+
+    def backward(self, saved: Saved, dy: Array) -> Gradients:
+        return super().backward(saved, np.where(np.isfinite(dy), dy, dy.dtype.type(0)))
+
+
+@faulty("negative-zero-means-missing", history=(), caught_by=("SPV-08",))
+class NegativeZeroMeansMissing(Kernel):
+    """A negative zero marks an element that is missing, and becomes NaN."""
+
+    def widened(self, values: Array) -> Array:
+        wide = super().widened(values)
+        return np.where((wide == 0) & np.signbit(wide), np.nan, wide).astype(wide.dtype) if values.ndim > 1 else wide
+
+
+# Misuse
+
+
+@faulty("loaded-unchecked", history=("pytorch/pytorch#185864",), caught_by=("ERR-05",))
+class LoadedUnchecked(Kernel):
+    """Whatever is loaded is cut or repeated to fit, and what is missing stays."""
+
+    def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
+        own = self.state().tensors()
+        fitting = {name: np.resize(a, own[name].shape) for name, a in tensors.items() if name in own}
+        super().load(fitting, strict=False if strict else strict)
+
+
+@faulty("loaded-until-refused", history=(), caught_by=("ERR-06",))
+class LoadedUntilRefused(Kernel):
+    """Tensors that fit are loaded before the others are refused."""
+
+    def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
+        own = self.state().tensors()
+        fitting = {name: a for name, a in tensors.items() if name in own and a.shape == own[name].shape}
+        super().load(fitting, strict=False)
+        super().load(tensors, strict=strict)
+
+
+@faulty("dy-cut-to-fit", history=(), caught_by=("ERR-07",))
+class DyCutToFit(Kernel):
+    """A dy of more samples than the output is cut to fit."""
+
+    def backward(self, saved: Saved, dy: Array) -> Gradients:
+        return super().backward(saved, dy[: len(saved.x)])
+
+
+@faulty("eval-mode-after-a-refusal", history=(), caught_by=("ERR-08",))
+class EvalModeAfterARefusal(Kernel):
+    """Inputs are checked in eval mode, which a refusal does not leave."""
+
+    def check(self, x: Array) -> None:
+        mode = self.training
+        try:
+            super().check(x)
+        except ValueError:
+            mode = False
+            raise
+        finally:
+            self.training = mode
+
+
+# Laws
+
+
+@faulty("last-row-dropped", history=(), caught_by=("MET-02", "SHP-01", "TRN-01"))
+class LastRowDropped(Kernel):
+    """Of more than two rows of a plane, the last is not summed."""
+
+    def rows(self, x: Array) -> Array:
+        return super().rows(x[:, :, :-1] if x.ndim == 4 and x.shape[2] > 2 else x)
+
+
+@faulty("variance-about-zero", history=(), caught_by=("MET-04", "TRN-01", "RUN-02"))
+class VarianceAboutZero(Kernel):
+    """The mean square is taken for the variance."""
+
+    def moments(self, rows: Array) -> tuple[Array, Array]:
+        return self.mean(rows), self.mean(rows * rows)
+
+
+# Determinism and threads
+
+
+@faulty(
+    "atomic-order",
+    history=(),
+    caught_by=("DET-01",),
+    dtypes=("float32", "float64", *MIXED),
+)
+class AtomicOrder(Kernel):
+    """Values are summed in another order at each call, as atomic additions are."""
+
+    calls: ClassVar = count()
+
+    def total(self, rows: Array) -> Array:
+        order = np.random.default_rng(next(self.calls)).permutation(rows.shape[1])
+        return super().total(rows[:, order])
+
+
+@faulty("workspace-of-all-layers", history=(), caught_by=("DET-02",))
+class WorkspaceOfAllLayers(Kernel):
+    """The statistics of a batch pass through a workspace that all layers share."""
+
+    workspace: ClassVar[list[tuple[Array, Array]]] = []
+
+    def moments(self, rows: Array) -> tuple[Array, Array]:
+        found = super().moments(rows)
+        self.workspace[:] = [found]
+        sleep(2e-4)  # as long as a device takes
+        mean, var = self.workspace[0]
+        return (mean, var) if mean.shape == found[0].shape else found
+
+
+# Folding into a convolution
+
+
+@faulty("folded-on-the-input-axis", history=("ultralytics/ultralytics#25364",), caught_by=("FLD-01",))
+class FoldedOnTheInputAxis(Kernel):
+    """The weight of the convolution is scaled along its input channels."""
+
+    def fold(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
+        _, shifted = super().fold(weight, bias)
+        scale = np.resize(self.folded()[1], weight.shape[1])
+        return (self.widened(weight) * scale.reshape(1, -1, 1, 1)).astype(weight.dtype), shifted
+
+
+@faulty("folded-without-eps", history=("apache/tvm#3216",), caught_by=("FLD-01", "FLD-02"))
+class FoldedWithoutEps(Kernel):
+    """The folded scale is weight / sqrt(running_var), without eps."""
+
+    def folded(self) -> tuple[Array, Array, Array]:
+        mean, scale, shift = super().folded()
+        assert self.running_var is not None
+        var = self.widened(self.running_var)
+        return mean, scale / self.inverse_std(var) / np.sqrt(var), shift
+
+
+@faulty("folded-without-affine", history=("pytorch/pytorch#45474",), caught_by=("FLD-01",))
+class FoldedWithoutAffine(Kernel):
+    """A layer without weight and bias cannot be folded."""
+
+    def folded(self) -> tuple[Array, Array, Array]:
+        if self.weight is None:
+            raise TypeError("unsupported operand type(s) for *: 'NoneType' and 'Tensor'")
+        return super().folded()
+
+
+@faulty("convolution-bias-forgotten", history=(), caught_by=("FLD-02",))
+class ConvolutionBiasForgotten(Kernel):
+    """The bias that the convolution had is left out."""
+
+    def fold(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:  # noqa: ARG002 - this is the fault
+        return super().fold(weight, None)

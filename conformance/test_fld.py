@@ -1,0 +1,31 @@
+"""FLD: folding into a convolution."""
+
+from bn_spec.case import Case
+from bn_spec.cell import Cell, conforms
+from bn_spec.strategies import RUNNING_STYLES, shapes
+
+KEEPING = tuple(style for style in RUNNING_STYLES if style != "initial")
+
+
+@conforms(
+    "FLD-01",
+    reaches=("Fold",),
+    effort=0.5,
+    history=("eval", "fold"),
+    shape=shapes("tiny", "channel edge"),
+    running=KEEPING,
+)
+def test_the_weight_of_the_convolution_is_scaled(cell: Cell, case: Case) -> None:
+    cell.judge(case, "folded_weight")
+
+
+@conforms(
+    "FLD-02",
+    reaches=("Fold",),
+    effort=0.5,
+    history=("eval", "fold"),
+    shape=shapes("tiny", "channel edge"),
+    running=KEEPING,
+)
+def test_the_bias_of_the_convolution_is_normalised(cell: Cell, case: Case) -> None:
+    cell.judge(case, "folded_bias")
