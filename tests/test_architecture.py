@@ -84,7 +84,7 @@ def test_the_pytest_plugin_imports_neither_a_framework_nor_hypothesis() -> None:
 
 
 def test_every_import_of_ours_is_understood() -> None:
-    modules = ("backward", "catalogue", "faulty", "inaccurate", "sound")
+    modules = ("backward", "catalogue", "faulty", "inaccurate", "sound", "unfriendly")
     assert imported("bn_spec.specimens") == {f"bn_spec.specimens.{name}" for name in modules}
     assert {"bn_spec.bounds", "bn_spec.reference", "bn_spec.reference.formulas"} <= imported("bn_spec.block")
     foreign = {name.partition(".")[0] for module in MODULES for name in imported(module)} - sys.stdlib_module_names

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,41 +24,31 @@ from bn_spec.case import (
     Backward,
     DoubleBackward,
     Eval,
+    Fold,
     Forward,
+    Load,
     ResetParameters,
     ResetRunningStats,
+    Restore,
+    Save,
+    Set,
     Step,
     Train,
+    config_after,
     identical,
     load,
+    negated,
     save,
     source,
+    training_after,
 )
 from bn_spec.dtypes import DTYPES, Array
-from bn_spec.strategies import ABSENT, LAYOUT, PARAMETER_STYLES, RUNNING, cases, shapes
-from bn_spec.strategies.cases import WORDS
+from bn_spec.strategies import ABSENT, LAYOUT, PARAMETER_STYLES, RUNNING, WORDS, cases, histories, shapes
 
 from .common import examples, printed_and_read
 
-
-def told_in_order(words: list[str]) -> tuple[str, ...]:
-    """Leave out the words for which the history so far gives no occasion: backwards of what was not recorded."""
-    history = ["record"]
-    recorded = True
-    for word in words:
-        summed = all(step in ("backward", "backward of zeros", "backward expanded") for step in history[-2:])
-        if "backward" in word and not recorded and word != "backward of the first":
-            continue
-        if word == "backward of the sum" and not summed:
-            continue
-        if word in ("forward", "alone", "record", "record again"):
-            recorded = word.startswith("record")
-        history.append(word)
-    return tuple(history)
-
-
 SUBSETS = tuple(subset for size in (1, 2, 3) for subset in combinations(DIFFERENTIABLE, size))
-HISTORIES = st.lists(st.sampled_from(sorted(WORDS)), max_size=6).map(told_in_order)
+HISTORIES = histories(*sorted(WORDS)).map(lambda words: ("record", *words))
 
 
 def drawn(shape: Any = shapes("tiny", "different")) -> st.SearchStrategy[Case]:  # noqa: B008 - immutable
@@ -67,6 +58,7 @@ def drawn(shape: Any = shapes("tiny", "different")) -> st.SearchStrategy[Case]: 
             dtype=pair[0],
             history=pair[1],
             shape=shape,
+            layouts=tuple(LAYOUT),
             wrt=SUBSETS,
             parameters=PARAMETER_STYLES,
             running=(*RUNNING, ABSENT),
@@ -128,14 +120,36 @@ GRADIENT_STEPS = Case(
         DoubleBackward(LAYOUT["permuted"](HALVES), HALVES, bias=HALVES[1, :, 1, 0], of=-3),
     ),
 )
+NUMBERS = np.arange(12, dtype=np.float32)
+STATE_STEPS = Case(
+    Config(2, dtype="mixed_bfloat16"),
+    None,
+    (
+        Save(),
+        Forward(HALVES),
+        Save(),
+        Restore(),
+        Restore(0, ("bias", "running_var")),
+        Restore(-2, fresh=True),
+        Load(NUMBERS[:2], NUMBERS[2:4], NUMBERS[4:6], NUMBERS[6:8], np.array(2**53 + 1)),
+        Load(NUMBERS[::3][:2], running_var=np.broadcast_to(NUMBERS[3], 2), strict=False),
+        Load(strict=False),
+        Set("eps", 1 / 3),
+        Set("momentum", None),
+        Set("momentum", 1),
+        Fold(LAYOUT["cropped"](HALVES).swapaxes(0, 1)),
+        Fold(HALVES[:2, :, ::2], HALVES[1, :, 1, 0]),
+    ),
+)
 EXPANDED = Case(Config(2), None, (Forward(np.broadcast_to(np.float32(0.1), (2, 2, 3, 3))),))
 EMPTY = Case(Config(2), None, (Forward(np.zeros((0, 2, 3, 3), np.float32)),))
 SCALAR = Case(Config(2), None, (Forward(np.array(1.5, np.float32)),))
 LARGE = Case(Config(2), None, (Forward(LAYOUT["sliced"](np.ones((LONGEST_LISTING, 2, 1, 1), np.float32))),))
 
 CASES = [
-    pytest.param(EVERY_STEP, id="every step without a gradient"),
+    pytest.param(EVERY_STEP, id="modes, resets and a forward"),
     pytest.param(GRADIENT_STEPS, id="every step of gradients"),
+    pytest.param(STATE_STEPS, id="every step of state"),
     pytest.param(EXPANDED, id="stride 0"),
     pytest.param(EMPTY, id="no elements"),
     pytest.param(SCALAR, id="no dimensions"),
@@ -155,17 +169,21 @@ def test_a_drawn_case_is_rebuilt_identically_from_its_source(case: Case) -> None
     assert identical(printed_and_read(case), case)
 
 
-def test_between_them_the_cases_have_every_step_and_every_word_is_drawn() -> None:
-    assert {type(step) for case in (EVERY_STEP, GRADIENT_STEPS) for step in case.steps} == set(STEPS.values())
-    met: set[str] = set()
+def kinds(*cases: Case) -> set[type[Step]]:
+    return {type(step) for case in cases for step in case.steps}
 
-    @examples(200)
-    @given(HISTORIES)
-    def collect(history: tuple[str, ...]) -> None:
-        met.update(history)
+
+def test_between_them_the_unusual_cases_have_every_step_and_so_have_those_that_are_drawn() -> None:
+    assert kinds(EVERY_STEP, GRADIENT_STEPS, STATE_STEPS) == set(STEPS.values())
+    met: set[type[Step]] = set()
+
+    @examples(100)
+    @given(drawn())
+    def collect(case: Case) -> None:
+        met.update(kinds(case))
 
     collect()
-    assert met == WORDS.keys()
+    assert met == set(STEPS.values())
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -208,6 +226,31 @@ def test_what_is_left_out_of_a_gradient_step_is_left_out_of_the_source() -> None
     )
 
 
+def test_what_is_left_out_of_a_step_of_state_is_left_out_of_the_source() -> None:
+    one, two = np.ones(1, np.float32), np.full((1, 1, 1, 1), 2, np.float32)
+    steps = (
+        *(Save(), Restore(), Restore(0, ("bias",)), Restore(fresh=True)),
+        *(Load(one, num_batches_tracked=np.array(5)), Load(bias=one, strict=False)),
+        *(Set("momentum", None), Set("eps", 0.5), Fold(two), Fold(two, one)),
+    )
+    assert source(Case(Config(1), None, steps)) == (
+        "Case(\n"
+        "    config=Config(1),\n"
+        "    steps=(Save(), Restore(), Restore(of=0, only=('bias',)), Restore(fresh=True),"
+        " Load(array([1], (1,)), num_batches_tracked=array(5, dtype='int64')),"
+        " Load(bias=array([1], (1,)), strict=False), Set(name='momentum', value=None), Set(name='eps', value=0.5),"
+        " Fold(array([2], (1, 1, 1, 1))), Fold(array([2], (1, 1, 1, 1)), bias=array([1], (1,))),),\n"
+        ")"
+    )
+
+
+@pytest.mark.parametrize("count", [-(2**63), -1, 0, 2**53 - 1, 2**53 + 1, 2**62 + 1, 2**63 - 1])
+def test_a_counter_of_any_size_is_rebuilt_from_its_source(count: int) -> None:
+    case = Case(Config(1), State(num_batches_tracked=np.array(count)))
+    assert identical(printed_and_read(case), case)
+    assert f"array({count}, dtype='int64')" in source(case)
+
+
 def test_a_dtype_that_numpy_does_not_know_is_printed_by_its_name() -> None:
     x = np.array([0.5, -0.0, 257, np.nan], np.dtype("bfloat16")).reshape(4, 1, 1, 1)
     printed = source(Case(Config(1, dtype="mixed_bfloat16"), None, (Forward(x),)))
@@ -238,6 +281,7 @@ def recorded(wrt: tuple[str, ...] = ("input",), *backwards: Step) -> tuple[Step,
 
 
 ONES = np.ones((2, 1, 1, 1), np.float32)
+ONE = np.ones(1, np.float32)
 
 
 def altered(**changes: Any) -> Case:
@@ -277,10 +321,23 @@ def test_cases_that_differ_anywhere_are_not_identical(other: Case) -> None:
             recorded(("input",), DoubleBackward(ONES, -ONES)),
             recorded(("input",), DoubleBackward(-ONES, ONES)),
         ),
+        (
+            *((Save(), Save(), step) for step in (Restore(), Restore(0), Restore(1), Restore(fresh=True))),
+            *((Save(), Save(), Restore(only=only)) for only in (("bias",), ("weight",), ("weight", "bias"))),
+        ),
+        (
+            *((Load(**{name: ONE}, strict=strict),) for name in ("weight", "bias") for strict in (True, False)),
+            (Load(ONE, ONE),),
+            (Load(-ONE),),
+            (Load(ONE.astype(np.float64)),),
+        ),
+        tuple((Set(name, value),) for name in ("eps", "momentum") for value in (0.5, 0.25)),
+        ((Set("momentum", None),), (Set("momentum", 0),)),
+        ((Fold(ONES[:1]),), (Fold(ONES[:1], ONE),), (Fold(ONES[:1], -ONE),), (Fold(-ONES[:1]),)),
     ],
-    ids=["wrt", "dy", "of", "cotangents"],
+    ids=["wrt", "dy", "of", "cotangents", "checkpoint", "tensors", "attribute", "no momentum", "convolution"],
 )
-def test_cases_that_differ_in_what_they_ask_of_gradients_are_not_identical(
+def test_cases_that_differ_in_what_they_ask_are_not_identical(
     others: tuple[tuple[Step, ...], ...],
 ) -> None:
     drawn = [Case(Config(1), None, steps) for steps in others]
@@ -376,11 +433,20 @@ def forward(**entry: Any) -> dict[str, Any]:
     return header(steps=[{"step": "Forward", "x": x}])
 
 
-def backward(of: Any = -1, wrt: Any = ("input",), steps: int = 1, **entry: Any) -> dict[str, Any]:
+def backward(
+    of: Any = -1, wrt: Any = ("input",), steps: int = 1, step: str = "Backward", **entry: Any
+) -> dict[str, Any]:
     """Return a header with so many recorded forwards, and a backward whose dy is described by another entry."""
     x = {"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]}
     asked = {"step": "Forward", "x": x, "wrt": wrt}
-    return header(steps=[*[asked] * steps, {"step": "Backward", "dy": x | entry, "of": of}])
+    cotangent = {"input": x} if step == "DoubleBackward" else {}
+    return header(steps=[*[asked] * steps, {"step": step, "dy": x | entry, "of": of} | cotangent])
+
+
+def stepping(*steps: str, **arguments: Any) -> dict[str, Any]:
+    """Return a header with these steps, the last one with arguments."""
+    *before, last = ({"step": step} for step in steps)
+    return header(steps=[*before, last | arguments])
 
 
 def written(script: object, **members: Any) -> bytes:
@@ -449,12 +515,29 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     "a backward of no forward": (written(backward(steps=0)), "step 1: a backward of forward -1; the case has 0"),
     "a backward of a forward that is half": (written(backward(of=0.5)), DAMAGED),
     "a backward of what was not recorded": (written(backward(wrt=[])), "in which nothing requires a gradient"),
-    "a dy of another shape": (written(backward(shape=[1, 1, 1, 1])), "step 2: dy has shape (1, 1, 1, 1)"),
+    "a dy of another shape in a double backward": (
+        written(backward(step="DoubleBackward", shape=[1, 1, 1, 1])),
+        "step 2: dy has shape (1, 1, 1, 1); allowed: (2, 1, 1, 1)",
+    ),
     "a dy that reaches outside": (written(backward(shape=[3, 1, 1, 1])), "does not fit into 2 elements"),
     "a gradient for another tensor": (written(backward(wrt=["gamma"])), "gradient 'gamma' is not known"),
     "gradients of letters": (written(backward(wrt="input")), "gradient 'i' is not known"),
     "gradients that are null": (written(backward(wrt=None)), DAMAGED),
     "a step with another argument": (written(header(steps=[{"step": "Train", "mode": None}])), "mode"),
+    "a checkpoint that is not there": (written(stepping("Restore", of=-1)), "checkpoint -1; the case has 0"),
+    "a part of a checkpoint that no layer has": (
+        written(stepping("Save", "Restore", only=["gamma"])),
+        "tensor of a checkpoint 'gamma' is not known",
+    ),
+    "a part of a checkpoint in letters": (written(stepping("Save", "Restore", only="bias")), "checkpoint 'b' is not"),
+    "a part of a checkpoint that is null": (written(stepping("Save", "Restore", only=None)), DAMAGED),
+    "a tensor that no layer has": (written(stepping("Load", gamma=None)), "gamma"),
+    "an attribute that no layer has": (written(stepping("Set", name="gamma", value=1)), "'gamma' is not known"),
+    "a value that no attribute has": (written(stepping("Set", name="eps", value=None)), "step 1: eps is None"),
+    "a convolution of other channels": (
+        written(stepping("Fold", weight={"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]})),
+        "step 1: a convolution of weight (2, 1, 1, 1); allowed: (1, I, h, w)",
+    ),
     "a step that is a number": (written(header(steps=[1])), DAMAGED),
     "a step that is a list": (written(header(steps=[[]])), DAMAGED),
     "steps that are null": (written(header(steps=None)), DAMAGED),
@@ -557,15 +640,18 @@ SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
         (Forward(X), DoubleBackward(X, X)),
         "step 2: a backward of forward -1, in which nothing requires a gradient",
     ),
-    "a dy of another shape": (
-        (ASKED, Backward(X[:2])),
+    "a dy of another shape in a double backward": (
+        (ASKED, DoubleBackward(X[:2], X)),
         "step 2: dy has shape (2, 2, 2, 1); allowed: (3, 2, 2, 1)",
     ),
     "a dy of the shape of another forward": (
-        (ASKED, Forward(X[:2], ("input",)), Backward(X)),
+        (ASKED, Forward(X[:2], ("input",)), DoubleBackward(X, X[:2])),
         "step 3: dy has shape (3, 2, 2, 1); allowed: (2, 2, 2, 1)",
     ),
-    "a dy of another rank": ((ASKED, Backward(X[0])), "step 2: dy has shape (2, 2, 1); allowed: (3, 2, 2, 1)"),
+    "a dy of another rank": (
+        (ASKED, DoubleBackward(X[0], X)),
+        "step 2: dy has shape (2, 2, 1); allowed: (3, 2, 2, 1)",
+    ),
     "a cotangent of dx of another shape": (
         (ASKED, DoubleBackward(X, X[..., 0])),
         "step 2: input has shape (3, 2, 2); allowed: (3, 2, 2, 1)",
@@ -577,6 +663,47 @@ SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
     "a cotangent of dbias of another shape": (
         (ASKED, DoubleBackward(X, X, bias=X[:1, :1, 0, 0])),
         "step 2: bias has shape (1, 1); allowed: (2,)",
+    ),
+    "a checkpoint before any is saved": (
+        (Restore(), Save()),
+        "step 1: checkpoint -1; the case has 0 until then",
+    ),
+    "a later checkpoint": ((Save(), Restore(1), Save()), "step 2: checkpoint 1; the case has 1 until then"),
+    "one checkpoint too far back": (
+        (Save(), Forward(X), Save(), Restore(-3, fresh=True)),
+        "step 4: checkpoint -3; the case has 2 until then",
+    ),
+    "a tensor that no checkpoint has": (
+        (Save(), Restore(only=("bias", "wieght"))),
+        "step 2: tensor of a checkpoint 'wieght' is not known; known: bias, num_batches_tracked, running_mean,"
+        " running_var, weight; did you mean 'weight'?",
+    ),
+    "an attribute that cannot be set": (
+        (Train(), Set("num_features", 3)),
+        "step 2: attribute of a live layer 'num_features' is not known; known: eps, momentum",
+    ),
+    "an eps of zero": ((Set("eps", 0.0),), "step 1: eps is 0.0; allowed: a positive number"),
+    "no eps": ((Set("eps", None),), "step 1: eps is None; allowed: a positive number"),
+    "an eps that is no number": ((Set("eps", float("nan")),), "step 1: eps is nan; allowed: a positive number"),
+    "a momentum above one": (
+        (Set("momentum", 1), Set("momentum", 1.5)),
+        "step 2: momentum is 1.5; allowed: None or a number from 0 to 1",
+    ),
+    "a convolution of other channels": (
+        (Eval(), Fold(X)),
+        "step 2: a convolution of weight (3, 2, 2, 1); allowed: (2, I, h, w)",
+    ),
+    "a convolution of another rank": (
+        (Fold(X[:2, 0]),),
+        "step 1: a convolution of weight (2, 2, 1); allowed: (2, I, h, w)",
+    ),
+    "a convolution whose bias has other channels": (
+        (Fold(X[:2], X[:, 0, 0, 0]),),
+        "step 1: a convolution of bias (3,); allowed: (2,)",
+    ),
+    "a convolution whose bias is a column": (
+        (Fold(X[:2], X[:2, 0, 0]),),
+        "step 1: a convolution of bias (2, 1); allowed: (2,)",
     ),
 }
 
@@ -601,3 +728,80 @@ def test_a_layer_without_parameters_has_no_gradients_of_them(name: str) -> None:
 def test_forwards_are_counted_from_either_end_and_backwards_are_none_of_them(of: int) -> None:
     case = Case(Config(2), None, (ASKED, Backward(X), Eval(), ASKED, Backward(X), Backward(X, of)))
     assert len(list(case.forwards())) == 2
+
+
+@pytest.mark.parametrize("dy", [X[:2], X[0], np.zeros((3, 2, 2, 2), np.float32)], ids=["samples", "rank", "width"])
+def test_a_dy_of_another_shape_makes_sense_since_a_layer_must_refuse_it(dy: Array, tmp_path: Path) -> None:
+    case = Case(Config(2), None, (ASKED, Backward(dy)))
+    save(case, tmp_path / "case")
+    assert identical(printed_and_read(case), case)
+    assert identical(load(tmp_path / "case"), case)
+
+
+@pytest.mark.parametrize("of", [-2, -1, 0, 1])
+def test_checkpoints_are_counted_from_either_end_and_loads_are_none_of_them(of: int) -> None:
+    assert Case(Config(2), None, (Save(), Restore(), Load(), Save(), Restore(), Restore(of))).steps
+
+
+@pytest.mark.parametrize("value", [None, 0, 0.0, 1, 1.0, 0.5])
+def test_every_momentum_with_which_a_layer_is_built_can_be_set(value: float | None) -> None:
+    assert Case(Config(2, momentum=value), None, (Set("momentum", value),)).steps
+
+
+# What a step makes of a layer --------------------------------------------------------------------------
+
+KEEPING = [
+    *(Train(), Eval(), ASKED, Backward(X), DoubleBackward(X, X), ResetRunningStats(), ResetParameters()),
+    *(Save(), Restore(), Restore(fresh=True), Load(), Fold(X[:2])),
+]
+"""Steps that leave the config as it is: all but Set."""
+
+
+def name_of(step: Step) -> str:
+    return f"{type(step).__name__}{' into a new layer' if step == Restore(fresh=True) else ''}"
+
+
+@pytest.mark.parametrize("step", KEEPING, ids=name_of)
+def test_no_step_but_set_changes_the_config(step: Step) -> None:
+    config = Config(2, eps=0.5, momentum=None, affine=False)
+    assert config_after(config, step) == config
+
+
+def test_those_steps_and_set_are_all_that_there_are() -> None:
+    assert {*map(type, KEEPING), Set} == set(STEPS.values())
+
+
+def test_set_changes_the_attribute_that_it_names_and_no_other() -> None:
+    config = Config(2, affine=False, dtype="float64")
+    assert config_after(config, Set("eps", 0.5)) == Config(2, eps=0.5, affine=False, dtype="float64")
+    assert config_after(config, Set("momentum", None)) == Config(2, momentum=None, affine=False, dtype="float64")
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("step", [*KEEPING, Set("eps", 0.5)], ids=name_of)
+def test_the_mode_is_changed_by_train_by_eval_and_by_a_new_layer(step: Step, training: bool) -> None:
+    new = isinstance(step, Train) or step == Restore(fresh=True)
+    assert training_after(step, training) is (new or (training and not isinstance(step, Eval)))
+
+
+# The opposite case -------------------------------------------------------------------------------------
+
+
+def test_the_opposite_case_has_the_numbers_of_forwards_and_backwards_with_other_signs_and_all_else_as_it_was() -> (
+    None
+):
+    others = (Eval(), Save(), Restore(), Load(ONE), Set("eps", 0.5), Fold(X[:2]))
+    case = Case(Config(2), State(), (Forward(X, ("input",)), Forward(-X), Backward(X, 0), *others))
+    opposite = negated(case)
+    assert (opposite.config, opposite.state, opposite.steps[3:]) == (case.config, case.state, others)
+    assert identical(
+        replace(opposite, steps=opposite.steps[:3]),
+        Case(Config(2), State(), (Forward(-X, ("input",)), Forward(X), Backward(-X, 0))),
+    )
+
+
+@pytest.mark.parametrize("dtype", SPECIALS)
+def test_the_opposite_of_the_opposite_is_the_case_itself_zeros_infinities_and_nan_included(dtype: str) -> None:
+    case = special_case(dtype)
+    assert identical(negated(negated(case)), case)
+    assert not identical(negated(case), case)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count
@@ -11,7 +12,7 @@ import pytest
 
 from bn_spec import Backend, Case, KnownFailure, Layer
 from bn_spec.backends.reference import Reference
-from bn_spec.cell import LEAST_EXAMPLES, MANY, Body, Cell, Property, Vacuous, Violation
+from bn_spec.cell import LEAST_EXAMPLES, MANY, OTHER_DTYPES, Body, Cell, Property, Vacuous, Violation
 from bn_spec.config import Config, State
 from bn_spec.dtypes import DTYPES, Array
 from bn_spec.profiles import PROFILES
@@ -25,6 +26,7 @@ def judged(*observables: str) -> Body:
 
 
 RUNNING_VAR = judged("running_var")
+VALUES = ("output", "running_mean", "running_var")
 
 
 def cell_of(
@@ -89,6 +91,25 @@ def test_fewer_examples_than_the_least_are_enough_for_who_asks_for_fewer() -> No
     cell = replace(cell_of(Reference(), effort=0.01), profile=PROFILES["ci"].settings(3))
     cell.examine()
     assert cell.examples == 3
+
+
+@pytest.mark.parametrize(("share", "examples"), [(1.0, 100), (OTHER_DTYPES, 20), (0.001, LEAST_EXAMPLES)])
+def test_a_dtype_beside_the_first_gets_a_share_of_the_examples(share: float, examples: int) -> None:
+    cell = replace(cell_of(Reference()), share=share)
+    cell.examine()
+    assert cell.examples == examples
+
+
+def test_a_huge_property_is_looked_at_once_and_not_shrunk() -> None:
+    cell = cell_of(SPECIMENS["runvar-bias"], huge=True, choices={"shape": shapes("small"), "momentum": (1.0,)})
+    with pytest.raises(Violation):
+        cell.examine()
+    assert cell.examples == 2  # once to find it, once to show it
+
+
+def test_a_property_of_other_dtypes_is_not_claimed() -> None:
+    cell = cell_of(Reference(), dtypes=("float16", "bfloat16"))
+    assert cell.not_claimed == "reference does not claim float16 or bfloat16"
 
 
 def test_a_property_that_judges_nothing_is_vacuous() -> None:
@@ -257,6 +278,49 @@ def test_a_case_is_played_once_however_many_grades_are_measured() -> None:
     cell = cell_of(backend, body=lambda cell, case: cell.measure(case, "output", "running_var"), profile="smoke")
     cell.examine()
     assert backend.forwards == cell.examples == 15
+
+
+class Unsteady(Reference):
+    """The reference, but for the running variance of its fifth layer."""
+
+    def __init__(self) -> None:
+        self.layers = count(1)
+
+    def layer(self, config: Config, state: State | None) -> Layer:
+        wrong = next(self.layers) == 5
+        return (
+            SPECIMENS["runvar-bias"].layer(config, state and state.copy()) if wrong else super().layer(config, state)
+        )
+
+
+def test_what_does_not_fail_again_is_found_and_said_to_be_unsteady() -> None:
+    with pytest.raises(Violation) as found:
+        cell_of(Unsteady()).examine()
+    assert found.value.finding.discrepancy.observable == "running_var"
+    assert found.value.finding.note == "the same case played again did not fail: the backend is not deterministic"
+
+
+def test_a_case_is_judged_channel_by_channel_as_it_is_as_a_whole() -> None:
+    whole, parts = (
+        cell_of(SPECIMENS["two-pass-sequential"], body=body, choices={"history": ("forward", "eval", "forward")})
+        for body in (judged(*VALUES), lambda cell, case: cell.judge_by_channel(case, *VALUES))
+    )
+    whole.examine()
+    parts.examine()
+    assert (parts.examples, parts.outside) == (whole.examples, whole.outside)
+    assert parts.shares == whole.shares
+    assert parts.judged > whole.examples
+
+
+def test_a_channel_that_is_wrong_is_named() -> None:
+    cell = cell_of(
+        SPECIMENS["channel-tail-dropped"],
+        body=lambda cell, case: cell.judge_by_channel(case, *VALUES),
+        choices={"shape": shapes("channel edge")},
+    )
+    with pytest.raises(Violation) as found:
+        cell.examine()
+    assert re.search(r" in channel \d+, taken alone$", found.value.finding.discrepancy.expected)
 
 
 def test_shares_are_the_worst_of_all_examples_and_elements_are_counted() -> None:

@@ -13,7 +13,7 @@ QUICK = ("--profile", "smoke", "--requirement", "TRN-01")
     ("arguments", "code", "sentence"),
     [
         (("reference", *QUICK), 0, "reference: conforms"),
-        (("bn_spec.specimens:eps_ignored", *QUICK), 1, "DOES NOT CONFORM: 6 of 6 checks failed"),
+        (("bn_spec.specimens:eps_ignored", *QUICK), 1, "DOES NOT CONFORM: "),
         ((strange("excused_in_vain"), "--requirement", "RUN-03"), 1, "unexpected pass"),
         (("nonesuch", *QUICK), 2, "backend 'nonesuch' is not known; known: "),
         (("reference", "--profle", "smoke"), 2, "No such option"),

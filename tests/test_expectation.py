@@ -15,7 +15,7 @@ from bn_spec.bounds import GRADES, OWN_ERROR, SUMMATIONS, Accuracy
 from bn_spec.case import Eval, Forward
 from bn_spec.config import initial_state
 from bn_spec.dtypes import DTYPES
-from bn_spec.expectation import Context, Expectation, expect
+from bn_spec.expectation import Context, Expectation, Past, expect
 from bn_spec.reference import Extended
 from bn_spec.strategies import BALANCED, FAMILIES, MIXED, WIDE, cases, shapes, values
 
@@ -43,12 +43,12 @@ def expected(case: Case, accuracy: Accuracy) -> Expectation:
     """Expect the last step of a case, of whose forwards each starts from the state of the case."""
     before = case.state or initial_state(case.config)
     training = not any(isinstance(step, Eval) for step in case.steps)
-    forwards = [Context(before, training, step) for step in case.steps if isinstance(step, Forward)]
-    return expect(case.config, before, training, case.steps[-1], accuracy, forwards)
+    forwards = [Context(case.config, before, training, step) for step in case.steps if isinstance(step, Forward)]
+    return expect(case.config, before, training, case.steps[-1], accuracy, Past(forwards))
 
 
 def bounded(expectation: Expectation) -> dict[str, Bounded]:
-    parts = {name: getattr(expectation, name) for name in OBSERVABLES} | dict(expectation.gradients)
+    parts = {name: getattr(expectation, name) for name in OBSERVABLES} | dict(expectation.results)
     return {name: part for name, part in parts.items() if part is not None}
 
 

@@ -61,7 +61,7 @@ def test_the_wheel_holds_the_suite_and_nothing_else_at_top_level(wheel: Path) ->
 def test_the_suite_runs_from_the_wheel(installed: Tool) -> None:
     done = installed("pytest", "--pyargs", "bn_spec.conformance", "--bn-profile", "smoke", "-n", "2")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "reference: conforms (476 checks" in done.stdout
+    assert "reference: conforms (777 checks" in done.stdout
     assert "torch-cpu: not run: PyTorch is not installed" in done.stdout
 
 
@@ -81,4 +81,4 @@ def test_the_example_plugin_conforms_through_its_entry_point(installed: Tool) ->
     assert "example-kernel" in installed("bn-spec", "backends").stdout
     done = installed("bn-spec", "run", "example-kernel", "--profile", "smoke", "-n", "2")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "example-kernel: conforms (156 checks" in done.stdout
+    assert "example-kernel: conforms (238 checks" in done.stdout

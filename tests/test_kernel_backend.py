@@ -24,7 +24,8 @@ from bn_spec.strategies import ABSENT, RUNNING_STYLES, cases, shapes
 
 from .common import examples
 
-import_module("conformance.test_grd")  # declares its properties
+for chapter in ("grd", "sta", "err"):
+    import_module(f"conformance.test_{chapter}")  # declares its properties
 
 X = np.arange(8, dtype=np.float32).reshape(2, 2, 2, 1)
 
@@ -121,7 +122,7 @@ CORRECT = kernel_backend(
     forward_training,
     forward_inference,
     backward,
-    capabilities=Capabilities(dtypes=tuple(DTYPES), gradients=True),
+    capabilities=Capabilities(dtypes=tuple(DTYPES), gradients=True, checkpoints=True, live_attributes=True),
 )
 
 
@@ -173,6 +174,17 @@ class Recorder:
         return kernel_backend("recorder", self.saving, self.inference, self.backward)
 
 
+class Boxed:
+    """A tensor that is no array."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+
+
+def unboxed(box: Boxed) -> Array:
+    return box.array
+
+
 @pytest.fixture
 def recorder() -> Recorder:
     return Recorder()
@@ -200,10 +212,16 @@ def overwrite(state: State) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     "history",
-    [("forward",), ("eval", "forward"), ("forward", "forward", "eval", "forward", "reset", "train", "forward")],
+    [
+        ("forward",),
+        ("eval", "forward"),
+        ("forward", "forward", "eval", "forward", "reset", "train", "forward"),
+        ("forward", "save", "load", "set eps", "forward", "restore some", "set momentum", "forward", "restore"),
+        ("set momentum", "forward", "save", "forward", "eval", "restore into a new layer", "forward", "save"),
+    ],
 )
 def test_a_correct_kernel_passes_every_check(dtype: str, history: tuple[str, ...]) -> None:
-    @examples(40)
+    @examples(25)
     @given(
         cases(
             dtype=dtype,
@@ -229,7 +247,7 @@ def test_a_correct_kernel_passes_every_check(dtype: str, history: tuple[str, ...
     ids=["training", "eval", "both"],
 )
 def test_a_correct_backward_gives_every_gradient_that_is_asked(dtype: str, history: tuple[str, ...]) -> None:
-    @examples(30)
+    @examples(20)
     @given(
         cases(
             dtype=dtype,
@@ -250,6 +268,14 @@ def test_a_correct_backward_gives_every_gradient_that_is_asked(dtype: str, histo
 @pytest.mark.parametrize("requirement", [f"GRD-{number:02}" for number in (1, 4, 6, 7, 8, 14, 15, 16)])
 def test_a_correct_backward_conforms(requirement: str, dtype: str) -> None:
     cell = cell_of(requirement, CORRECT, dtype)
+    assert cell.not_claimed == ""
+    cell.examine()
+    assert cell.judged > 0
+
+
+@pytest.mark.parametrize("requirement", [*(f"STA-{number:02}" for number in range(1, 12)), "ERR-05", "ERR-06"])
+def test_a_layer_of_correct_kernels_conforms_in_what_is_done_to_its_state(requirement: str) -> None:
+    cell = cell_of(requirement, CORRECT)
     assert cell.not_claimed == ""
     cell.examine()
     assert cell.judged > 0
@@ -507,19 +533,13 @@ def test_a_forward_that_is_recorded_counts_and_moves_the_statistics_like_any_oth
 
 
 def test_a_backward_of_boxed_tensors_is_given_boxes_and_answers_in_boxes() -> None:
-    class Boxed:
-        def __init__(self, array: Array) -> None:
-            self.array = array
-
     def training(x: Boxed, running_mean: Boxed, running_var: Boxed, **_: Any) -> tuple[Boxed, Boxed, Boxed]:
         return x, running_mean, running_var
 
     def backward(dy: Boxed, x: Boxed, weight: Boxed, **_: Any) -> tuple[Boxed, Boxed, None]:
         return Boxed(dy.array + x.array), weight, None
 
-    backend: Any = kernel_backend(
-        "boxed", training, None, backward, to_native=Boxed, to_numpy=lambda box: np.asarray(box.array)
-    )
+    backend: Any = kernel_backend("boxed", training, None, backward, to_native=Boxed, to_numpy=unboxed)
     layer = backend.layer(Config(2), some_state())
     _, record = layer.record(backend.to_native(X), WRT)
     dx, dweight, dbias = layer.backward(record, backend.to_native(X))
@@ -529,21 +549,171 @@ def test_a_backward_of_boxed_tensors_is_given_boxes_and_answers_in_boxes() -> No
 
 
 def test_tensors_are_moved_in_and_out_by_the_functions_that_were_given() -> None:
-    class Boxed:
-        def __init__(self, array: Array) -> None:
-            self.array = array
-
     def training(x: Boxed, running_mean: Boxed, running_var: Boxed, **_: Any) -> tuple[Boxed, Boxed, Boxed]:
         return x, running_mean, running_var
-
-    def unboxed(box: Boxed) -> Array:
-        return box.array
 
     backend = kernel_backend("boxed", training, to_native=Boxed, to_numpy=unboxed)
     layer = backend.layer(Config(2), some_state())
     layer.forward(backend.to_native(X))
     wanted = some_state()
     assert_same_state(layer.state(), State(**dict(wanted.items()) | {"num_batches_tracked": np.array(6)}))
+
+
+# Checkpoints and attributes ----------------------------------------------------------------------------
+
+
+def test_a_checkpoint_has_a_copy_of_every_tensor_by_name(recorder: Recorder) -> None:
+    layer: Any = recorder.backend.layer(Config(2), some_state())
+    first, second = layer.save(), layer.save()
+    assert [*first] == [*STATE_FIELDS]
+    assert_same_state(State(**first), some_state())
+    overwrite(State(**first))
+    assert_same_state(layer.state(), some_state())
+    assert_same_state(State(**second), some_state())
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["new statistics", "in place"])
+def test_a_checkpoint_stays_as_it_is_whatever_the_layer_does(in_place: bool) -> None:
+    layer: Any = Recorder(in_place).differentiable.layer(Config(2), some_state())
+    saved = layer.save()
+    layer.forward(X)
+    assert_same_state(State(**saved), some_state())
+    layer.reset_parameters()
+    assert_same_state(State(**saved), some_state())
+
+
+@pytest.mark.parametrize("config", [Config(2, affine=False), Config(2, track_running_stats=False)])
+def test_a_checkpoint_has_no_tensor_that_the_layer_has_not(config: Config, recorder: Recorder) -> None:
+    layer: Any = recorder.backend.layer(config, None)
+    wanted = initial_state(config).tensors()
+    assert [*layer.save()] == [*wanted]
+    layer.load(wanted, strict=True)
+    assert_same_state(layer.state(), initial_state(config))
+
+
+@pytest.mark.parametrize("in_place", [False, True], ids=["new statistics", "in place"])
+def test_loaded_tensors_are_copied(in_place: bool) -> None:
+    layer: Any = Recorder(in_place).differentiable.layer(Config(2), None)
+    tensors = some_state().tensors()
+    layer.load(tensors, strict=True)
+    layer.forward(X)
+    assert_same_state(State(**tensors), some_state())
+    layer.load(tensors, strict=True)
+    overwrite(State(**tensors))
+    assert_same_state(layer.state(), some_state())
+
+
+def test_a_layer_goes_on_from_the_counter_that_was_loaded(recorder: Recorder) -> None:
+    layer: Any = recorder.backend.layer(Config(2, momentum=None), None)
+    layer.forward(X)
+    layer.load(some_state().tensors(), strict=True)
+    layer.forward(X)
+    layer.load({"num_batches_tracked": np.array(1)}, strict=False)
+    layer.forward(X)
+    assert [call["momentum"] for call in recorder.calls] == [1, 1 / 6, 1 / 2]
+    assert layer.state().num_batches_tracked == 2
+
+
+def test_loading_keeps_the_mode(recorder: Recorder) -> None:
+    layer: Any = recorder.backend.layer(Config(2), None)
+    layer.train(False)
+    layer.load(some_state().tensors(), strict=True)
+    assert np.array_equal(layer.forward(X), -X)
+
+
+@pytest.mark.parametrize("name", STATE_FIELDS)
+@pytest.mark.parametrize("extra", [{}, {"gamma": np.zeros(7)}], ids=["alone", "beside one that no layer has"])
+def test_without_strict_what_is_not_given_stays(name: str, extra: dict[str, Array], recorder: Recorder) -> None:
+    layer: Any = recorder.backend.layer(Config(2), some_state())
+    tensor = initial_state(Config(2)).tensors()[name]
+    layer.load({name: tensor, **extra}, strict=False)
+    assert_same_state(layer.state(), replace(some_state(), **{name: tensor}))
+
+
+def test_loaded_tensors_take_the_dtype_of_the_layer(recorder: Recorder) -> None:
+    layer: Any = recorder.backend.layer(Config(2), None)
+    layer.load({name: a.astype(np.float64) for name, a in some_state().tensors().items()}, strict=True)
+    assert_same_state(layer.state(), some_state())
+
+
+@pytest.mark.parametrize(
+    ("change", "strict", "sentence"),
+    [
+        pytest.param(
+            {"bias": None}, True, "expected weight, bias, running_mean, .*; got weight, running", id="too few"
+        ),
+        pytest.param({"gamma": np.ones(2)}, True, "num_batches_tracked; got .*, gamma", id="too many"),
+        *(
+            pytest.param(
+                {"bias": np.ones(3)}, strict, r"bias has shape \(3,\); expected \(2,\)", id=f"longer {strict}"
+            )
+            for strict in (True, False)
+        ),
+        *(
+            pytest.param({"running_var": np.ones((2, 1))}, strict, "running_var has shape", id=f"a column {strict}")
+            for strict in (True, False)
+        ),
+        *(
+            pytest.param(
+                {"num_batches_tracked": np.ones(1)}, strict, "num_batches_tracked has shape", id=f"a vector {strict}"
+            )
+            for strict in (True, False)
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_and_none_of_them_is_loaded(
+    change: dict[str, Array | None], strict: bool, sentence: str, recorder: Recorder
+) -> None:
+    layer: Any = recorder.backend.layer(Config(2), some_state())
+    given_tensors = initial_state(Config(2)).tensors() | change
+    tensors = {name: a for name, a in given_tensors.items() if a is not None}
+    with pytest.raises(ValueError, match=sentence):
+        layer.load(tensors, strict=strict)
+    assert_same_state(layer.state(), some_state())
+
+
+def test_a_new_eps_and_a_new_momentum_count_from_the_next_call(recorder: Recorder) -> None:
+    layer: Any = recorder.differentiable.layer(Config(2), some_state())
+    _, record = layer.record(X, WRT)
+    layer.configure("eps", 0.5)
+    layer.configure("momentum", None)
+    layer.backward(record, X)
+    layer.backward(layer.record(X, WRT)[1], X)
+    layer.train(False)
+    layer.configure("eps", 0.25)
+    layer.forward(X)
+    assert [call["eps"] for call in recorder.calls] == [1e-5, 0.5, 0.25]
+    assert [call.get("momentum") for call in recorder.calls] == [0.1, 1 / 7, None]
+    assert [call["eps"] for call in recorder.backwards] == [1e-5, 0.5]
+
+
+def test_a_new_attribute_changes_no_tensor(recorder: Recorder) -> None:
+    layer: Any = recorder.backend.layer(Config(2), some_state())
+    layer.configure("momentum", 1.0)
+    assert_same_state(layer.state(), some_state())
+    layer.configure("eps", 1.0)
+    assert_same_state(layer.state(), some_state())
+
+
+@pytest.mark.parametrize(("name", "value"), [("gamma", 1.0), ("eps", None), ("eps", 0), ("momentum", 1.5)])
+def test_an_attribute_that_no_layer_has_is_refused_and_the_others_stay(
+    name: str, value: float | None, recorder: Recorder
+) -> None:
+    layer: Any = recorder.backend.layer(Config(2), some_state())
+    with pytest.raises(ConfigError, match=name):
+        layer.configure(name, value)
+    layer.forward(X)
+    assert (recorder.calls[0]["eps"], recorder.calls[0]["momentum"]) == (1e-5, 0.1)
+
+
+def test_checkpoints_of_boxed_tensors_are_boxes() -> None:
+    backend = kernel_backend("boxed", forward_training, to_native=Boxed, to_numpy=unboxed)
+    layer: Any = backend.layer(Config(2), some_state())
+    saved = layer.save()
+    assert {type(tensor) for tensor in saved.values()} == {Boxed}
+    layer.reset_parameters()
+    layer.load(saved, strict=True)
+    assert_same_state(layer.state(), some_state())
 
 
 # What is claimed ---------------------------------------------------------------------------------------
@@ -554,12 +724,16 @@ def test_the_backend_has_the_name_and_description_that_were_given() -> None:
     assert (backend.name, backend.description) == ("mine", "a kernel of my own")
 
 
+STORED = Capabilities(checkpoints=True, live_attributes=True)
+"""What the helper claims for any kernels: it keeps their tensors and their attributes."""
+
+
 @pytest.mark.parametrize(("inference", "claimed"), [(None, False), (forward_inference, True)])
 def test_inference_is_claimed_just_when_there_is_a_kernel_for_it(
     inference: Callable[..., Array] | None, claimed: bool
 ) -> None:
     backend = kernel_backend("mine", forward_training, inference)
-    assert backend.capabilities == Capabilities(inference=claimed)
+    assert backend.capabilities == replace(STORED, inference=claimed)
 
 
 def test_without_forward_inference_an_eval_forward_says_so() -> None:
@@ -574,7 +748,7 @@ def test_gradients_are_claimed_just_when_there_is_a_kernel_for_them(
     given_backward: Callable[..., Any] | None,
 ) -> None:
     backend = kernel_backend("mine", forward_training, forward_inference, given_backward)
-    assert backend.capabilities == Capabilities(gradients=given_backward is not None)
+    assert backend.capabilities == replace(STORED, gradients=given_backward is not None)
 
 
 def test_without_a_backward_the_layer_says_so() -> None:
@@ -611,9 +785,16 @@ def test_a_claim_of_gradients_without_a_kernel_for_them_is_refused(claims: dict[
     assert str(refused.value) == sentence
 
 
+@pytest.mark.parametrize("given", [None, Capabilities(inference=False)])
+def test_checkpoints_and_attributes_are_claimed_since_the_helper_keeps_them(given: Capabilities | None) -> None:
+    backend = kernel_backend("mine", forward_training, capabilities=given)
+    assert {cell_of(requirement, backend).not_claimed for requirement in ("STA-01", "STA-07", "ERR-05")} == {""}
+
+
 def test_claims_that_were_given_are_kept() -> None:
-    claims = Capabilities(dtypes=("float64",), grade="textbook", inference=False)
-    assert kernel_backend("mine", forward_training, capabilities=claims).capabilities is claims
+    claims = Capabilities(dtypes=("float64",), grade="textbook", inference=False, threads=True)
+    backend = kernel_backend("mine", forward_training, capabilities=claims)
+    assert backend.capabilities == replace(claims, checkpoints=True, live_attributes=True)
 
 
 def test_a_claim_of_inference_without_a_kernel_for_it_is_refused() -> None:
@@ -634,7 +815,7 @@ def test_a_claim_of_inference_without_a_kernel_for_it_is_refused() -> None:
             {"double_backward": ("float64",)},
             "dtype with a double backward 'float64' is not known; known: float32; did you mean 'float32'?",
         ),
-        ({"layouts": ("channel_last",)}, "layout 'channel_last' is not known; known: channels_last, "),
+        ({"layouts": ("channel_last",)}, "layout 'channel_last' is not known; known: ambiguous, channels_last,"),
         ({"grade": "two pass"}, "grade 'two pass' is not known; known: textbook, two-pass, welford; did you mean"),
     ],
 )

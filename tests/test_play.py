@@ -18,17 +18,24 @@ from bn_spec.case import (
     Backward,
     DoubleBackward,
     Eval,
+    Fold,
     Forward,
+    Load,
     ResetParameters,
     ResetRunningStats,
+    Restore,
+    Save,
+    Set,
     Step,
     Train,
 )
 from bn_spec.config import STATE_FIELDS
 from bn_spec.dtypes import Array
-from bn_spec.judge import OBSERVABLES, Discrepancy, judge
+from bn_spec.judge import judge
+from bn_spec.observables import OBSERVABLES
 from bn_spec.play import play
 from bn_spec.strategies import LAYOUT
+from bn_spec.verdict import Discrepancy
 
 from .common import printed_and_read
 
@@ -39,6 +46,12 @@ MODES = Case(Config(2), None, (Train(), Eval()))
 RESETS = Case(Config(2), None, (ResetRunningStats(), ResetParameters()))
 CUMULATIVE = Case(Config(2, momentum=None), None, (Forward(X), Forward(X + 1)))
 HUGE = Case(Config(2), None, (Forward(X * np.float32(1e37)),))
+
+STORED = Case(Config(2), None, (Save(), Forward(X), Restore()))
+LOADED = Case(Config(2), None, (Load(bias=np.ones(2, np.float32), strict=False), Forward(X)))
+LIVE = Case(Config(2), None, (Set("eps", 0.5), Forward(X)))
+KERNEL = np.arange(4, dtype=np.float32).reshape(2, 1, 2, 1)
+FOLDING = Case(Config(2), None, (Eval(), Fold(KERNEL, np.ones(2, np.float32)), Fold(KERNEL), Forward(X)))
 
 How = Callable[..., Any]
 
@@ -61,12 +74,22 @@ def spoilt(member: str, how: How) -> Backend:
     return spoilt("layer", layer)
 
 
+def changed(**members: How) -> Backend:
+    """The reference with several methods of its layers replaced, each as in :func:`spoilt`."""
+
+    def build(original: Callable[..., Layer], *arguments: object) -> Layer:
+        layer: Any = original(*arguments)
+        return _with(layer, **{name: partial(how, getattr(layer, name)) for name, how in members.items()})
+
+    return spoilt("layer", build)
+
+
 def returns(answer: object) -> How:
     return lambda _, *__: answer
 
 
 def raises(error: Exception) -> How:
-    def raising(_: object, *__: object) -> NoReturn:
+    def raising(_: object, *__: object, **___: object) -> NoReturn:
         raise error
 
     return raising
@@ -80,6 +103,23 @@ def changes(**tensors: object) -> How:
 def after_a_batch(**tensors: object) -> How:
     """Change tensors of the state that the layer reports once a batch was counted."""
     return lambda state: replace(state(), **tensors) if state().num_batches_tracked else state()
+
+
+def moves(field: str, member: str = "backward") -> How:
+    """Change a tensor of the state in a call that must leave it alone."""
+
+    def build(original: Callable[..., Layer], *arguments: object) -> Layer:
+        layer: Any = original(*arguments)
+        call = getattr(layer, member)
+
+        def moving(*arguments: object) -> Any:
+            held = layer.layer
+            setattr(held, field, getattr(held, field) + getattr(held, field).dtype.type(1))
+            return call(*arguments)
+
+        return _with(layer, **{member: moving})
+
+    return build
 
 
 def mutates(forward: Callable[[Array], Array], x: Array) -> Array:
@@ -109,6 +149,7 @@ class Row:
 
 
 SHAPE = "an output of shape (2, 2, 2, 1)"
+CHECKPOINT = "a checkpoint of weight, bias, running_mean, running_var, num_batches_tracked"
 UNREADABLE = "reading the layer's state raised"
 
 STRANGE = (
@@ -332,6 +373,171 @@ STRANGE = (
         "forward returned ndarray; expected a tensor that becomes a numeric NumPy array",
         SHAPE,
     ),
+    Row("save raises", "save", raises(OSError("full")), "error", "raised OSError: full", "no error", STORED),
+    Row(
+        "save gives None",
+        "save",
+        returns(None),
+        "checkpoint",
+        "save returned NoneType; expected tensors by name",
+        CHECKPOINT,
+        STORED,
+    ),
+    Row(
+        "save gives a list",
+        "save",
+        lambda save: list(save().values()),
+        "checkpoint",
+        "save returned list; expected tensors by name",
+        CHECKPOINT,
+        STORED,
+    ),
+    Row("save gives nothing", "save", returns({}), "checkpoint", "nothing", CHECKPOINT, STORED),
+    Row(
+        "save leaves the counter out",
+        "save",
+        lambda save: {name: a for name, a in save().items() if a.ndim},
+        "checkpoint",
+        "weight, bias, running_mean, running_var",
+        CHECKPOINT,
+        STORED,
+    ),
+    Row(
+        "save gives a tensor too many",
+        "save",
+        lambda save: save() | {"gamma": X},
+        "checkpoint",
+        "num_batches_tracked, gamma",
+        CHECKPOINT,
+        STORED,
+    ),
+    Row(
+        "save gives text",
+        "save",
+        lambda save: save() | {"bias": "zeros"},
+        "checkpoint",
+        "save returned str; expected a tensor that becomes a numeric NumPy array",
+        "bias is saved as [0., 0.]",
+        STORED,
+    ),
+    Row(
+        "save gives a None among tensors",
+        "save",
+        lambda save: save() | {"bias": None},
+        "checkpoint",
+        "save returned None; expected a tensor",
+        "bias is saved as [0., 0.]",
+        STORED,
+    ),
+    Row(
+        "save widens a tensor",
+        "save",
+        lambda save: save() | {"bias": np.zeros(2)},
+        "checkpoint",
+        "[0., 0.] (float64, shape (2,))",
+        "bias is saved as [0., 0.] (float32, shape (2,))",
+        STORED,
+    ),
+    Row(
+        "a checkpoint is not loaded",
+        "load",
+        lambda _, tensors, *, strict: None,  # noqa: ARG005
+        "num_batches_tracked",
+        "1 (int64",
+        "num_batches_tracked = 0 (int64",
+        STORED,
+    ),
+    Row(
+        "loading a checkpoint raises",
+        "load",
+        lambda _, tensors, *, strict: raises(KeyError(f"{strict} {len(tensors)}"))(None),
+        "error",
+        "raised KeyError: 'True 5'",
+        "no error",
+        STORED,
+    ),
+    Row(
+        "no save",
+        "layer",
+        lambda build, *a: Partial(build(*a)),
+        "error",
+        "raised AttributeError: 'Partial'",
+        "",
+        STORED,
+    ),
+    Row(
+        "to_native raises for a load",
+        "to_native",
+        raises(OSError("full")),
+        "error",
+        "raised OSError: full",
+        "",
+        LOADED,
+    ),
+    Row("load raises", "load", raises(OSError("busy")), "error", "raised OSError: busy", "", LOADED),
+    Row("no load", "layer", lambda build, *a: Partial(build(*a)), "error", "no attribute 'load'", "", LOADED),
+    Row("configure raises", "configure", raises(TypeError("frozen")), "error", "raised TypeError: frozen", "", LIVE),
+    Row("no configure", "layer", lambda build, *a: Partial(build(*a)), "error", "no attribute 'configure'", "", LIVE),
+    Row("configure does nothing", "configure", returns(None), "output", "", "output[", LIVE),
+    Row("fold raises", "fold", raises(ValueError("no")), "error", "raised ValueError: no", "no error", FOLDING),
+    Row("to_native raises for a fold", "to_native", raises(OSError("full")), "error", "raised OSError", "", FOLDING),
+    Row(
+        "fold gives None",
+        "fold",
+        returns(None),
+        "folded_weight",
+        "fold returned NoneType; expected 2 tensors",
+        "a folded_weight of shape (2, 1, 2, 1)",
+        FOLDING,
+    ),
+    Row(
+        "fold gives a weight alone",
+        "fold",
+        lambda fold, *a: fold(*a)[0],
+        "folded_bias",
+        "fold returned ndarray; expected 2 tensors",
+        "a folded_bias of shape (2,)",
+        FOLDING,
+    ),
+    Row(
+        "fold gives three tensors",
+        "fold",
+        lambda f, *a: (*f(*a), X),
+        "folded_bias",
+        "expected 2 tensors",
+        "",
+        FOLDING,
+    ),
+    Row(
+        "fold gives no bias",
+        "fold",
+        lambda fold, *a: (fold(*a)[0], None),
+        "folded_bias",
+        "None",
+        "a folded_bias of shape (2,)",
+        FOLDING,
+    ),
+    Row(
+        "fold gives a bias of four dimensions",
+        "fold",
+        lambda fold, *a: (fold(*a)[0], fold(*a)[1].reshape(1, -1, 1, 1)),
+        "folded_bias",
+        "shape (1, 2, 1, 1), dtype float32",
+        "a folded_bias of shape (2,)",
+        FOLDING,
+    ),
+    Row(
+        "fold swaps the axes of the weight",
+        "fold",
+        lambda fold, *a: (fold(*a)[0].swapaxes(0, 1), fold(*a)[1]),
+        "folded_weight",
+        "shape (1, 2, 2, 1)",
+        "a folded_weight of shape (2, 1, 2, 1)",
+        FOLDING,
+    ),
+    Row(
+        "fold changes the layer", "layer", moves("weight", "fold"), "weight", "[2., 2.]", "weight = [1., 1.]", FOLDING
+    ),
 )
 
 
@@ -361,7 +567,9 @@ def test_a_strange_answer_becomes_a_discrepancy_with_a_clear_sentence(row: Row) 
     assert row.expected in found.expected
 
 
-@pytest.mark.parametrize("case", [TRAINING, INFERENCE, MODES, RESETS, CUMULATIVE, HUGE])
+@pytest.mark.parametrize(
+    "case", [TRAINING, INFERENCE, MODES, RESETS, CUMULATIVE, HUGE, STORED, LOADED, LIVE, FOLDING]
+)
 def test_the_reference_itself_gives_no_discrepancy(case: Case) -> None:
     assert check(case, Reference()) == []
 
@@ -413,24 +621,6 @@ def overwrites(place: str) -> How:
             return computing
 
         return _with(layer, record=recording, backward=writing(backward), double_backward=writing(double_backward))
-
-    return build
-
-
-def moves(field: str) -> How:
-    """Change a tensor of the state in a backward."""
-
-    def build(original: Callable[..., Layer], *arguments: object) -> Layer:
-        layer: Any = original(*arguments)
-        backward = layer.backward
-
-        def moving(*arguments: object) -> Gradients:
-            held = layer.layer
-            setattr(held, field, getattr(held, field) + getattr(held, field).dtype.type(1))
-            gradients: Gradients = backward(*arguments)
-            return gradients
-
-        return _with(layer, backward=moving)
 
     return build
 
@@ -657,7 +847,7 @@ def test_gradients_in_a_buffer_that_is_used_again_are_recorded_as_they_were_at_t
     buffer = np.empty_like(X)
     backend = spoilt("backward", lambda _, __, dy: Gradients(np.add(dy, 0, out=buffer)))
     _, *answers = play(replace(GRADIENT, steps=(*GRADIENT.steps, Backward(X))), backend).answers
-    found: list[Any] = [answer.gradients["grad_input"] for answer in answers]
+    found: list[Any] = [answer.results["grad_input"] for answer in answers]
     assert np.array_equal(found, [DY, X])
 
 
@@ -833,7 +1023,7 @@ def test_an_output_that_does_not_repeat_is_found_also_when_the_case_was_rebuilt(
     ],
 )
 def test_an_input_that_should_have_been_refused_is_a_discrepancy_that_says_why(x: Array, reason: str) -> None:
-    accepting = spoilt("forward", lambda _, x: x)
+    accepting = spoilt("forward", lambda _, x: x.copy())
     assert check(Case(Config(2), None, (Forward(x),)), accepting) == [
         Discrepancy("refusal", 0, reason, "an output and no error")
     ]
@@ -905,4 +1095,4 @@ def test_nan_is_judged_without_a_warning(dtype: str, bits: int, observable: str)
     found = bool(verdict.discrepancies)
     statistics = ("running_mean", "running_var", "running_statistics_kept")
     of_gradients = (*GRADIENTS, *DOUBLE_GRADIENTS, "gradient_linearity", "gradient_sums")
-    assert found is (observable in ("output", "numbers", *statistics, *of_gradients))
+    assert found is (observable in ("output", "numbers", "centred", *statistics, *of_gradients))

@@ -4,24 +4,58 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import fields
+from contextlib import suppress
+from dataclasses import fields, replace
+from functools import cache
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import pytest
+from hypothesis import given
 
 from bn_spec import Capabilities, ConfigError
-from bn_spec.cell import PROPERTIES, conforms
+from bn_spec.cell import PROPERTIES, Cell, Violation, conforms
+from bn_spec.profiles import PROFILES
 from bn_spec.requirements import CHAPTERS, REQUIREMENTS, Requirement, requirement_named
-from bn_spec.strategies import ABSENT, cases
+from bn_spec.specimens import SPECIMENS
+from bn_spec.strategies import ABSENT, WORDS, cases
+
+from .common import examples
 
 SUITE: dict[str, ModuleType] = {chapter: import_module(f"conformance.test_{chapter.lower()}") for chapter in CHAPTERS}
 FLAGS = {flag.name for flag in fields(Capabilities) if isinstance(flag.default, bool)} | {"double_backward"}
 CHOICES = inspect.signature(cases).parameters.keys() - {"dtype", "claims"}
 
 
+LEVELS = ("core", "training", "gradients", "module", "layout", "numerics")
+
+
 def needs(requirement: Requirement) -> list[str]:
     return [flag for flag in requirement.needs.split(" and ") if flag]
+
+
+@cache
+def words(requirement: Requirement) -> tuple[str, ...]:
+    """The words of a history; where it is drawn, those of many, one history after the other."""
+    (prop,) = PROPERTIES[requirement.id]
+    history = prop.choices.get("history", ("forward",))
+    if isinstance(history, tuple):
+        return history
+    found: list[str] = []
+
+    @examples(100)
+    @given(history)
+    def collect(drawn: list[str]) -> None:
+        found.extend(drawn)
+
+    collect()
+    return tuple(found)
+
+
+def asked(requirement: Requirement) -> set[str]:
+    """The claims that a backend needs for one word of the history or another."""
+    return {claim for word in words(requirement) for claim in WORDS[word].needs}
 
 
 each_requirement = pytest.mark.parametrize("requirement", REQUIREMENTS.values(), ids=REQUIREMENTS)
@@ -63,25 +97,61 @@ def test_a_requirement_is_numbered_in_a_chapter_and_needs_a_flag_that_backends_c
     assert re.fullmatch(r"[A-Z]{3}-\d\d", requirement.id)
     assert REQUIREMENTS[requirement.id] is requirement
     assert requirement.chapter in CHAPTERS
-    assert requirement.level in ("core", "training", "gradients", "module", "numerics")
-    assert (requirement.level == "gradients") == ("gradients" in requirement.needs) == (requirement.chapter == "GRD")
+    assert requirement.level in LEVELS
+    assert (requirement.level == "gradients") == ("gradients" in needs(requirement)) >= (requirement.chapter == "GRD")
+    assert (requirement.level == "layout") == (requirement.chapter == "LAY")
     assert set(needs(requirement)) <= FLAGS
     assert requirement.needs == " and ".join(dict.fromkeys(needs(requirement)))  # each once, and nothing else
 
 
+BY_WORD = {claim for word in WORDS.values() for claim in word.needs if claim in FLAGS} - {"input_checks"}
+"""Flags without which some word adds no step; inputs to be refused also come from misuse."""
+
+
 @each_requirement
-def test_what_a_history_asks_of_gradients_is_needed_of_a_backend(requirement: Requirement) -> None:
-    (prop,) = PROPERTIES[requirement.id]
-    history = prop.choices.get("history", ("forward",))
-    asks = any("backward" in word or "record" in word for word in history)
-    assert asks == ("gradients" in needs(requirement))
-    assert ("double backward" in history) == ("double_backward" in needs(requirement))
+def test_what_a_requirement_needs_is_what_its_history_asks_for(requirement: Requirement) -> None:
+    assert BY_WORD & set(needs(requirement)) <= asked(requirement)
+
+
+def modes(history: tuple[str, ...]) -> set[bool]:
+    """Whether there are forwards in training mode, and whether there are some in eval mode."""
+    found, training = set(), True
+    for word in history:
+        if word in ("train", "eval", "restore into a new layer"):
+            training = word != "eval"
+        elif word.startswith("forward") or word in ("record", "spoilt", "again"):
+            found.add(training)
+    return found
+
+
+@each_requirement
+def test_a_requirement_that_does_not_need_a_flag_is_judged_in_the_same_modes_without_it(
+    requirement: Requirement,
+) -> None:
+    for flag in BY_WORD - set(needs(requirement)):
+        left = tuple(word for word in words(requirement) if flag not in WORDS[word].needs)
+        assert modes(left) == modes(words(requirement)) - ({False} if flag == "inference" else set())
 
 
 @pytest.mark.parametrize("requirement", [r for r in REQUIREMENTS.values() if r.chapter == "GRD"], ids=lambda r: r.id)
 def test_gradients_in_eval_mode_are_asked_of_those_backends_alone_that_have_one(requirement: Requirement) -> None:
+    assert ("eval" in words(requirement)) == ("inference" in needs(requirement))
+
+
+EVERYDAY = [r for r in REQUIREMENTS.values() for prop in PROPERTIES[r.id] if not (prop.deep or prop.huge)]
+SUBJECT = SPECIMENS["two-pass-sequential"]
+
+
+@pytest.mark.parametrize("requirement", EVERYDAY, ids=lambda r: r.id)
+def test_a_backend_that_claims_no_more_than_a_requirement_needs_is_judged_by_it(requirement: Requirement) -> None:
     (prop,) = PROPERTIES[requirement.id]
-    assert ("eval" in prop.choices["history"]) == ("inference" in needs(requirement))
+    unneeded = BY_WORD - set(needs(requirement))
+    without: dict[str, Any] = {flag: () if flag == "double_backward" else False for flag in unneeded}
+    barely = replace(SUBJECT, capabilities=replace(SUBJECT.capabilities, **without))
+    cell = Cell(prop, barely, prop.dtypes[0], PROFILES["smoke"].settings(5))
+    with suppress(Violation):  # no specimen claims an output_layout
+        cell.examine()
+    assert cell.judged
 
 
 @pytest.mark.parametrize(("choice", "flag"), [("parameters", "affine_off"), ("running", "tracking_off")])

@@ -13,12 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_spec import Case, Config, State, UnavailableBackend, check
-from bn_spec.backend import Capabilities
-from bn_spec.case import DIFFERENTIABLE, Backward, Eval, Forward
+from bn_spec.backend import EVERYTHING, Capabilities
+from bn_spec.case import DIFFERENTIABLE, Backward, Eval, Forward, Set, config_after, training_after
 from bn_spec.registry import load, select
-from bn_spec.strategies import EPS, MOMENTA, REGIONS, cases
+from bn_spec.strategies import EPS, MOMENTA, REGIONS, cases, histories
 from bn_spec.strategies.shapes import LARGE
 from bn_spec.strategies.signatures import REPRESENTATIVES, fixed, nearest
+from bn_spec.strategies.values import TILES
 
 from .common import examples
 
@@ -29,7 +30,7 @@ def drawn(number: int, **choices: Any) -> list[Case]:
     met: list[Case] = []
 
     @examples(number)
-    @given(cases(claims=EXPENSIVE, **choices))
+    @given(cases(**{"claims": EXPENSIVE} | choices))
     def note(case: Case) -> None:
         met.append(case)
 
@@ -39,11 +40,10 @@ def drawn(number: int, **choices: Any) -> list[Case]:
 
 def signatures(case: Case) -> Iterator[tuple[Any, ...]]:
     """What a compiler specialises to, forward by forward."""
-    training = True
+    training, config = True, case.config
     for step in case.steps:
-        training = training and not isinstance(step, Eval)
+        training, config = training_after(step, training), config_after(config, step)
         if isinstance(step, Forward):
-            config = case.config
             yield step.x.shape, step.x.strides, config.eps, config.momentum, config.affine, training, step.wrt
 
 
@@ -53,6 +53,21 @@ def test_few_signatures_are_drawn_and_many_values() -> None:
     assert 5 <= len({shape for shape, *_ in plain}) <= len(REPRESENTATIVES)
     assert len(plain) <= 2 * len(REPRESENTATIVES)  # with and without gradients
     assert len({x.tobytes() for case in met for x in case.forwards()}) > 100
+
+
+def test_a_history_of_any_words_stays_within_few_signatures() -> None:
+    claims = replace(EVERYTHING, expensive_signatures=True)
+    met = drawn(
+        150, claims=claims, history=histories("forward", "record", "eval", "train", "set eps", "set momentum")
+    )
+    arguments = {
+        (case.config.num_features, step.name, step.value)
+        for case in met
+        for step in case.steps
+        if isinstance(step, Set)
+    }
+    assert len(arguments) <= 2 * len(REPRESENTATIVES)
+    assert len({signature for case in met for signature in signatures(case)}) <= 4 * len(REPRESENTATIVES)
 
 
 def test_all_properties_together_need_few_signatures() -> None:
@@ -77,6 +92,8 @@ def test_a_region_keeps_what_it_is_there_for(region: str) -> None:
         "channel edge": any(shape[1] == 65 for shape in chosen),
         "many channels": any(shape[1] >= 512 and shape[0] > 2 for shape in chosen),
         "many channels of two values": all(shape[1] >= 512 and prod(shape) == 2 * shape[1] for shape in chosen),
+        "beyond 16 bits": {axis for shape in chosen for axis in (0, 1) if shape[axis] > 2**16} == {0, 1},
+        "beyond 32 bits": all(TILES**2 * prod(shape) > 2**31 for shape in chosen),
     }
     assert reaches.get(region, any(prod(shape) // shape[1] > 1024 for shape in chosen))
 
