@@ -30,9 +30,8 @@ from bn_spec.case import DIFFERENTIABLE, Backward, Case, Eval, Forward, Step, so
 from bn_spec.config import Config, State
 from bn_spec.dtypes import DTYPES, Array, DType, Floats
 from bn_spec.errors import BackendError
-from bn_spec.expectation import Context, expect
+from bn_spec.expectation import Context, Past, expect
 from bn_spec.finding import describe
-from bn_spec.judge import Discrepancy, Verdict
 from bn_spec.play import Answer, play
 from bn_spec.registry import load
 from bn_spec.specimens import SPECIMENS
@@ -55,6 +54,7 @@ from bn_spec.strategies import (
 from bn_spec.strategies.shapes import Shape
 from bn_spec.strategies.tensors import COUNTS, parameters, running_statistics
 from bn_spec.strategies.values import GRADIENT_OFFSETS, GRADIENT_SCALES
+from bn_spec.verdict import Discrepancy, Verdict
 
 C = 64
 """Channels per case."""
@@ -291,12 +291,12 @@ def observed(
     """Yield what has a bound after a step: its name, what was got, and what is expected; note forwards."""
     if not isinstance(answer.step, Forward | Backward):
         return
-    expected = expect(config, answer.before, answer.training, answer.step, backend.capabilities, contexts)
+    expected = expect(config, answer.before, answer.training, answer.step, backend.capabilities, Past(contexts))
     if isinstance(answer.step, Forward):
-        contexts.append(Context(answer.before, answer.training, answer.step))
-    for name, gradient in expected.gradients.items():
+        contexts.append(Context(config, answer.before, answer.training, answer.step))
+    for name, gradient in expected.results.items():
         if gradient is not None:
-            yield name, answer.gradients.get(name, answer.output), gradient
+            yield name, answer.results.get(name, answer.output), gradient
     if expected.output is not None:
         yield "output", answer.output, expected.output
     for name in ("running_mean", "running_var"):
