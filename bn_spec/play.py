@@ -214,9 +214,8 @@ class _Player:
     def build(self, state: State | None) -> State | Oddity:
         """Build the layer, and return its state."""
         self.held = {name: Fenced(a) for name, a in state.tensors().items()} if state and self.memory else {}
-        handed = state and state.map(private_copy)
-        if self.held:
-            handed = State(**{name: fence.array for name, fence in self.held.items()})
+        fenced = {name: fence.array for name, fence in self.held.items()}
+        handed = State(**fenced) if fenced else state and state.map(private_copy)
         self.layer = _attempt(lambda: self.backend.layer(self.config, handed))
         return self.layer if isinstance(self.layer, Raised) else self.state()
 

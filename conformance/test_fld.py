@@ -2,9 +2,7 @@
 
 from bn_spec.case import Case
 from bn_spec.cell import Cell, conforms
-from bn_spec.strategies import RUNNING_STYLES, shapes
-
-KEEPING = tuple(style for style in RUNNING_STYLES if style != "initial")
+from bn_spec.strategies import KEEPING, shapes
 
 
 @conforms(

@@ -10,9 +10,9 @@ from bn_spec.strategies import (
     ABSENT,
     BALANCED,
     FAMILIES,
+    KEEPING,
     MIXED,
     PARAMETERS,
-    RUNNING_STYLES,
     gradients,
     shapes,
     values,
@@ -22,7 +22,6 @@ GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
 SECOND = ("double_dy", "double_input", "double_weight")
 ONE = ("record", "backward")
 AFFINE = tuple(style for style in PARAMETERS if style not in ("huge", "minute"))
-KEEPING = tuple(style for style in RUNNING_STYLES if style != "initial")
 MOVING = (1.0, 0.5, 0.1)
 SMALL = shapes("tiny", "different", "small")
 SUBSETS = tuple(subset for size in (1, 2, 3) for subset in combinations(DIFFERENTIABLE, size))

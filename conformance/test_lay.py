@@ -3,14 +3,13 @@
 from bn_spec.backend import LAYOUTS
 from bn_spec.case import Case
 from bn_spec.cell import Cell, conforms
-from bn_spec.strategies import RUNNING_STYLES, shapes, values
+from bn_spec.strategies import KEEPING, shapes, values
 
 VALUES = ("output", "running_mean", "running_var")
 BOTH = ("forward", "eval", "forward")
 SHAPES = shapes("different", "small")
 GAPPED = ("sliced", "cropped", "split")
 GENTLE = values(scales=(0, 1, -1, 3), offsets=(0.0, 1.0, -10.0))
-KEEPING = tuple(style for style in RUNNING_STYLES if style != "initial")
 
 
 @conforms(

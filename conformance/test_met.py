@@ -3,14 +3,13 @@
 from bn_spec.case import Case
 from bn_spec.cell import Cell, conforms
 from bn_spec.laws import of_two_values
-from bn_spec.strategies import ABSENT, BALANCED, FAMILIES, PARAMETERS, RUNNING_STYLES, shapes, values
+from bn_spec.strategies import ABSENT, BALANCED, FAMILIES, KEEPING, PARAMETERS, RUNNING_STYLES, shapes, values
 
 SHAPES = shapes("tiny", "different", "small")
 GENTLE = values(scales=(0, 1, -1, 3), offsets=(0.0, 1.0, -10.0))
 WHOLE = values(("ramp", "small integers", "one-hot", BALANCED), scales=(0, 1, 3), offsets=(0.0, 1.0, -10.0))
 EXPONENTS = values((*FAMILIES, BALANCED), scales=(0, 3, -3, -10), offsets=(0.0, 1.0, -10.0))
 AFFINE = tuple(PARAMETERS)
-KEEPING = tuple(style for style in RUNNING_STYLES if style != "initial")
 USUAL_EPS = (1e-5, 1e-3, 1.0, 0.1)
 
 

@@ -2,9 +2,7 @@
 
 from bn_spec.case import Case
 from bn_spec.cell import Cell, conforms
-from bn_spec.strategies import OFFSETS, RUNNING_STYLES, shapes, values
-
-KEEPING = tuple(style for style in RUNNING_STYLES if style != "initial")
+from bn_spec.strategies import KEEPING, OFFSETS, shapes, values
 
 
 @conforms("RUN-01", momentum=(0.1, 0.5, 0.9, 0.01, 1 / 3, 0.999, 0.25))

@@ -1,6 +1,6 @@
 """Hypothesis strategies for BatchNorm2d: shapes, values, parameters, running statistics, whole cases."""
 
-from .cases import ABSENT, EPS, MOMENTA, PARAMETER_STYLES, RUNNING_STYLES, cases
+from .cases import ABSENT, EPS, KEEPING, MOMENTA, PARAMETER_STYLES, RUNNING_STYLES, cases
 from .histories import SPECIAL, WORDS, histories
 from .layouts import LAYOUT, USUAL_LAYOUTS
 from .misuse import misused, of_single_values, of_wrong_channels, of_wrong_rank
@@ -29,6 +29,7 @@ __all__ = [
     "EDGES",
     "EPS",
     "FAMILIES",
+    "KEEPING",
     "LARGE",
     "LAYOUT",
     "MIXED",

@@ -34,6 +34,9 @@ ABSENT = "absent"
 PARAMETER_STYLES = ("identity", "distinct", "equal", "signs", "random", "loud", ABSENT)
 RUNNING_STYLES = ("initial", "distinct", "equal", "random", "large", "small")
 
+KEEPING = tuple(style for style in RUNNING_STYLES if style != "initial")
+"""Running statistics that show whether they are kept, or looked at."""
+
 
 @st.composite
 def cases(

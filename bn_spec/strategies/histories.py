@@ -33,7 +33,7 @@ from ..case import (
     Train,
     training_after,
 )
-from ..config import STATE_FIELDS, Config, State, initial_state
+from ..config import Config, State, initial_state
 from ..dtypes import Array
 from ..laws import LAWS
 from ..memory import private_copy
@@ -221,7 +221,7 @@ class Script:
         self.steps.append(Backward(self._spoilt(last.dy), last.of))
 
     def backward_of_another_shape(self) -> None:
-        """Hand over a gradient that lacks a sample, or has one too many."""
+        """Hand over a gradient that has a sample too many, or twice as many."""
         n, *others = self._forwards()[-1].x.shape
         self.steps.append(Backward(self._gradient((self.draw(choice((n + 1, 2 * n))), *others))))
 
@@ -241,8 +241,8 @@ class Script:
 
     def restore_some(self) -> None:
         """Load some tensors of a checkpoint, if there are any."""
-        if names := [name for name in STATE_FIELDS if name in initial_state(self.config).tensors()]:
-            wanted = self.draw(choice(tuple(names))), self.draw(choice(tuple(names)))
+        if names := tuple(initial_state(self.config).tensors()):
+            wanted = self.draw(choice(names)), self.draw(choice(names))
             self.steps.append(Restore(only=tuple(name for name in names if name in wanted)))
 
     def load(self) -> None:
