@@ -355,20 +355,20 @@ def output_bound(
     """Bound of |dy| for y = gamma x̂ + beta, shape (C, n).
 
     (x − mu')s' − (x − mu)s = (mu − mu') s' + (x − mu)(s' − s), and the roundings of either form: directly those of
-    |gamma x̂| and |beta|, folded into x a + (beta − mu a) also those of |a mu|. Then one rounding to the output
-    dtype. A product that underflows loses η at most, and is then multiplied by one of gamma, x and mu; ``x`` may be
-    the largest of its channel, shape (C, 1).
+    |gamma x̂| and |beta|, in whatever order gamma, x − mu and s are multiplied, folded into x a + (beta − mu a) also
+    those of |a mu|. Then one rounding to the output dtype. A product that underflows loses η at most, and is then
+    multiplied by one of gamma, x, mu and s; ``x`` may be the largest of its channel, shape (C, 1).
     """
     u, u_data = model.spent("output"), model.dtype.data.u
     ds = inverse_std_error(model, m, eps)
-    gamma, unshifted = np.abs(weight), weight * x_hat
-    steepest = gamma * (1 + ds) / np.sqrt(m.var + eps)
+    gamma, unshifted, s = np.abs(weight), weight * x_hat, (1 + ds) / np.sqrt(m.var + eps)
+    steepest = gamma * s
     # u |mu| alone may underflow where its product with 1/σ does not.
     unread, unread_weight = model.unread(model.dtype.data), model.unread(model.dtype.parameters)
     # A difference of two numbers of a format does not underflow in it, but may in a coarser one.
     coarse = model.underflow(model.elementwise) if model.elementwise.u > model.u else 0.0
     shift = steepest * (m.dmean * (1 + u) + unread + coarse) + u * (steepest * np.abs(m.mean)) + unread_weight
-    lost = len(BUDGET["output"]) * model.underflow(model.elementwise) * (1 + gamma + np.abs(x) + np.abs(m.mean))
+    lost = len(BUDGET["output"]) * model.underflow(model.elementwise) * (1 + gamma + np.abs(x) + np.abs(m.mean) + s)
     scale = np.abs(unshifted) * (ds + u * (1 + ds))
     if unread_weight:
         scale = scale + unread_weight * (1 + ds) * np.abs(x_hat)
@@ -443,6 +443,6 @@ def in_range(format: Format, *sizes: Floats) -> Bools:  # noqa: A002 - the word 
 
 
 def normalised_sizes(m: Moments, eps: float, largest: Floats, weight: Floats, bias: Floats) -> tuple[Floats, ...]:
-    """Magnitudes on the way from x to y, in either form."""
-    scale = np.maximum(np.abs(weight), 1) / np.sqrt(m.var + eps)
+    """Magnitudes on the way from x to y, in either form: gamma s (x − mu) in any order, and x a + (beta − mu a)."""
+    scale = np.maximum(np.abs(weight), 1) * np.maximum(1 / np.sqrt(m.var + eps), 1)
     return largest, scale * largest, scale * np.abs(m.mean), np.abs(bias)

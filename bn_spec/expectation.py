@@ -293,10 +293,12 @@ def _expect_backward(
 def _expect_fold(config: Config, now: State, step: Fold, accuracy: Accuracy, parts: Collection[str]) -> Expectation:
     """Expect weight · s · w and the layer's output for the bias: a convolution that gives what both gave.
 
-    The first is what the gradient of the input is for a dy of w, and has the same bound.
+    The first is what the gradient of the input is for a dy of w, and has the same bound. No kernel folds: it is done
+    in the dtype of the parameters, whatever the kernels claim.
     """
     if RESULTS not in parts:
         return Expectation(now)
+    accuracy = replace(accuracy, statistics="parameters", elementwise="parameters")
     weight = step.weight.swapaxes(0, 1)
     bias = (np.zeros(config.num_features, weight.dtype) if step.bias is None else step.bias).reshape(1, -1, 1, 1)
     of_weight, of_bias = (Context(config, now, training=False, step=Forward(a)) for a in (weight, bias))

@@ -1,4 +1,4 @@
-"""What the adapter and the documents say about PyTorch's own BatchNorm2d on the CPU is so."""
+"""What the adapters and the documents say about PyTorch's own BatchNorm2d is so, as far as a CPU can tell."""
 
 from __future__ import annotations
 

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..backend import KnownFailure
-from ..case import Backward, Case, Forward
+from ..case import Backward, Case, Eval, Forward, Train
 from ..dtypes import Array
+from ..laws import LAWS
+from ..observables.laws import OTHERS
 
 MIXED = ("mixed_float16", "mixed_bfloat16")
 HALF = (*MIXED, "float16", "bfloat16")
@@ -46,14 +48,27 @@ _INVERSE_STD_OVERFLOWS = KnownFailure(
 )
 
 
-def _backwards(case: Case) -> Iterator[tuple[Array, Array]]:
-    """Yield the input and the gradient of each backward of a case."""
-    forwards: list[Array] = []
+def _passes(case: Case) -> Iterator[tuple[bool, Array, Array | None]]:
+    """Yield of each forward whether it trains, its input and None; of each backward those of its forward and dy."""
+    training, forwards = True, list[tuple[bool, Array]]()
     for step in case.steps:
-        if isinstance(step, Forward):
-            forwards.append(step.x)
+        if isinstance(step, Train | Eval):
+            training = isinstance(step, Train)
+        elif isinstance(step, Forward):
+            forwards.append((training, step.x))
+            yield training, step.x, None
         elif isinstance(step, Backward):
-            yield forwards[step.of], step.dy
+            yield *forwards[step.of], step.dy
+
+
+def _forwards(case: Case) -> Iterator[tuple[bool, Array]]:
+    """Yield whether each forward of a case trains, and its input."""
+    return ((training, x) for training, x, dy in _passes(case) if dy is None)
+
+
+def _backwards(case: Case) -> Iterator[tuple[bool, Array, Array]]:
+    """Yield of each backward of a case whether its forward trained, the input and the gradient."""
+    return ((training, x, dy) for training, x, dy in _passes(case) if dy is not None)
 
 
 def _is_dense(a: Array) -> bool:
@@ -78,7 +93,7 @@ def _is_fast(x: Array, dy: Array) -> bool:
 
 
 def _is_misread(case: Case) -> bool:
-    return any(_is_fast(x, dy) and _direct_order(x) != _direct_order(dy) for x, dy in _backwards(case))
+    return any(_is_fast(x, dy) and _direct_order(x) != _direct_order(dy) for _, x, dy in _backwards(case))
 
 
 def _direct_order(a: Array) -> tuple[bool, bool]:
@@ -86,7 +101,7 @@ def _direct_order(a: Array) -> tuple[bool, bool]:
 
 
 def _is_slow(case: Case) -> bool:
-    return any(not _is_fast(x, dy) for x, dy in _backwards(case))
+    return any(not _is_fast(x, dy) for _, x, dy in _backwards(case))
 
 
 def _of_gradients(reason: str, **scope: Any) -> tuple[KnownFailure, ...]:
@@ -132,6 +147,92 @@ _VERSION_CHECKED = KnownFailure(
     " (pytorch/pytorch#13402)",
 )
 
+CUDNN = ("float32", "float64", "mixed_float16")
+"""The dtypes of which cuDNN takes layers, if they are affine: all their forwards, and the backwards of training."""
+
+
+def _takes_cudnn(case: Case) -> bool:
+    return case.config.affine and case.config.dtype in CUDNN
+
+
+def _has_rounded_means(case: Case) -> bool:
+    """Whether a forward of a case takes the mean of a batch that is in neither order, and is not cuDNN's."""
+    always = not case.config.track_running_stats
+    inputs = (x for training, x in _forwards(case) if (training or always) and x.ndim == 4)
+    return not _takes_cudnn(case) and not all(map(_is_dense, inputs))
+
+
+def _is_reduced_in_half(case: Case) -> bool:
+    """Whether a backward of a case is one of the kernels that sum in half precision.
+
+    In eval mode a layer of cuDNN's has them too, of an input that was brought to the order suggested for it.
+    """
+    cudnn = _takes_cudnn(case)
+    return any(
+        not (_is_channels_last(x) and _is_channels_last(dy)) or (cudnn and _is_brought_to_nchw(x))
+        for training, x, dy in _backwards(case)
+        if not (cudnn and training)
+    )
+
+
+def _is_brought_to_nchw(x: Array) -> bool:
+    return not x.flags.c_contiguous and not _suggests_channels_last(x)
+
+
+def _is_given_order(case: Case) -> bool:
+    """Whether there is a backward in eval mode of an input in NHWC order that is not in NCHW order as well."""
+    return any(not training and _direct_order(x) == (False, True) for training, x, _ in _backwards(case))
+
+
+def _has_gaps(case: Case) -> bool:
+    """Whether running statistics with gaps in memory are those of a layer of cuDNN's."""
+    statistics = (case.state.running_mean, case.state.running_var) if case.state else ()
+    return _takes_cudnn(case) and any(a is not None and not a.flags.c_contiguous for a in statistics)
+
+
+_MEAN_IN_HALF = tuple(
+    KnownFailure(
+        "*",
+        observable,
+        "where x is in neither NCHW nor NHWC order, the mean of float16 data is rounded to float16, whatever the"
+        " dtype of the parameters, though the variance is not: WelfordOps::project in"
+        " aten/src/ATen/native/SharedReduceOps.h casts it to the type of the data. Affine layers with float32"
+        " parameters are cuDNN's, which does not (measured on torch 2.11.0)",
+        dtypes=("float16", "mixed_float16"),
+        where=_has_rounded_means,
+    )
+    for observable in ("output", "running_mean", "grad*", "numbers", *LAWS, *OTHERS)
+)
+
+_SUMS_IN_HALF = _of_gradients(
+    "unless x and dy are both in NHWC order, the backward kernels pass the products dy (x − mean), and the partial"
+    " sums within a warp, to the constructor of Float2 (aten/src/ATen/native/cuda/Normalization.cuh), which rounds"
+    " them to the type of the data, whatever the dtype of the parameters; in float16 they overflow. For affine layers"
+    " of float16 data with float32 parameters, cuDNN takes the backward in training (measured on torch 2.11.0)",
+    dtypes=HALF,
+    where=_is_reduced_in_half,
+)
+
+_GRADIENT_IN_NCHW = KnownFailure(
+    "GRD-22",
+    "gradient_layout",
+    "batch_norm_elementwise_backward_eval (aten/src/ATen/native/cuda/Normalization.cu) lays the gradient of the input"
+    " of an eval forward out in NCHW order, whatever that of the input (measured on torch 2.11.0)",
+    where=_is_given_order,
+)
+
+_UPDATES_A_COPY = tuple(
+    KnownFailure(
+        "LAY-04",
+        observable,
+        "before it calls cuDNN, _batch_norm_impl_index makes running statistics with gaps contiguous, so that the"
+        " update goes to a copy and is lost (aten/src/ATen/native/Normalization.cpp; measured on torch 2.11.0)",
+        dtypes=CUDNN,
+        where=_has_gaps,
+    )
+    for observable in ("running_mean", "running_var")
+)
+
 CPU = (
     *_COUNTS_REFUSED,
     _LOADS_IN_PART,
@@ -145,5 +246,13 @@ CPU = (
 COMPILED = (_LOADS_IN_PART, *_SAVED_IN_HALF, _VERSION_CHECKED)
 """Of Inductor's."""
 
-CUDA = (*_COUNTS_REFUSED, _LOADS_IN_PART, _RUNNING_STATISTICS_NOT_SAVED)
+CUDA = (
+    *_COUNTS_REFUSED,
+    _LOADS_IN_PART,
+    _RUNNING_STATISTICS_NOT_SAVED,
+    *_MEAN_IN_HALF,
+    *_SUMS_IN_HALF,
+    _GRADIENT_IN_NCHW,
+    *_UPDATES_A_COPY,
+)
 """Of the eager kernels for CUDA."""

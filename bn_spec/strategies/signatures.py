@@ -22,6 +22,7 @@ REPRESENTATIVES: tuple[Shape, ...] = (
     (4, 3, 5, 7),
     (1, 3, 1, 1),
     (2, 2, 1, 257),
+    (2, 33, 1, 2),
     (2, 65, 1, 2),
     (65, 2, 1, 2),
     (2, 1, 56, 56),
@@ -32,8 +33,8 @@ REPRESENTATIVES: tuple[Shape, ...] = (
     (129, 65, 4, 4),
     (2, 2, 1, 5),
 )
-"""Two values, small sizes that differ, a single value, an edge on each axis, a long reduction, many channels,
-counts beyond 16 bits, the shape that becomes one of more than 2³¹ elements, and a row."""
+"""Two values, small sizes that differ, a single value, edges on each axis (two of channels), a long reduction, many
+channels, counts beyond 16 bits, the shape that becomes one of more than 2³¹ elements, and a row."""
 
 
 @cache
