@@ -32,7 +32,7 @@ from bn_spec.requirements import CHAPTERS
 from bn_spec.strategies import cases
 
 ROUNDS = 3
-EXAMPLES = 30
+EXAMPLES = 15
 BUDGET = 3.0
 """Milliseconds that drawing a case may cost on average."""
 

@@ -576,7 +576,6 @@ def test_a_snippet_about_an_ambiguity_prints_what_its_comments_say(code: str) ->
     assert printed(code) == said
 
 
-@pytest.mark.xdist_group("compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own modules, when it compiles
 @pytest.mark.parametrize("code", snippets(FINDINGS))
 def test_a_finding_runs_and_prints_what_is_said_to_be_wrong(code: str) -> None:

@@ -82,8 +82,8 @@ def share(case: Case, specimen: str, grade: str, observable: str) -> float:
 @pytest.mark.parametrize(
     ("history", "number", "observed"),
     [
-        pytest.param(("forward",), 150, VALUES, id="training"),
-        pytest.param(("eval", "forward"), 50, ("output",), id="eval"),
+        pytest.param(("forward",), 75, VALUES, id="training"),
+        pytest.param(("eval", "forward"), 25, ("output",), id="eval"),
     ],
 )
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_sound_kernel_stays_within_the_bound_of_its_grade(
 ) -> None:
     worst = dict.fromkeys(observed, 0.0)
 
-    @examples(number if dtype in ("float32", "float64") else number // 2)
+    @examples(number if dtype in HALF else number // 2)
     @given(ill_conditioned(dtype, *history))
     def stays_within(case: Case) -> None:
         verdict = judged(case, specimen, specimen.capabilities.grade)

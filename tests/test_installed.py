@@ -2,52 +2,54 @@
 
 import re
 import shutil
-import subprocess
-import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
+from .process import REPOSITORY, python, run
 
-from .process import REPOSITORY, run
+SMOKE = ("--profile", "smoke", "-n", "2")
+OF_WHEEL = ("--pyargs", "bn_spec.conformance", "--bn-profile", "smoke", "--bn-requirement", "*-01", "-n", "2")
 
-# One environment serves all tests of this module, so they stay on one worker.
-pytestmark = pytest.mark.xdist_group("installed")
-
-Tool = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def build(source: Path, folder: Path) -> Path:
-    """Build the wheel of a project and return its path."""
-    done = run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, source, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return next(folder.glob("*.whl"))
+CALLS = (
+    (("pytest", *OF_WHEEL), 0, ("reference: conforms (90 checks", "torch-cpu: not run: PyTorch is not installed")),
+    (("bn-spec", "run", "reference", *SMOKE[:2], "--requirement", "TRN-*"), 0, ("bn_spec/conformance/test_trn.py",)),
+    (("bn-spec", "run", "torch-cpu"), 2, ("pip install 'bn-spec[torch]'",)),
+    (("bn-spec", "backends"), 0, ("example-kernel",)),
+    (("bn-spec", "run", "example-kernel", *SMOKE), 0, ("example-kernel: conforms (238 checks",)),
+)
+"""Commands of the environment, with the exit code of each and some of what it prints."""
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(REPOSITORY, tmp_path_factory.mktemp("wheel"))
+def test_what_is_installed_does_what_it_promises(tmp_path: Path) -> None:
+    """One test, since it is its environment that takes the time."""
+    environment = tmp_path / "environment"
+    wheel = install(environment)
+    assert_it_holds_the_suite_and_nothing_else_at_top_level(wheel)
+    for (tool, *arguments), code, sentences in CALLS:
+        done = run(environment / "bin" / tool, *arguments, cwd=tmp_path)
+        assert done.returncode == code, done.stdout + done.stderr
+        for sentence in sentences:
+            assert sentence in done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Tool:
-    """Return a way to run the tools of an environment that holds the wheel and the example plugin alone."""
-    environment = tmp_path_factory.mktemp("environment")
+def install(environment: Path) -> Path:
+    """Install the wheel, which is returned, and the example plugin in a new environment."""
     example = environment / "source"
     shutil.copytree(REPOSITORY / "examples" / "example-kernel", example)
-    run(sys.executable, "-m", "venv", environment, cwd=environment)
-
-    def tool(name: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-        return run(environment / "bin" / name, *arguments, cwd=environment)
-
-    for project in (wheel, example):
-        done = tool("pip", "install", "--quiet", "-c", REPOSITORY / "constraints.txt", project)
-        assert done.returncode == 0, done.stderr
-    return tool
+    succeed("venv", "--without-pip", environment, cwd=environment)
+    succeed("pip", "wheel", "--quiet", "--no-deps", "-w", environment, REPOSITORY, cwd=environment)
+    (wheel,) = environment.glob("*.whl")
+    pip = ("pip", "--python", environment, "install", "--quiet", "-c", REPOSITORY / "constraints.txt")
+    succeed(*pip, wheel, example, cwd=environment)
+    return wheel
 
 
-def test_the_wheel_holds_the_suite_and_nothing_else_at_top_level(wheel: Path) -> None:
+def succeed(module: str, *arguments: str | Path, cwd: Path) -> None:
+    done = python("-m", module, *arguments, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+
+
+def assert_it_holds_the_suite_and_nothing_else_at_top_level(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {re.sub(r"-.*\.dist-info", ".dist-info", name.partition("/")[0]) for name in names} == {
         "bn_spec",
@@ -56,29 +58,3 @@ def test_the_wheel_holds_the_suite_and_nothing_else_at_top_level(wheel: Path) ->
     assert {"bn_spec/py.typed", "bn_spec/conformance/test_run.py", "bn_spec/reference/layer.py"} <= set(names)
     suite = {name for name in names if name.startswith("bn_spec/conformance/test_")}
     assert len(suite) == len(list((REPOSITORY / "conformance").glob("test_*.py")))
-
-
-def test_the_suite_runs_from_the_wheel(installed: Tool) -> None:
-    done = installed("pytest", "--pyargs", "bn_spec.conformance", "--bn-profile", "smoke", "-n", "2")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "reference: conforms (777 checks" in done.stdout
-    assert "torch-cpu: not run: PyTorch is not installed" in done.stdout
-
-
-def test_bn_spec_runs_from_the_wheel(installed: Tool) -> None:
-    done = installed("bn-spec", "run", "reference", "--profile", "smoke", "--requirement", "TRN-*")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "bn_spec/conformance/test_trn.py" in done.stdout
-
-
-def test_torch_asked_for_without_torch_says_what_to_install(installed: Tool) -> None:
-    done = installed("bn-spec", "run", "torch-cpu")
-    assert done.returncode == 2
-    assert "pip install 'bn-spec[torch]'" in done.stderr
-
-
-def test_the_example_plugin_conforms_through_its_entry_point(installed: Tool) -> None:
-    assert "example-kernel" in installed("bn-spec", "backends").stdout
-    done = installed("bn-spec", "run", "example-kernel", "--profile", "smoke", "-n", "2")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "example-kernel: conforms (238 checks" in done.stdout

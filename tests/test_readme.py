@@ -29,7 +29,7 @@ def test_the_main_commands_do_all_the_set_up_with_pinned_versions(name: str) -> 
 @pytest.mark.parametrize("name", sorted(QUICK))
 def test_a_command_ends_as_the_readme_says(name: str, tmp_path: Path) -> None:
     command = QUICK[name].replace(".venv/bin/", f"{Path(sys.executable).parent}/")
-    done = run("bash", "-c", command, cwd=REPOSITORY, PYTHONDONTWRITEBYTECODE="1", TMPDIR=str(tmp_path))
+    done = run("bash", "-c", command, cwd=REPOSITORY, TMPDIR=str(tmp_path))
     assert done.returncode == int(name.rpartition(" ")[2]), done.stdout + done.stderr
 
 

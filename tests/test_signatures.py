@@ -153,14 +153,12 @@ def compiled() -> Any:
         pytest.skip(str(error))
 
 
-@pytest.mark.xdist_group("compiler")
 def test_a_compiled_module_conforms_in_training_and_eval(compiled: Any) -> None:
     assert compiled.capabilities.expensive_signatures
     assert check(case_of("float32", "float32"), compiled) == []
     assert check(case_of("float32", "float32", Eval()), compiled) == []
 
 
-@pytest.mark.xdist_group("compiler")
 def test_in_mixed_precision_a_compiled_backward_has_the_statistics_in_half(compiled: Any) -> None:
     case = case_of("mixed_float16", "float16", offset=100.0)
     found = {discrepancy.observable for discrepancy in check(case, compiled)}

@@ -202,6 +202,7 @@ class NormalisedValueInHalf(Kernel):
     "weight-before-scale",
     history=("PaddlePaddle/Paddle#16545",),
     caught_by=("NUM-05",),
+    dtypes=("mixed_float16", "float16"),
 )
 class WeightBeforeScale(Kernel):
     """weight · (x − mean) is formed before it is divided by the standard deviation, in the dtype of the data."""

@@ -79,6 +79,18 @@ class Folded(Pairwise):
         return x * across(a) + across(b)
 
 
+@sound("weight-first", grade="two-pass", overflow_safe=True)
+class WeightFirst(Kernel):
+    """The output as weight (x − mean) s + bias, whose first product leaves the range before s would mend it."""
+
+    def normalise(self, x: Array, mean: Array, s: Array) -> Array:
+        deviations = x - across(mean)
+        if self.weight is not None:
+            deviations = deviations * across(self.weight)
+        y: Array = deviations * across(s)
+        return y if self.bias is None else y + across(self.bias)
+
+
 @sound("blend-by-difference", grade="two-pass", unbiased=False)
 class BlendByDifference(Kernel):
     """Running statistics as r + m (b − r); mean by a reciprocal; 1 / sqrt by Newton steps, which err to one side."""
