@@ -24,7 +24,7 @@ from hypothesis import Phase, given, seed, settings, target
 from .backend import Backend, Capabilities, KnownFailure, known_failures
 from .bounds import GRADES
 from .case import Case, Step, negated
-from .channels import by_channel
+from .channels import in_parts
 from .coverage import OR, REGIONS, reached, unreached
 from .dtypes import DTYPES
 from .errors import BnSpecError, ConfigError, allowed
@@ -271,12 +271,16 @@ class Cell:
         observation = self._played(case, observables)
         self._settle(case, judge(case, observation, observables, self.claims, kind=kind))
 
-    def judge_by_channel(self, case: Case, *observables: str) -> None:
-        """Play the case once, and judge the named observables of one channel after the other."""
-        observation = self._played(case, observables)
+    def judge_in_parts(self, case: Case, *observables: str, values: int = 2**22) -> None:
+        """Play a case of one forward, and judge the named observables of some channels after the others.
+
+        For inputs of gigabytes: parts have so many ``values``, and the output is judged where it lies.
+        """
+        observation = play(case, self.backend, ())
         verdict = Verdict()
-        for number, (channel, answered) in enumerate(by_channel(case, observation)):
-            verdict.add(judge(channel, answered, observables, self.claims), f" in channel {number}, taken alone")
+        for some, part, answered in in_parts(case, observation, values):
+            where = f" of channels {some.start} to {some.stop - 1}, taken alone"
+            verdict.add(judge(part, answered, observables, self.claims), where)
         self._settle(case, verdict)
 
     def judge_construction(self, case: Case, *tensors: str) -> None:

@@ -1,6 +1,6 @@
-"""One channel of a case, and of what was answered to it, as if the layer had no other.
+"""Some channels of a case, and of what was answered to it, as if the layer had no others.
 
-Batch normalisation treats channels alone, so that a case too large to be judged at once is judged channel by channel.
+Batch normalisation treats channels alone, so that a case too large to be judged at once is judged in parts.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ from .config import State
 from .play import Answer, Observation, Oddity
 
 
-def by_channel(case: Case, observation: Observation) -> Iterator[tuple[Case, Observation]]:
-    """Yield the case and the observation of each channel: of a layer with inputs (N, 1, H, W) and tensors (1,).
+def in_parts(case: Case, observation: Observation, values: int) -> Iterator[tuple[slice, Case, Observation]]:
+    """Yield channels, as few as have together so many values of an input, with the case and the observation of them.
 
     Steps other than forwards must have no arrays, and outputs that are no arrays (N, C, H, W) stay as they are.
     """
-    for channel in range(case.config.num_features):
-        some = slice(channel, channel + 1)
+    channels = case.config.num_features
+    width = max(values * channels // max(x.size for x in case.forwards()), 1)
+    for start in range(0, channels, width):
+        some = slice(start, min(start + width, channels))
         narrow = Case(
-            replace(case.config, num_features=1),
+            replace(case.config, num_features=some.stop - some.start),
             _of_state(case.state, some),
             tuple(_of_step(step, some) for step in case.steps),
         )
         answers = tuple(_of_answer(answer, some) for answer in observation.answers)
-        yield narrow, Observation(_of_state(observation.initial, some), answers)
+        yield some, narrow, Observation(_of_state(observation.initial, some), answers)
 
 
 def _of_answer(answer: Answer, some: slice) -> Answer:

@@ -43,7 +43,7 @@ def judge(
     verdict = Verdict()
     if not isinstance(observation.initial, State):
         verdict.exact("construction", CONSTRUCTION, False, "a layer", str(observation.initial))
-    judged: list[Step] = []
+    judged: tuple[Step, ...] = ()
     past, config = Past(), case.config
     for index, answer in enumerate(observation.answers):
         config = config_after(config, answer.step)
@@ -60,7 +60,7 @@ def judge(
             break
         for judge_observable in judges if kind is None or isinstance(answer.step, kind) else ():
             judge_observable(verdict, step)
-        judged.append(step)
+        judged = (*judged, step)  # a list that all share would hold them, and all arrays, in a cycle
         if isinstance(answer.step, Forward):
             refused = expected.refusal is not None
             past.forwards.append(Context(config, answer.before, answer.training, answer.step, refused))

@@ -120,7 +120,8 @@ LOOKS = (STATES, MEMORY)
 
 Without ``STATES``, the state is read when the layer is built and after the last step only: until then, answers have
 the state that was last read. Without ``MEMORY``, nobody looks at what was handed over, at what lies around it, nor
-once more at what was given: ``handed``, ``overrun``, ``shared`` and ``later`` are empty.
+once more at what was given: ``handed``, ``overrun``, ``shared`` and ``later`` are empty. Without either, what was
+given is not copied: it may lie in memory of the backend, and is good until the backend uses that again.
 """
 
 
@@ -155,7 +156,7 @@ def _quiet() -> Iterator[None]:
 
 def _play(case: Case, backend: Backend, looks: Collection[str]) -> Observation:
     found = floating_point.departures()
-    player = _Player(backend, case.config, MEMORY in looks)
+    player = _Player(backend, case.config, MEMORY in looks, copies=bool(looks))
     now = initial = player.build(case.state)
     left = floating_point.set_back(found)  # by building the layer; told with the first step
     answers: list[Answer] = []
@@ -197,11 +198,13 @@ class _Played:
 class _Player:
     """A layer, and all that it has been given and has answered; hands it one step after the other."""
 
-    def __init__(self, backend: Backend, config: Config, memory: bool) -> None:
+    def __init__(self, backend: Backend, config: Config, memory: bool, copies: bool) -> None:
         self.backend = backend
         self.config = config
         self.memory = memory
         """Whether somebody looks at memory."""
+        self.copies = copies
+        """Whether what is given is copied, so that it stays as it was."""
         self.layer: Any = None
         self.held: dict[str, Fenced] = {}
         self.forwards: list[_Played] = []
@@ -352,7 +355,8 @@ class _Player:
         return self._read(tensor, giver)
 
     def _read(self, tensor: Any, giver: str) -> Array | Oddity:
-        return _copied(self._raw(tensor, giver))
+        array = self._raw(tensor, giver)
+        return _copied(array) if self.copies else array
 
     def _raw(self, tensor: Any, giver: str) -> Array | Oddity:
         """Return a tensor as an array, which may be a view of its memory."""

@@ -61,4 +61,4 @@ def test_nothing_gives_nothing(cell: Cell, case: Case) -> None:
     value=PLAIN,
 )
 def test_elements_beyond_thirty_two_bits_are_right(cell: Cell, case: Case) -> None:
-    cell.judge_by_channel(case, *VALUES)
+    cell.judge_in_parts(case, *VALUES)

@@ -167,7 +167,7 @@ def test_batch_statistics_stay_within_their_bounds_however_each_operation_is_rou
 ) -> None:
     value = values((*FAMILIES, MIXED), scales=(0,), offsets=(0.0, 1.0, -10.0, 100.0, 1e3, -1e4))
 
-    @examples(200)
+    @examples(120)
     @given(value, st.integers(2, 130))
     def stay_within(recipe: Recipe, n: int) -> None:
         rows = recipe.make((n, 4, 1, 1), FLOAT64)[:, :, 0, 0].T
@@ -334,7 +334,7 @@ def test_every_bound_is_positive_and_finite_wherever_nothing_can_overflow(dtype:
     row = DTYPES[dtype]
     bounded = {"float32": 1e30, "float64": 1e300}[row.accumulation.name]
 
-    @examples(300)
+    @examples(120)
     @given(cases(dtype=dtype))
     def are_positive_and_finite(case: Case) -> None:
         expected = _expected(case, grade)

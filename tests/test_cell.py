@@ -300,10 +300,11 @@ def test_what_does_not_fail_again_is_found_and_said_to_be_unsteady() -> None:
     assert found.value.finding.note == "the same case played again did not fail: the backend is not deterministic"
 
 
-def test_a_case_is_judged_channel_by_channel_as_it_is_as_a_whole() -> None:
+@pytest.mark.parametrize("values", [1, 20])
+def test_a_case_is_judged_in_parts_as_it_is_as_a_whole(values: int) -> None:
     whole, parts = (
-        cell_of(SPECIMENS["two-pass-sequential"], body=body, choices={"history": ("forward", "eval", "forward")})
-        for body in (judged(*VALUES), lambda cell, case: cell.judge_by_channel(case, *VALUES))
+        cell_of(SPECIMENS["two-pass-sequential"], body=body)
+        for body in (judged(*VALUES), lambda cell, case: cell.judge_in_parts(case, *VALUES, values=values))
     )
     whole.examine()
     parts.examine()
@@ -312,15 +313,15 @@ def test_a_case_is_judged_channel_by_channel_as_it_is_as_a_whole() -> None:
     assert parts.judged > whole.examples
 
 
-def test_a_channel_that_is_wrong_is_named() -> None:
+def test_channels_of_which_one_is_wrong_are_named() -> None:
     cell = cell_of(
         SPECIMENS["channel-tail-dropped"],
-        body=lambda cell, case: cell.judge_by_channel(case, *VALUES),
+        body=lambda cell, case: cell.judge_in_parts(case, *VALUES, values=100),
         choices={"shape": shapes("channel edge")},
     )
     with pytest.raises(Violation) as found:
         cell.examine()
-    assert re.search(r" in channel \d+, taken alone$", found.value.finding.discrepancy.expected)
+    assert re.search(r" of channels \d+ to \d+, taken alone$", found.value.finding.discrepancy.expected)
 
 
 def test_shares_are_the_worst_of_all_examples_and_elements_are_counted() -> None:

@@ -61,7 +61,7 @@ def difference(a: Bounded, b: Bounded) -> np.ndarray[tuple[int, ...], np.dtype[n
 def test_what_float64_costs_the_reference_is_paid_by_the_bound(dtype: str, history: tuple[str, ...]) -> None:
     hard = values((*FAMILIES, MIXED, BALANCED), scales=(0, 10, -10, *WIDE), offsets=(0.0, 1.0, -1e3, 1e6, 3e7))
 
-    @examples(300 if history == ("record",) else 60)
+    @examples(150 if history == ("record",) else 40)
     @given(
         cases(dtype=dtype, history=history, value=hard, eps=(1e-5, 1e-20, 1.0)),
         st.builds(Accuracy, st.sampled_from(GRADES), st.sampled_from(sorted(SUMMATIONS))) | st.just(SHARPEST),

@@ -37,7 +37,7 @@ BRIEF = PROFILES["ci"].settings(5)
 def small_numbers_beyond_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand in for an input of gigabytes: it is as much smaller as the number up to which a kernel counts."""
     monkeypatch.setattr(import_module("bn_spec.strategies.values"), "TILES", 2)
-    monkeypatch.setattr(SPECIMENS["elements-counted-in-32-bits"].kernel, "limit", 129 * 65 * (4 * 2) ** 2 - 70)
+    monkeypatch.setattr(SPECIMENS["elements-counted-in-32-bits"].kernel, "limit", 4 * 65537 * 2 * 2**2 - 70)
 
 
 def the_property(requirement: str) -> Property:

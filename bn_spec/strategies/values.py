@@ -157,7 +157,7 @@ def beside_loud_neighbours(x: Array) -> Array:
     return np.ldexp(x.astype(np.float64), louder).astype(x.dtype)
 
 
-TILES = 128
+TILES = 65
 """How often :func:`beyond_32_bits` repeats an input in H and in W."""
 
 
