@@ -26,6 +26,7 @@ TWICE = {"double_backward": tuple(DTYPES)}
 
 @faulty(
     "eval-backward-of-training",
+    fault="grad-eval-mode",
     history=("soumith/cudnn.torch#244", "pytorch/xla#913", "PaddlePaddle/Paddle#71423"),
     caught_by=("GRD-04",),
 )
@@ -38,6 +39,7 @@ class EvalBackwardOfTraining(Kernel):
 
 @faulty(
     "eval-backward-of-stale-statistics",
+    fault="grad-eval-mode",
     history=("pytorch/pytorch#586", "apache/mxnet#960", "torch/nn#768"),
     caught_by=("GRD-04", "GRD-20"),
 )
@@ -55,7 +57,7 @@ class EvalBackwardOfStaleStatistics(Kernel):
         return replace(saved, mean=self.last[0], s=self.last[1])
 
 
-@faulty("mode-taken-at-backward", history=("apache/mxnet#9580",), caught_by=("GRD-15",))
+@faulty("mode-taken-at-backward", fault="grad-eval-mode", history=("apache/mxnet#9580",), caught_by=("GRD-15",))
 class ModeTakenAtBackward(Kernel):
     """Whether statistics are given is looked up when the backward runs, not when the forward did."""
 
@@ -63,7 +65,12 @@ class ModeTakenAtBackward(Kernel):
         return super().backward(replace(saved, given=not self.uses_batch_statistics()), dy)
 
 
-@faulty("running-statistics-by-reference", history=("pytorch/pytorch#13402",), caught_by=("GRD-15",))
+@faulty(
+    "running-statistics-by-reference",
+    fault="grad-eval-mode",
+    history=("pytorch/pytorch#13402",),
+    caught_by=("GRD-15",),
+)
 class RunningStatisticsByReference(Kernel):
     """An eval forward saves its running statistics by reference; a training forward then changes them in place."""
 
@@ -74,7 +81,12 @@ class RunningStatisticsByReference(Kernel):
         return super().backward(saved, dy)
 
 
-@faulty("running-statistics-differentiated", history=("tensorflow/tensorflow#20407",), caught_by=("GRD-17",))
+@faulty(
+    "running-statistics-differentiated",
+    fault="grad-eval-mode",
+    history=("tensorflow/tensorflow#20407",),
+    caught_by=("GRD-17",),
+)
 class RunningStatisticsDifferentiated(Kernel):
     """A gradient flows through the running mean into an input that has just been tracked."""
 
@@ -94,7 +106,9 @@ class RunningStatisticsDifferentiated(Kernel):
         return leaked
 
 
-@faulty("no-gradient-without-tracking", history=("Oneflow-Inc/oneflow#5665",), caught_by=("GRD-07",))
+@faulty(
+    "no-gradient-without-tracking", fault="grad-missing", history=("Oneflow-Inc/oneflow#5665",), caught_by=("GRD-07",)
+)
 class NoGradientWithoutTracking(Kernel):
     """With track_running_stats=False the input gets no gradient."""
 
@@ -106,7 +120,12 @@ class NoGradientWithoutTracking(Kernel):
 # Terms
 
 
-@faulty("mean-term-missing", history=("facebookresearch/CrypTen#143",), caught_by=("GRD-01", "GRD-11"))
+@faulty(
+    "mean-term-missing",
+    fault="grad-missing-stat-terms",
+    history=("facebookresearch/CrypTen#143",),
+    caught_by=("GRD-01", "GRD-11"),
+)
 class MeanTermMissing(Kernel):
     """dx lacks mean(dy)."""
 
@@ -114,7 +133,12 @@ class MeanTermMissing(Kernel):
         return super().projected(g, x_hat, 0 * dbias, dweight, saved)
 
 
-@faulty("variance-term-missing", history=("facebookresearch/CrypTen#143",), caught_by=("GRD-01", "GRD-11"))
+@faulty(
+    "variance-term-missing",
+    fault="grad-missing-stat-terms",
+    history=("facebookresearch/CrypTen#143",),
+    caught_by=("GRD-01", "GRD-11"),
+)
 class VarianceTermMissing(Kernel):
     """dx lacks x̂ mean(dy x̂)."""
 
@@ -122,7 +146,12 @@ class VarianceTermMissing(Kernel):
         return super().projected(g, x_hat, dbias, 0 * dweight, saved)
 
 
-@faulty("statistics-detached", history=("NVIDIA/apex#653", "facebookresearch/CrypTen#143"), caught_by=("GRD-01",))
+@faulty(
+    "statistics-detached",
+    fault="grad-missing-stat-terms",
+    history=("NVIDIA/apex#653", "facebookresearch/CrypTen#143"),
+    caught_by=("GRD-01",),
+)
 class StatisticsDetached(Kernel):
     """dx is weight s dy in training too: mean and variance are taken for constants."""
 
@@ -130,7 +159,12 @@ class StatisticsDetached(Kernel):
         return g
 
 
-@faulty("weight-missing-in-dx", history=("kakaobrain/trident#123",), caught_by=("GRD-01", "GRD-04"))
+@faulty(
+    "weight-missing-in-dx",
+    fault="affine-ignored",
+    history=("kakaobrain/trident#123",),
+    caught_by=("GRD-01", "GRD-04"),
+)
 class WeightMissing(Kernel):
     """dx is not multiplied by the weight."""
 
@@ -138,7 +172,9 @@ class WeightMissing(Kernel):
         return saved.s
 
 
-@faulty("stored-weight-without-affine", history=("apache/mxnet#1061",), caught_by=("GRD-06",))
+@faulty(
+    "stored-weight-without-affine", fault="grad-affine-off", history=("apache/mxnet#1061",), caught_by=("GRD-06",)
+)
 class StoredWeightWithoutAffine(Kernel):
     """With affine=False the backward multiplies dx with a weight that is stored all the same."""
 
@@ -146,7 +182,7 @@ class StoredWeightWithoutAffine(Kernel):
         return super().scale(saved) if saved.weight is not None else saved.s * 3
 
 
-@faulty("inverse-std-taken-for-variance", history=(), caught_by=("GRD-01", "GRD-02"))
+@faulty("inverse-std-taken-for-variance", fault="grad-formula", history=(), caught_by=("GRD-01", "GRD-02"))
 class InverseStdTakenForVariance(Kernel):
     """The saved 1 / sqrt(var + eps) is taken for a variance, and its inverse root for s."""
 
@@ -154,7 +190,12 @@ class InverseStdTakenForVariance(Kernel):
         return replace(saved, s=self.inverse_std(saved.s))
 
 
-@faulty("eps-missing-in-backward", history=("tensorflow/tensorflow#37768",), caught_by=("GRD-20", "GRD-01"))
+@faulty(
+    "eps-missing-in-backward",
+    fault="eps-ignored",
+    history=("tensorflow/tensorflow#37768",),
+    caught_by=("GRD-20", "GRD-01"),
+)
 class EpsMissingInBackward(Kernel):
     """The backward divides by the standard deviation without eps, and by zero where a channel is constant."""
 
@@ -168,7 +209,7 @@ class EpsMissingInBackward(Kernel):
         return self.inverse_std(np.zeros(1, self.config.arithmetic.accumulation.dtype))
 
 
-@faulty("momentum-in-dx", history=(), caught_by=("GRD-01",))
+@faulty("momentum-in-dx", fault="grad-missing-stat-terms", history=(), caught_by=("GRD-01",))
 class MomentumInDx(Kernel):
     """The terms of mean and variance in dx are weighed by the momentum, as if they came from the moving averages."""
 
@@ -180,7 +221,12 @@ class MomentumInDx(Kernel):
 # Gradients of parameters
 
 
-@faulty("weight-gradient-of-raw-input", history=("pytorch/pytorch#175189",), caught_by=("GRD-02", "GRD-25"))
+@faulty(
+    "weight-gradient-of-raw-input",
+    fault="grad-formula",
+    history=("pytorch/pytorch#175189",),
+    caught_by=("GRD-02", "GRD-25"),
+)
 class WeightGradientOfRawInput(Kernel):
     """The gradient of the weight is the sum of dy x instead of dy x̂."""
 
@@ -188,7 +234,7 @@ class WeightGradientOfRawInput(Kernel):
         return self.total(g * self.rows(saved.x))
 
 
-@faulty("weight-gradient-of-output", history=(), caught_by=("GRD-12", "GRD-02"))
+@faulty("weight-gradient-of-output", fault="grad-formula", history=(), caught_by=("GRD-12", "GRD-02"))
 class WeightGradientOfOutput(Kernel):
     """The gradient of the weight is the sum of dy y, in which weight and bias are."""
 
@@ -199,7 +245,7 @@ class WeightGradientOfOutput(Kernel):
         return self.total(g * output)
 
 
-@faulty("normalised-value-from-output", history=(), caught_by=("GRD-20", "GRD-02"))
+@faulty("normalised-value-from-output", fault="grad-formula", history=(), caught_by=("GRD-20", "GRD-02"))
 class NormalisedValueFromOutput(Kernel):
     """x̂ is recovered as (y − bias) / weight, which is NaN where the weight is zero."""
 
@@ -212,7 +258,12 @@ class NormalisedValueFromOutput(Kernel):
         return recovered
 
 
-@faulty("parameter-gradients-accumulate", history=("intel/ipex-llm#94", "apache/mxnet#18377"), caught_by=("GRD-13",))
+@faulty(
+    "parameter-gradients-accumulate",
+    fault="grad-accumulates",
+    history=("intel/ipex-llm#94", "apache/mxnet#18377"),
+    caught_by=("GRD-13",),
+)
 class ParameterGradientsAccumulate(Kernel):
     """Gradients of weight and bias are added to those of the backward before."""
 
@@ -225,7 +276,12 @@ class ParameterGradientsAccumulate(Kernel):
         return super().asked(gradients, saved)
 
 
-@faulty("bias-accumulates-beside-a-frozen-weight", history=("apache/mxnet#18492",), caught_by=("GRD-08",))
+@faulty(
+    "bias-accumulates-beside-a-frozen-weight",
+    fault="grad-accumulates",
+    history=("apache/mxnet#18492",),
+    caught_by=("GRD-08",),
+)
 class BiasAccumulatesBesideFrozenWeight(Kernel):
     """Where the weight needs no gradient, that of the bias is added to the one before."""
 
@@ -244,6 +300,7 @@ class BiasAccumulatesBesideFrozenWeight(Kernel):
 
 @faulty(
     "frozen-weight-freezes-bias",
+    fault="grad-mask",
     history=("PaddlePaddle/Paddle#47634", "csarofeen/pytorch#657"),
     caught_by=("GRD-08",),
 )
@@ -255,7 +312,7 @@ class FrozenWeightFreezesBias(Kernel):
         return asked if "weight" in saved.wrt else asked._replace(bias=None)
 
 
-@faulty("gradients-never-masked", history=("csarofeen/pytorch#657",), caught_by=("GRD-08",))
+@faulty("gradients-never-masked", fault="grad-mask", history=("csarofeen/pytorch#657",), caught_by=("GRD-08",))
 class GradientsNeverMasked(Kernel):
     """All gradients are returned, whatever was asked."""
 
@@ -263,7 +320,7 @@ class GradientsNeverMasked(Kernel):
         return gradients
 
 
-@faulty("frozen-input-refused", history=("PaddlePaddle/Paddle#25686",), caught_by=("GRD-08",))
+@faulty("frozen-input-refused", fault="grad-mask", history=("PaddlePaddle/Paddle#25686",), caught_by=("GRD-08",))
 class FrozenInputRefused(Kernel):
     """A backward fails where the input needs no gradient."""
 
@@ -273,7 +330,9 @@ class FrozenInputRefused(Kernel):
         return super().asked(gradients, saved)
 
 
-@faulty("frozen-parameters-break-dx", history=("PaddlePaddle/Paddle#21237",), caught_by=("GRD-08",))
+@faulty(
+    "frozen-parameters-break-dx", fault="grad-mask", history=("PaddlePaddle/Paddle#21237",), caught_by=("GRD-08",)
+)
 class FrozenParametersBreakDx(Kernel):
     """The sums that dx needs are skipped where neither weight nor bias needs a gradient."""
 
@@ -285,7 +344,7 @@ class FrozenParametersBreakDx(Kernel):
 # Contexts
 
 
-@faulty("context-overwritten", history=("pytorch/pytorch#586",), caught_by=("GRD-14",))
+@faulty("context-overwritten", fault="memory-shared", history=("pytorch/pytorch#586",), caught_by=("GRD-14",))
 class ContextOverwritten(Kernel):
     """Mean and inverse standard deviation are saved in buffers of the layer, which the next forward overwrites."""
 
@@ -293,7 +352,7 @@ class ContextOverwritten(Kernel):
         return super().backward(replace(saved, mean=self.saved.mean, s=self.saved.s), dy)
 
 
-@faulty("dy-overwritten", history=("PaddlePaddle/Paddle#21065",), caught_by=("GRD-16",))
+@faulty("dy-overwritten", fault="input-mutation", history=("PaddlePaddle/Paddle#21065",), caught_by=("GRD-16",))
 class DyOverwritten(Kernel):
     """dx is written over dy."""
 
@@ -306,6 +365,7 @@ class DyOverwritten(Kernel):
 
 @faulty(
     "statistics-move-in-backward",
+    fault="double-update",
     history=("pytorch/pytorch#96136", "gpleiss/efficient_densenet_pytorch#73"),
     caught_by=("GRD-16",),
 )
@@ -320,6 +380,7 @@ class StatisticsMoveInBackward(Kernel):
 
 @faulty(
     "recorded-forward-not-tracked",
+    fault="update-tied-to-backward",
     history=("facebookresearch/fairscale#1035", "ml-explore/mlx#1960"),
     caught_by=("GRD-19",),
 )
@@ -338,10 +399,29 @@ class RecordedForwardNotTracked(Kernel):
         return super().tracks() and not self.recording
 
 
+@faulty(
+    "update-moved-to-backward",
+    fault="update-tied-to-backward",
+    history=("apache/mxnet#853", "apache/mxnet#14357", "apache/mxnet#21111"),
+    caught_by=("RUN-01", "RUN-07", "GRD-16"),
+)
+class UpdateMovedToBackward(Kernel):
+    """The running statistics are updated by the backward of a training forward, not by the forward."""
+
+    def tracks(self) -> bool:
+        return False
+
+    def backward(self, saved: Saved, dy: Array) -> Gradients:
+        if super().tracks() and not saved.given:
+            rows = self.rows(saved.x)
+            self.track(*self.moments(rows), rows.shape[1])
+        return super().backward(saved, dy)
+
+
 # Values of dy
 
 
-@faulty("dy-of-zeros-taken-for-ones", history=(), caught_by=("GRD-09",))
+@faulty("dy-of-zeros-taken-for-ones", fault="values-replaced", history=(), caught_by=("GRD-09",))
 class DyOfZerosTakenForOnes(Kernel):
     """A dy without any value is taken for a missing one, and replaced by ones."""
 
@@ -349,7 +429,7 @@ class DyOfZerosTakenForOnes(Kernel):
         return super().backward(saved, dy if dy.any() else np.ones_like(dy))
 
 
-@faulty("dy-clipped", history=(), caught_by=("GRD-10", "GRD-01"))
+@faulty("dy-clipped", fault="values-replaced", history=(), caught_by=("GRD-10", "GRD-01"))
 class DyClipped(Kernel):
     """Elements of dy beyond ±2 are clipped."""
 
@@ -362,6 +442,7 @@ class DyClipped(Kernel):
 
 @faulty(
     "dy-layout-ignored",
+    fault="layout-backward",
     history=("pytorch/pytorch#156555", "pytorch/pytorch#2000", "PaddlePaddle/Paddle#54703"),
     caught_by=("GRD-21",),
 )
@@ -376,6 +457,7 @@ class DyLayoutIgnored(Kernel):
 
 @faulty(
     "gradient-always-contiguous",
+    fault="layout-output-format",
     history=("pytorch/pytorch#107199",),
     caught_by=("GRD-22",),
     gradient_layout=True,
@@ -387,7 +469,13 @@ class GradientAlwaysContiguous(Kernel):
         return np.ascontiguousarray(super().images(rows, like))
 
 
-@faulty("parameter-gradients-in-half", history=("pytorch/pytorch#156513",), caught_by=("GRD-05",), dtypes=MIXED)
+@faulty(
+    "parameter-gradients-in-half",
+    fault="mixed-dtype",
+    history=("pytorch/pytorch#156513",),
+    caught_by=("GRD-05",),
+    dtypes=MIXED,
+)
 class ParameterGradientsInHalf(Kernel):
     """The gradients of float32 parameters have the dtype of the data."""
 
@@ -397,7 +485,7 @@ class ParameterGradientsInHalf(Kernel):
         return Gradients(**half)
 
 
-@faulty("bias-gradient-of-four-dimensions", history=(), caught_by=("GRD-05", "GRD-03"))
+@faulty("bias-gradient-of-four-dimensions", fault="grad-formula", history=(), caught_by=("GRD-05", "GRD-03"))
 class BiasGradientOfFourDimensions(Kernel):
     """The gradient of the bias has the shape (1, C, 1, 1)."""
 
@@ -409,7 +497,9 @@ class BiasGradientOfFourDimensions(Kernel):
 # Sums
 
 
-@faulty("tail-dropped-in-backward", history=("ROCm/MIOpen#916",), caught_by=("GRD-18",))
+@faulty(
+    "tail-dropped-in-backward", fault="tail-elements-dropped", history=("ROCm/MIOpen#916",), caught_by=("GRD-18",)
+)
 class TailDroppedInBackward(Kernel):
     """Of planes of more than 256 values, the backward leaves those after the last multiple of 4 out of its sums."""
 
@@ -427,6 +517,7 @@ class TailDroppedInBackward(Kernel):
 
 @faulty(
     "gradient-sums-in-half",
+    fault="lowprec-accumulation",
     history=("pytorch/pytorch#147303", "ROCm/MIOpen#2385"),
     caught_by=("GRD-03", "GRD-26"),
     dtypes=MIXED,
@@ -442,7 +533,11 @@ class GradientSumsInHalf(Kernel):
 
 
 @faulty(
-    "gradient-sums-in-float32", history=("ROCm/MIOpen#2024",), caught_by=("GRD-26", "GRD-02"), dtypes=("float64",)
+    "gradient-sums-in-float32",
+    fault="accumulation-precision",
+    history=("ROCm/MIOpen#2024",),
+    caught_by=("GRD-26", "GRD-02"),
+    dtypes=("float64",),
 )
 class GradientSumsInFloat32(Kernel):
     """Within a float64 kernel, the sums of the backward are kept in float32."""
@@ -453,6 +548,7 @@ class GradientSumsInFloat32(Kernel):
 
 @faulty(
     "shifted-products-claimed-centred",
+    fault="grad-illconditioned",
     history=("tensorflow/tensorflow#118701",),
     caught_by=("GRD-25",),
     dtypes=("float32", "float64", *MIXED),
@@ -463,11 +559,27 @@ class ShiftedProductsClaimedCentred(ShiftedProducts):
     """The gradient of the weight is s (Σ dy x − mean Σ dy), where products with x − mean are claimed."""
 
 
+@faulty(
+    "terms-of-dx-in-half",
+    fault="grad-illconditioned",
+    history=("pytorch/pytorch#82493",),
+    caught_by=("GRD-01", "GRD-11"),
+    dtypes=(*MIXED, "float16", "bfloat16"),
+)
+class TermsOfDxInHalf(Kernel):
+    """mean(dy) and mean(dy x̂) are rounded to the dtype of the data: of a constant dy, dx is their errors alone."""
+
+    def projected(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+        n = g.dtype.type(g.shape[1])
+        return super().projected(g, x_hat, self.narrowed(dbias / n) * n, self.narrowed(dweight / n) * n, saved)
+
+
 # Double backward
 
 
 @faulty(
     "curvature-missing",
+    fault="grad-higher-order",
     history=("pytorch/pytorch#186779", "pytorch/pytorch#196699"),
     caught_by=("GRD-23",),
     **TWICE,
@@ -481,6 +593,7 @@ class CurvatureMissing(Kernel):
 
 @faulty(
     "eval-double-backward-of-training",
+    fault="grad-higher-order",
     history=("pytorch/pytorch#2277", "PaddlePaddle/Paddle#27549"),
     caught_by=("GRD-24",),
     **TWICE,
@@ -492,7 +605,7 @@ class EvalDoubleBackwardOfTraining(Kernel):
         return super().double_backward(replace(saved, given=False), dy, cotangents)
 
 
-@faulty("curvature-counted-once", history=(), caught_by=("GRD-23",), **TWICE)
+@faulty("curvature-counted-once", fault="grad-higher-order", history=(), caught_by=("GRD-23",), **TWICE)
 class CurvatureCountedOnce(Kernel):
     """In the curvature, the product of the two correlations counts once instead of three times."""
 

@@ -11,6 +11,8 @@ import numpy as np
 from ..backend import Capabilities, Layer
 from ..config import Config, State
 from ..dtypes import DTYPES, Array
+from ..errors import allowed
+from .classes import FAULT_CLASSES
 from .kernel import Kernel
 
 K = TypeVar("K", bound=type[Kernel])
@@ -21,7 +23,8 @@ class Specimen:
     """An implementation kept for testing the suite; as it stands, a backend.
 
     A sound one must pass, a faulty one must be caught by each requirement in ``caught_by``. ``history`` names issues
-    and pull requests of real projects (``owner/repository#number``) in which the fault occurred.
+    and pull requests of real projects (``owner/repository#number``) in which the fault occurred. ``fault`` is the
+    class of its mistake, a name in :data:`~bn_spec.specimens.classes.FAULT_CLASSES`; a sound one has none.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Specimen:
     capabilities: Capabilities
     history: tuple[str, ...] = ()
     caught_by: tuple[str, ...] = ()
+    fault: str = ""
 
     @property
     def sound(self) -> bool:
@@ -77,6 +81,7 @@ def sound(name: str, *, grade: str, dtypes: tuple[str, ...] = tuple(DTYPES), **c
 def faulty(
     name: str,
     *,
+    fault: str,
     history: tuple[str, ...],
     caught_by: tuple[str, ...],
     dtypes: tuple[str, ...] = tuple(DTYPES),
@@ -85,19 +90,25 @@ def faulty(
     """Enter a faulty kernel into the catalogue; its docstring says the mistake in a sentence.
 
     It claims the dtypes in which it has the fault and, unless given, the default grade, under which a fault has the
-    most room to hide. ``history`` is empty where nobody has reported it yet.
+    most room to hide. ``fault`` is the class of its mistake; ``history`` is empty where nobody has reported it yet.
+
+    Raises:
+        ValueError: there is no such class of faults.
+
     """
-    return _enter(name, Capabilities(dtypes=dtypes, **_WHAT_KERNELS_HAVE | claims), history, caught_by)
+    if fault not in FAULT_CLASSES:
+        raise ValueError(allowed("fault class", fault, FAULT_CLASSES))
+    return _enter(name, Capabilities(dtypes=dtypes, **_WHAT_KERNELS_HAVE | claims), history, caught_by, fault)
 
 
 def _enter(
-    name: str, claims: Capabilities, history: tuple[str, ...] = (), caught_by: tuple[str, ...] = ()
+    name: str, claims: Capabilities, history: tuple[str, ...] = (), caught_by: tuple[str, ...] = (), fault: str = ""
 ) -> Callable[[K], K]:
     def enter(kernel: K) -> K:
         if name in SPECIMENS:
             raise ValueError(f"two specimens are called {name!r}")
         sentence = (kernel.__doc__ or "").strip()
-        SPECIMENS[name] = Specimen(name, sentence, kernel, claims, history, caught_by)
+        SPECIMENS[name] = Specimen(name, sentence, kernel, claims, history, caught_by, fault)
         return kernel
 
     return enter

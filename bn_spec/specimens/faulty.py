@@ -20,7 +20,12 @@ from .sound import Textbook
 # Construction and state
 
 
-@faulty("weight-uniform", history=("pytorch/pytorch#12259", "keras-team/keras#1861"), caught_by=("CFG-01",))
+@faulty(
+    "weight-uniform",
+    fault="initial-values",
+    history=("pytorch/pytorch#12259", "keras-team/keras#1861"),
+    caught_by=("CFG-01",),
+)
 class WeightUniform(Kernel):
     """weight is built from random numbers in [0, 1) instead of ones."""
 
@@ -32,7 +37,12 @@ class WeightUniform(Kernel):
         return replace(fresh, weight=uniform.astype(fresh.weight.dtype))
 
 
-@faulty("tensors-swapped", history=("hasktorch/hasktorch#626",), caught_by=("CFG-02", "CFG-03", "CFG-08"))
+@faulty(
+    "tensors-swapped",
+    fault="param-stat-aliasing",
+    history=("hasktorch/hasktorch#626",),
+    caught_by=("CFG-02", "CFG-03", "CFG-08"),
+)
 class TensorsSwapped(Kernel):
     """bias and weight, running_mean and running_var are passed in the wrong order."""
 
@@ -44,6 +54,7 @@ class TensorsSwapped(Kernel):
 
 @faulty(
     "counter-one-dimensional",
+    fault="state-nbt",
     history=("tinygrad/tinygrad#6195", "shaltielshmid/TorchSharp.PyBridge#13"),
     caught_by=("CFG-04",),
 )
@@ -56,7 +67,9 @@ class CounterOneDimensional(Kernel):
         return replace(state, num_batches_tracked=None if counter is None else counter.reshape(1).astype(np.float32))
 
 
-@faulty("affine-off-materialised", history=("microsoft/DirectML#369",), caught_by=("CFG-05",))
+@faulty(
+    "affine-off-materialised", fault="affine-none-path", history=("microsoft/DirectML#369",), caught_by=("CFG-05",)
+)
 class AffineOffMaterialised(Kernel):
     """With affine=False, weight and bias exist all the same, as empty tensors."""
 
@@ -68,7 +81,12 @@ class AffineOffMaterialised(Kernel):
         return replace(state, weight=empty, bias=empty)
 
 
-@faulty("tracking-off-ignored", history=("tinygrad/tinygrad#6211",), caught_by=("CFG-06", "EVL-06"))
+@faulty(
+    "tracking-off-ignored",
+    fault="eval-notrack-uses-init-stats",
+    history=("tinygrad/tinygrad#6211",),
+    caught_by=("CFG-06", "EVL-06"),
+)
 class TrackingOffIgnored(Kernel):
     """With track_running_stats=False, running statistics are kept and used in eval mode."""
 
@@ -80,6 +98,7 @@ class TrackingOffIgnored(Kernel):
 
 @faulty(
     "defaults-of-another-framework",
+    fault="momentum-default",
     history=("NervanaSystems/ngraph-onnx#142", "andreped/GradientAccumulator#61"),
     caught_by=("CFG-07",),
 )
@@ -94,7 +113,12 @@ class OtherDefaults(Kernel):
         return super().factor() if "momentum" in self.config.departures() else 0.01
 
 
-@faulty("counter-lost-on-load", history=("pytorch/pytorch#110361", "NVIDIA/apex#380"), caught_by=("CFG-08",))
+@faulty(
+    "counter-lost-on-load",
+    fault="state-nbt",
+    history=("pytorch/pytorch#110361", "NVIDIA/apex#380"),
+    caught_by=("CFG-08",),
+)
 class CounterLostOnLoad(Kernel):
     """Loading a state sets num_batches_tracked to zero."""
 
@@ -102,7 +126,7 @@ class CounterLostOnLoad(Kernel):
         return replace(super().loaded(state), num_batches_tracked=self.built().num_batches_tracked)
 
 
-@faulty("reset-forgets-statistics", history=("torch/nn#434",), caught_by=("CFG-09", "CFG-10"))
+@faulty("reset-forgets-statistics", fault="reset-scope", history=("torch/nn#434",), caught_by=("CFG-09", "CFG-10"))
 class ResetForgetsStatistics(Kernel):
     """A reset leaves running_mean and running_var as they are."""
 
@@ -114,7 +138,10 @@ class ResetForgetsStatistics(Kernel):
 
 
 @faulty(
-    "normalised-by-unbiased-variance", history=("pytorch/pytorch#60528",), caught_by=("TRN-01", "TRN-07", "MET-06")
+    "normalised-by-unbiased-variance",
+    fault="norm-formula",
+    history=("pytorch/pytorch#60528",),
+    caught_by=("TRN-01", "TRN-07", "MET-06"),
 )
 class UnbiasedNormalisation(Kernel):
     """The output is normalised by the unbiased variance of the batch."""
@@ -126,7 +153,9 @@ class UnbiasedNormalisation(Kernel):
         return super().normalise(x, mean, unbiased.astype(x.dtype))
 
 
-@faulty("variance-squared", history=("jax-ml/jax#442",), caught_by=("TRN-01", "EVL-01", "MET-11"))
+@faulty(
+    "variance-squared", fault="norm-formula", history=("jax-ml/jax#442",), caught_by=("TRN-01", "EVL-01", "MET-11")
+)
 class VarianceSquared(Kernel):
     """The output is divided by (var + eps)² instead of its root."""
 
@@ -136,6 +165,7 @@ class VarianceSquared(Kernel):
 
 @faulty(
     "eps-outside-root",
+    fault="eps-placement",
     history=("Tencent/ncnn#311", "keras-team/keras#8726"),
     caught_by=("TRN-09", "TRN-01", "EVL-01"),
 )
@@ -146,7 +176,12 @@ class EpsOutsideRoot(Kernel):
         return np.asarray(1 / (np.sqrt(var) + var.dtype.type(self.config.eps)))
 
 
-@faulty("eps-ignored", history=("Xilinx/finn-base#21",), caught_by=("TRN-09", "TRN-01", "EVL-01", "MET-05"))
+@faulty(
+    "eps-ignored",
+    fault="eps-ignored",
+    history=("Xilinx/finn-base#21",),
+    caught_by=("TRN-09", "TRN-01", "EVL-01", "MET-05"),
+)
 class EpsIgnored(Kernel):
     """The default eps of 1e-5 is used whatever was asked for."""
 
@@ -154,7 +189,7 @@ class EpsIgnored(Kernel):
         return np.asarray(1 / np.sqrt(var + var.dtype.type(1e-5)))
 
 
-@faulty("eps-clamped", history=("tensorflow/tensorflow#37768",), caught_by=("TRN-09",))
+@faulty("eps-clamped", fault="eps-clamped", history=("tensorflow/tensorflow#37768",), caught_by=("TRN-09",))
 class EpsClamped(Kernel):
     """An eps below 1e-5 is raised to 1e-5."""
 
@@ -162,7 +197,12 @@ class EpsClamped(Kernel):
         return np.asarray(1 / np.sqrt(var + var.dtype.type(max(self.config.eps, 1.001e-5))))
 
 
-@faulty("affine-ignored", history=("kakaobrain/trident#123",), caught_by=("TRN-02", "EVL-01", "MET-07"))
+@faulty(
+    "affine-ignored",
+    fault="affine-ignored",
+    history=("kakaobrain/trident#123",),
+    caught_by=("TRN-02", "EVL-01", "MET-07"),
+)
 class AffineIgnored(Kernel):
     """weight and bias have no effect."""
 
@@ -172,6 +212,7 @@ class AffineIgnored(Kernel):
 
 @faulty(
     "bias-ignored",
+    fault="affine-partial",
     history=("apache/tvm#14857", "tensorflow/tfjs-layers#104"),
     caught_by=("TRN-02", "EVL-01", "MET-10", "MET-07"),
 )
@@ -182,7 +223,12 @@ class BiasIgnored(Kernel):
         return x_hat if self.weight is None else x_hat * across(self.weight)
 
 
-@faulty("normalised-by-running-statistics", history=("patrick-kidger/equinox#659",), caught_by=("TRN-03", "EVL-07"))
+@faulty(
+    "normalised-by-running-statistics",
+    fault="running-not-blended",
+    history=("patrick-kidger/equinox#659",),
+    caught_by=("TRN-03", "EVL-07"),
+)
 class NormalisedByRunning(Kernel):
     """In training mode the output is normalised by the updated running statistics."""
 
@@ -192,7 +238,12 @@ class NormalisedByRunning(Kernel):
         return super().normalise(x, self.running_mean, self.inverse_std(self.running_var))
 
 
-@faulty("parameters-share-statistics", history=("microsoft/onnxruntime#29790",), caught_by=("TRN-02", "TRN-06"))
+@faulty(
+    "parameters-share-statistics",
+    fault="param-stat-aliasing",
+    history=("microsoft/onnxruntime#29790",),
+    caught_by=("TRN-02", "TRN-06"),
+)
 class ParametersShareStatistics(Kernel):
     """Equal tensors share memory: where weight equals running_var, the update of one overwrites the other."""
 
@@ -204,7 +255,12 @@ class ParametersShareStatistics(Kernel):
             self.weight, self.bias = self.running_var, self.running_mean
 
 
-@faulty("affine-off-rescaled", history=("pytorch/pytorch#84962",), caught_by=("TRN-01", "TRN-08"))
+@faulty(
+    "affine-off-rescaled",
+    fault="affine-none-path",
+    history=("pytorch/pytorch#84962",),
+    caught_by=("TRN-01", "TRN-08"),
+)
 class AffineOffRescaled(Kernel):
     """Without weight the output is scaled by about 0.86."""
 
@@ -212,7 +268,12 @@ class AffineOffRescaled(Kernel):
         return super().affine(x_hat) if self.weight is not None else x_hat * x_hat.dtype.type(0.86)
 
 
-@faulty("needs-running-statistics", history=("pytorch/pytorch#40147", "NVIDIA/apex#1071"), caught_by=("TRN-08",))
+@faulty(
+    "needs-running-statistics",
+    fault="affine-none-path",
+    history=("pytorch/pytorch#40147", "NVIDIA/apex#1071"),
+    caught_by=("TRN-08",),
+)
 class NeedsRunningStatistics(Kernel):
     """Without running statistics the training path dereferences them all the same."""
 
@@ -225,7 +286,12 @@ class NeedsRunningStatistics(Kernel):
 # Reductions
 
 
-@faulty("mean-per-sample", history=("apache/tvm#18609",), caught_by=("TRN-01", "RUN-01", "SHP-01", "MET-01"))
+@faulty(
+    "mean-per-sample",
+    fault="reduction-axes",
+    history=("apache/tvm#18609",),
+    caught_by=("TRN-01", "RUN-01", "SHP-01", "MET-01"),
+)
 class MeanPerSample(Kernel):
     """Statistics are taken over (H, W) of the first sample instead of (N, H, W)."""
 
@@ -233,7 +299,12 @@ class MeanPerSample(Kernel):
         return super().rows(x[:1] if x[:1].size > x.shape[1] else x)
 
 
-@faulty("channel-axis-is-height", history=("intel/ipex-llm#2981",), caught_by=("TRN-01", "RUN-01", "SHP-01"))
+@faulty(
+    "channel-axis-is-height",
+    fault="channel-index-arith",
+    history=("intel/ipex-llm#2981",),
+    caught_by=("TRN-01", "RUN-01", "SHP-01"),
+)
 class ChannelAxisIsHeight(Kernel):
     """Statistics are taken along the wrong axes, as if (N, C, H, W) were (N, H, C, W)."""
 
@@ -242,7 +313,12 @@ class ChannelAxisIsHeight(Kernel):
         return x.reshape(n, h, c, w).transpose(2, 0, 1, 3).reshape(c, -1)
 
 
-@faulty("channels-share-mean", history=("microsoft/onnxruntime#24404",), caught_by=("TRN-04", "RUN-01", "MET-03"))
+@faulty(
+    "channels-share-mean",
+    fault="channel-index-arith",
+    history=("microsoft/onnxruntime#24404",),
+    caught_by=("TRN-04", "RUN-01", "MET-03"),
+)
 class ChannelsShareMean(Kernel):
     """From the second channel on, the mean of the channel before is used."""
 
@@ -251,7 +327,12 @@ class ChannelsShareMean(Kernel):
         return np.concatenate([mean[:1], mean[:-1]])
 
 
-@faulty("tail-dropped", history=("ROCm/MIOpen#916", "ROCm/MIOpen#1109"), caught_by=("SHP-02",))
+@faulty(
+    "tail-dropped",
+    fault="tail-elements-dropped",
+    history=("ROCm/MIOpen#916", "ROCm/MIOpen#1109"),
+    caught_by=("SHP-02",),
+)
 class TailDropped(Kernel):
     """Of more than 256 values per sample, those after the 256th are not summed."""
 
@@ -260,7 +341,7 @@ class TailDropped(Kernel):
         return x.reshape(n, c, h * w)[..., :256].transpose(1, 0, 2).reshape(c, -1)
 
 
-@faulty("channel-tail-dropped", history=("NVIDIA/apex#1768",), caught_by=("SHP-03",))
+@faulty("channel-tail-dropped", fault="tail-elements-dropped", history=("NVIDIA/apex#1768",), caught_by=("SHP-03",))
 class ChannelTailDropped(Kernel):
     """Of more than 64 channels, those after the last whole block of 64 take the statistics of the first ones."""
 
@@ -272,7 +353,12 @@ class ChannelTailDropped(Kernel):
         return mean, var
 
 
-@faulty("row-pitch-ignored", history=("pytorch/pytorch#133520",), caught_by=("TRN-01", "EVL-01", "LAY-01"))
+@faulty(
+    "row-pitch-ignored",
+    fault="layout-forward-view",
+    history=("pytorch/pytorch#133520",),
+    caught_by=("TRN-01", "EVL-01", "LAY-01"),
+)
 class RowPitchIgnored(Kernel):
     """Rows that are contiguous in themselves are taken to follow each other without a gap."""
 
@@ -281,12 +367,33 @@ class RowPitchIgnored(Kernel):
         return super().forward(_as_if_contiguous(x) if rows_are_contiguous else x)
 
 
-@faulty("strides-ignored", history=("pytorch/pytorch#63392",), caught_by=("TRN-01", "EVL-01", "LAY-01"))
+@faulty(
+    "strides-ignored",
+    fault="layout-forward-view",
+    history=("pytorch/pytorch#63392",),
+    caught_by=("TRN-01", "EVL-01", "LAY-01"),
+)
 class StridesIgnored(Kernel):
     """The input is read as if it were contiguous."""
 
     def forward(self, x: Array) -> Array:
         return super().forward(_as_if_contiguous(x) if x.ndim == 4 else x)
+
+
+@faulty(
+    "channels-last-misread-in-eval",
+    fault="layout-forward",
+    history=("pytorch/pytorch#62594",),
+    caught_by=("EVL-01", "LAY-01"),
+)
+class ChannelsLastMisreadInEval(Kernel):
+    """In eval mode an input in NHWC order is normalised where it lies, by the channels that NCHW order has there."""
+
+    def forward(self, x: Array) -> Array:
+        if self.uses_batch_statistics() or x.ndim != 4 or not x.transpose(0, 2, 3, 1).flags.c_contiguous:
+            return super().forward(x)
+        memory = x.transpose(0, 2, 3, 1)
+        return super().forward(memory.reshape(x.shape)).reshape(memory.shape).transpose(0, 3, 1, 2)
 
 
 def _as_if_contiguous(x: Array) -> Array:
@@ -295,6 +402,7 @@ def _as_if_contiguous(x: Array) -> Array:
 
 @faulty(
     "unclamped-textbook-variance",
+    fault="stat-onepass-cancellation",
     history=("google/flax#1491", "tensorflow/tensorflow#3290", "keras-team/keras#18795"),
     caught_by=("RUN-09", "RUN-10", "TRN-01", "NUM-01"),
 )
@@ -307,7 +415,10 @@ class UnclampedTextbook(Textbook):
 
 
 @faulty(
-    "sums-in-half-precision", history=("microsoft/tensorflow-directml-plugin#321",), caught_by=("TRN-01", "RUN-01")
+    "sums-in-half-precision",
+    fault="lowprec-accumulation",
+    history=("microsoft/tensorflow-directml-plugin#321",),
+    caught_by=("TRN-01", "RUN-01"),
 )
 class SumsInHalf(Kernel):
     """Sums are kept in half precision."""
@@ -321,6 +432,7 @@ class SumsInHalf(Kernel):
 
 @faulty(
     "runvar-bias",
+    fault="runvar-bias",
     history=("tenstorrent/tt-metal#55438", "tinygrad/tinygrad#807", "ml-explore/mlx#3817"),
     caught_by=("RUN-03", "RUN-02", "RUN-06", "MET-13"),
 )
@@ -331,7 +443,9 @@ class BiasedRunningVar(Kernel):
         return var
 
 
-@faulty("bessel-on-mean", history=("chainer/chainer#332",), caught_by=("RUN-01", "RUN-06", "RUN-10"))
+@faulty(
+    "bessel-on-mean", fault="runvar-bias", history=("chainer/chainer#332",), caught_by=("RUN-01", "RUN-06", "RUN-10")
+)
 class BesselOnMean(Kernel):
     """The n / (n − 1) that belongs to the variance is applied to running_mean too."""
 
@@ -341,6 +455,7 @@ class BesselOnMean(Kernel):
 
 @faulty(
     "momentum-inverted",
+    fault="momentum-inverted",
     history=("PaddlePaddle/Paddle#51120", "Oneflow-Inc/oneflow#6055", "deeplearning4j/deeplearning4j#5068"),
     caught_by=("RUN-01", "RUN-02", "RUN-05", "RUN-06", "MET-12"),
 )
@@ -351,7 +466,9 @@ class MomentumInverted(Kernel):
         return m * old + (1 - m) * new
 
 
-@faulty("momentum-none-is-default", history=("mapillary/inplace_abn#130",), caught_by=("RUN-04",))
+@faulty(
+    "momentum-none-is-default", fault="momentum-none", history=("mapillary/inplace_abn#130",), caught_by=("RUN-04",)
+)
 class MomentumNoneIsDefault(Kernel):
     """momentum None is taken for 0.1."""
 
@@ -361,7 +478,8 @@ class MomentumNoneIsDefault(Kernel):
 
 @faulty(
     "old-value-lost",
-    history=("microsoft/onnxruntime#6946", "ROCm/tensorflow-upstream#1143"),
+    fault="running-not-blended",
+    history=("microsoft/onnxruntime#6946",),
     caught_by=("RUN-01", "RUN-02", "RUN-05", "RUN-11"),
 )
 class OldValueLost(Kernel):
@@ -371,7 +489,25 @@ class OldValueLost(Kernel):
         return new
 
 
-@faulty("running-var-not-updated", history=("keras-team/keras-core#339",), caught_by=("RUN-02", "RUN-06"))
+@faulty(
+    "old-value-zeroed",
+    fault="running-old-value-lost",
+    history=("ROCm/tensorflow-upstream#1143", "microsoft/onnxruntime#19742"),
+    caught_by=("RUN-01", "RUN-02", "RUN-05", "RUN-11"),
+)
+class OldValueZeroed(Kernel):
+    """The running statistics are set to zero before those of the batch are blended in."""
+
+    def blend(self, old: Array, new: Array, m: float) -> Array:
+        return super().blend(0 * old, new, m)
+
+
+@faulty(
+    "running-var-not-updated",
+    fault="running-not-updated",
+    history=("keras-team/keras-core#339",),
+    caught_by=("RUN-02", "RUN-06"),
+)
 class RunningVarNotUpdated(Kernel):
     """running_mean is updated, running_var is not."""
 
@@ -382,6 +518,7 @@ class RunningVarNotUpdated(Kernel):
 
 @faulty(
     "double-update",
+    fault="double-update",
     history=("pytorch/pytorch#96136", "pytorch/pytorch#62471", "pfnet-research/chainer-compiler#98"),
     caught_by=("RUN-01", "RUN-07", "RUN-11"),
 )
@@ -395,6 +532,7 @@ class DoubleUpdate(Kernel):
 
 @faulty(
     "eps-leaks-into-running-var",
+    fault="eps-leaks-into-running-var",
     history=("nntrainer/nntrainer#677", "chainer/chainer#4505"),
     caught_by=("RUN-08", "RUN-02"),
 )
@@ -405,7 +543,12 @@ class EpsLeaksIntoRunningVar(Kernel):
         return super().estimated_var(var + var.dtype.type(self.config.eps), n)
 
 
-@faulty("counter-not-incremented", history=("Oneflow-Inc/oneflow#7440",), caught_by=("RUN-07", "RUN-04"))
+@faulty(
+    "counter-not-incremented",
+    fault="state-nbt",
+    history=("Oneflow-Inc/oneflow#7440",),
+    caught_by=("RUN-07", "RUN-04"),
+)
 class CounterNotIncremented(Kernel):
     """num_batches_tracked stays as it is."""
 
@@ -421,6 +564,7 @@ class CounterNotIncremented(Kernel):
 
 @faulty(
     "eval-uses-batch-statistics",
+    fault="eval-uses-batch-stats",
     history=("wkcn/mobula#2", "NVIDIA/caffe#279"),
     caught_by=("EVL-01", "EVL-02", "MET-08", "MET-09"),
 )
@@ -435,7 +579,12 @@ class EvalUsesBatchStatistics(Kernel):
             super().check(x)
 
 
-@faulty("updates-in-eval", history=("rwth-i6/returnn#1625", "keras-team/keras#6570"), caught_by=("EVL-04",))
+@faulty(
+    "updates-in-eval",
+    fault="updates-when-frozen",
+    history=("rwth-i6/returnn#1625", "keras-team/keras#6570"),
+    caught_by=("EVL-04",),
+)
 class UpdatesInEval(Kernel):
     """An eval forward updates the running statistics."""
 
@@ -446,7 +595,12 @@ class UpdatesInEval(Kernel):
         return y
 
 
-@faulty("eval-changes-parameters", history=("PaddlePaddle/Paddle-Lite#79",), caught_by=("EVL-03", "EVL-04"))
+@faulty(
+    "eval-changes-parameters",
+    fault="updates-when-frozen",
+    history=("PaddlePaddle/Paddle-Lite#79",),
+    caught_by=("EVL-03", "EVL-04"),
+)
 class EvalChangesParameters(Kernel):
     """An eval forward folds running_var into weight, in place, at each call."""
 
@@ -457,7 +611,9 @@ class EvalChangesParameters(Kernel):
         return y
 
 
-@faulty("stale-statistics", history=("ooples/AiDotNet.Tensors#722",), caught_by=("EVL-07",))
+@faulty(
+    "stale-statistics", fault="value-of-another-step", history=("ooples/AiDotNet.Tensors#722",), caught_by=("EVL-07",)
+)
 class StaleStatistics(Kernel):
     """The statistics of the first eval forward are kept for all later ones, whatever training does between."""
 
@@ -470,7 +626,12 @@ class StaleStatistics(Kernel):
         return super().normalise(x, mean, s)
 
 
-@faulty("mode-latched", history=("apache/tvm#19574", "tracel-ai/burn#2642"), caught_by=("EVL-07",))
+@faulty(
+    "mode-latched",
+    fault="eval-uses-batch-stats",
+    history=("apache/tvm#19574", "tracel-ai/burn#2642"),
+    caught_by=("EVL-07",),
+)
 class ModeLatched(Kernel):
     """The mode of the first forward holds for all later ones."""
 
@@ -485,7 +646,7 @@ class ModeLatched(Kernel):
 # Shapes, types, memory and misuse
 
 
-@faulty("output-widened", history=("pytorch/pytorch#88929",), caught_by=("TRN-05",))
+@faulty("output-widened", fault="mixed-dtype", history=("pytorch/pytorch#88929",), caught_by=("TRN-05",))
 class OutputWidened(Kernel):
     """The output comes in float64, or narrowed to float32 from it."""
 
@@ -493,7 +654,12 @@ class OutputWidened(Kernel):
         return super().forward(x).astype(np.float64 if x.dtype == np.float32 else np.float32)
 
 
-@faulty("input-overwritten", history=("flagos-ai/FlagGems#6332", "PaddlePaddle/Paddle#21065"), caught_by=("TRN-06",))
+@faulty(
+    "input-overwritten",
+    fault="input-mutation",
+    history=("flagos-ai/FlagGems#6332", "PaddlePaddle/Paddle#21065"),
+    caught_by=("TRN-06",),
+)
 class InputOverwritten(Kernel):
     """The output is written over the input."""
 
@@ -503,7 +669,7 @@ class InputOverwritten(Kernel):
         return y
 
 
-@faulty("two-values-refused", history=("pytorch/pytorch#2961",), caught_by=("TRN-07",))
+@faulty("two-values-refused", fault="n1-bessel", history=("pytorch/pytorch#2961",), caught_by=("TRN-07",))
 class TwoValuesRefused(Kernel):
     """Training refuses a batch of one sample, however large its planes."""
 
@@ -513,7 +679,7 @@ class TwoValuesRefused(Kernel):
             raise ValueError("expected more than 1 sample")
 
 
-@faulty("eval-refuses-single-value", history=("pytorch/pytorch#2961",), caught_by=("EVL-05",))
+@faulty("eval-refuses-single-value", fault="n1-bessel", history=("pytorch/pytorch#2961",), caught_by=("EVL-05",))
 class EvalRefusesSingleValue(Kernel):
     """A single value per channel is refused in eval mode too."""
 
@@ -525,6 +691,7 @@ class EvalRefusesSingleValue(Kernel):
 
 @faulty(
     "single-value-accepted",
+    fault="n1-bessel",
     history=("pytorch/pytorch#1381", "FluxML/Flux.jl#2716", "ROCm/rocm-libraries#3030"),
     caught_by=("ERR-01", "ERR-04"),
 )
@@ -539,7 +706,9 @@ class SingleValueAccepted(Kernel):
         return super().estimated_var(var, n) if n > 1 else var * np.nan
 
 
-@faulty("rank-unchecked", history=("pytorch/pytorch#105458",), caught_by=("ERR-02", "ERR-04"))
+@faulty(
+    "rank-unchecked", fault="validation-missing", history=("pytorch/pytorch#105458",), caught_by=("ERR-02", "ERR-04")
+)
 class RankUnchecked(Kernel):
     """An input of another rank is brought to four dimensions instead of refused."""
 
@@ -547,7 +716,12 @@ class RankUnchecked(Kernel):
         return super().forward(x if x.ndim == 4 else np.resize(x, (2, self.config.num_features, 1, 1)))
 
 
-@faulty("channels-unchecked", history=("pytorch/pytorch#185864",), caught_by=("ERR-03", "ERR-04"))
+@faulty(
+    "channels-unchecked",
+    fault="validation-missing",
+    history=("pytorch/pytorch#185864",),
+    caught_by=("ERR-03", "ERR-04"),
+)
 class ChannelsUnchecked(Kernel):
     """An input with other channels is cut or repeated to fit."""
 
@@ -557,7 +731,7 @@ class ChannelsUnchecked(Kernel):
         return super().forward(x)
 
 
-@faulty("refused-but-counted", history=("pytorch/pytorch#6445",), caught_by=("ERR-04",))
+@faulty("refused-but-counted", fault="refusal-not-atomic", history=("pytorch/pytorch#6445",), caught_by=("ERR-04",))
 class RefusedButCounted(Kernel):
     """A training forward counts its batch before it checks the input."""
 

@@ -18,6 +18,7 @@ from .sound import FlushesSubnormals, Textbook
 
 @faulty(
     "pairwise-sums-claimed",
+    fault="accumulation-precision",
     history=("ROCm/MIOpen#3900",),
     caught_by=("NUM-10",),
     dtypes=("float32", "float64"),
@@ -30,6 +31,7 @@ class PairwiseClaimed(Kernel):
 
 @faulty(
     "wide-sums-claimed",
+    fault="accumulation-precision",
     history=("ROCm/MIOpen#3900",),
     caught_by=("NUM-10",),
     dtypes=("float32", "mixed_bfloat16"),
@@ -46,6 +48,7 @@ MIXED = ("mixed_float16", "mixed_bfloat16")
 
 @faulty(
     "clamped-textbook-variance",
+    fault="stat-onepass-cancellation",
     history=("ROCm/rocm-libraries#5013", "google/objax#182", "BVLC/caffe#3299"),
     caught_by=("NUM-01", "NUM-03"),
 )
@@ -55,6 +58,7 @@ class ClampedTextbook(Textbook):
 
 @faulty(
     "variance-around-the-first-channel",
+    fault="stat-onepass-cancellation",
     history=("tensorflow/tensorflow#3290",),
     caught_by=("NUM-03",),
     dtypes=("float32", "float64", *MIXED),
@@ -69,7 +73,12 @@ class VarianceAroundFirstChannel(Kernel):
         return mean + shift[:, 0], np.maximum(var, 0)
 
 
-@faulty("variance-around-running-mean", history=("BVLC/caffe#3299",), caught_by=("NUM-01", "RUN-02", "TRN-01"))
+@faulty(
+    "variance-around-running-mean",
+    fault="norm-formula",
+    history=("BVLC/caffe#3299",),
+    caught_by=("NUM-01", "RUN-02", "TRN-01"),
+)
 class VarianceAroundRunningMean(Kernel):
     """The deviations are taken from the old running mean instead of the mean of the batch."""
 
@@ -81,7 +90,11 @@ class VarianceAroundRunningMean(Kernel):
 
 
 @faulty(
-    "mean-summed-in-half", history=("tensorflow/tensorflow#8535",), caught_by=("RUN-01", "NUM-02"), dtypes=HALF_DATA
+    "mean-summed-in-half",
+    fault="lowprec-accumulation",
+    history=("tensorflow/tensorflow#8535",),
+    caught_by=("RUN-01", "NUM-02"),
+    dtypes=HALF_DATA,
 )
 class MeanSummedInHalf(Kernel):
     """The sum of the values is kept in the dtype of the data; that of their squares is not."""
@@ -94,6 +107,7 @@ class MeanSummedInHalf(Kernel):
 
 @faulty(
     "squares-summed-in-half",
+    fault="lowprec-accumulation",
     history=("pytorch/pytorch#126525", "microsoft/tensorflow-directml-plugin#321"),
     caught_by=("RUN-02", "TRN-01"),
     dtypes=HALF_DATA,
@@ -109,6 +123,7 @@ class SquaresSummedInHalf(Kernel):
 
 @faulty(
     "count-in-half",
+    fault="lowprec-accumulation",
     history=("tensorflow/tensorflow#8535",),
     caught_by=("SHP-02", "NUM-10"),
     dtypes=("mixed_bfloat16", "bfloat16"),
@@ -123,6 +138,7 @@ class CountInHalf(Kernel):
 
 @faulty(
     "count-overflows-half",
+    fault="lowprec-accumulation",
     history=("pytorch/pytorch#126525",),
     caught_by=("NUM-11",),
     dtypes=("mixed_float16", "float16"),
@@ -136,6 +152,7 @@ class CountOverflowsHalf(CountInHalf):
 
 @faulty(
     "statistics-rounded-to-half",
+    fault="mixed-dtype",
     history=("chainer/chainer#6323", "chainer/chainer#6484"),
     caught_by=("TRN-01", "NUM-01"),
     dtypes=HALF_DATA,
@@ -150,6 +167,7 @@ class StatisticsRoundedToHalf(Kernel):
 
 @faulty(
     "inverse-std-in-half",
+    fault="mixed-dtype",
     history=("chainer/chainer#6323", "cupy/cupy#2060"),
     caught_by=("NUM-06", "TRN-01", "EVL-01"),
     dtypes=("mixed_float16", "float16"),
@@ -161,7 +179,13 @@ class InverseStdInHalf(Kernel):
         return self.narrowed(super().inverse_std(var))
 
 
-@faulty("parameters-cast-to-half", history=("tinygrad/tinygrad#7025",), caught_by=("TRN-02", "EVL-01"), dtypes=MIXED)
+@faulty(
+    "parameters-cast-to-half",
+    fault="mixed-dtype",
+    history=("tinygrad/tinygrad#7025",),
+    caught_by=("TRN-02", "EVL-01"),
+    dtypes=MIXED,
+)
 class ParametersCastToHalf(Kernel):
     """float32 weight and bias are cast to the dtype of the data."""
 
@@ -174,6 +198,7 @@ class ParametersCastToHalf(Kernel):
 
 @faulty(
     "momentum-in-half",
+    fault="mixed-dtype",
     history=("tensorflow/tensorflow#8535",),
     caught_by=("RUN-01", "RUN-02"),
     dtypes=MIXED,
@@ -187,6 +212,7 @@ class MomentumInHalf(Kernel):
 
 @faulty(
     "normalised-value-in-half",
+    fault="mixed-dtype",
     history=("pytorch/pytorch#88929",),
     caught_by=("NUM-04", "TRN-02"),
     dtypes=HALF_DATA,
@@ -200,6 +226,7 @@ class NormalisedValueInHalf(Kernel):
 
 @faulty(
     "weight-before-scale",
+    fault="intermediate-range",
     history=("PaddlePaddle/Paddle#16545",),
     caught_by=("NUM-05",),
     dtypes=("mixed_float16", "float16"),
@@ -216,7 +243,13 @@ class WeightBeforeScale(Kernel):
         return np.asarray(product * across(s) + across(self.widened(self.bias)))
 
 
-@faulty("sums-in-float32", history=("ROCm/MIOpen#3900",), caught_by=("TRN-01", "RUN-01"), dtypes=("float64",))
+@faulty(
+    "sums-in-float32",
+    fault="accumulation-precision",
+    history=("ROCm/MIOpen#3900",),
+    caught_by=("TRN-01", "RUN-01"),
+    dtypes=("float64",),
+)
 class SumsInFloat32(Kernel):
     """Within a float64 kernel, sums are kept in float32."""
 
@@ -226,6 +259,7 @@ class SumsInFloat32(Kernel):
 
 @faulty(
     "rough-reciprocal-root",
+    fault="rounding-direction",
     history=("Tencent/ncnn#6903",),
     caught_by=("TRN-01", "EVL-01", "NUM-02"),
     dtypes=("float32", "float64", *MIXED[:1]),
@@ -240,6 +274,7 @@ class RoughReciprocalRoot(Kernel):
 
 @faulty(
     "last-of-thousands-dropped",
+    fault="tail-elements-dropped",
     history=("ROCm/MIOpen#916", "NVIDIA/apex#1768"),
     caught_by=("NUM-02",),
     dtypes=("float32", *MIXED),
@@ -254,6 +289,7 @@ class LastOfThousandsDropped(Kernel):
 
 @faulty(
     "nan-from-overflow",
+    fault="intermediate-range",
     history=("pytorch/pytorch#44350",),
     caught_by=("NUM-13",),
     overflow_safe=True,
@@ -267,13 +303,14 @@ class NanFromOverflow(Kernel):
         return np.where(np.isinf(v), v / v, super().inverse_std(var))
 
 
-@faulty("subnormals-flushed", history=("pytorch/pytorch#19652",), caught_by=("NUM-07",))
+@faulty("subnormals-flushed", fault="intermediate-range", history=("pytorch/pytorch#19652",), caught_by=("NUM-07",))
 class SubnormalsFlushed(FlushesSubnormals):
     """Subnormal numbers are taken for zero, without being claimed to be."""
 
 
 @faulty(
     "rounding-mode-left-changed",
+    fault="rounding-direction",
     history=("kcat/openal-soft#148", "llvm/llvm-project#57589"),
     caught_by=("NUM-12",),
     dtypes=("float32",),
@@ -291,7 +328,13 @@ TOWARDS_ZERO = {"x86_64": 0xC00, "aarch64": 0xC00000, "arm64": 0xC00000}
 """``FE_TOWARDZERO`` of the C library, by processor."""
 
 
-@faulty("output-truncated", history=("tenstorrent/tt-metal#57408",), caught_by=("NUM-08",), dtypes=("float32",))
+@faulty(
+    "output-truncated",
+    fault="rounding-direction",
+    history=("tenstorrent/tt-metal#57408",),
+    caught_by=("NUM-08",),
+    dtypes=("float32",),
+)
 class OutputTruncated(Kernel):
     """The last operation of the output rounds towards zero."""
 
@@ -303,6 +346,7 @@ class OutputTruncated(Kernel):
 
 @faulty(
     "output-truncated-to-half",
+    fault="rounding-direction",
     history=("tinygrad/tinygrad#11848", "tenstorrent/tt-metal#19882"),
     caught_by=("TRN-01", "EVL-01"),
     dtypes=("mixed_bfloat16", "bfloat16"),
@@ -314,7 +358,7 @@ class OutputTruncatedToHalf(Kernel):
         return (super().affine(x_hat).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-@faulty("sums-truncated", history=(), caught_by=("NUM-08", "NUM-09"), dtypes=("float32",))
+@faulty("sums-truncated", fault="rounding-direction", history=(), caught_by=("NUM-08", "NUM-09"), dtypes=("float32",))
 class SumsTruncated(Kernel):
     """Every addition of a sum rounds towards zero."""
 
@@ -325,7 +369,13 @@ class SumsTruncated(Kernel):
         return total
 
 
-@faulty("reciprocal-always-low", history=("Xilinx/finn#1667",), caught_by=("NUM-08",), dtypes=("float32", "float64"))
+@faulty(
+    "reciprocal-always-low",
+    fault="rounding-direction",
+    history=("Xilinx/finn#1667",),
+    caught_by=("NUM-08",),
+    dtypes=("float32", "float64"),
+)
 class ReciprocalAlwaysLow(Kernel):
     """1 / sqrt(var + eps) is the next number below the right one: within two ulps, but always on the same side."""
 

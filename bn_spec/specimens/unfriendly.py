@@ -27,7 +27,12 @@ STATISTICS = ("running_mean", "running_var")
 # Checkpoints
 
 
-@faulty("counter-not-saved", history=("mapillary/inplace_abn#130",), caught_by=("STA-01", "STA-02", "STA-03"))
+@faulty(
+    "counter-not-saved",
+    fault="state-nbt",
+    history=("mapillary/inplace_abn#130",),
+    caught_by=("STA-01", "STA-02", "STA-03"),
+)
 class CounterNotSaved(Kernel):
     """A checkpoint lacks num_batches_tracked."""
 
@@ -36,7 +41,10 @@ class CounterNotSaved(Kernel):
 
 
 @faulty(
-    "counter-saved-one-dimensional", history=("shaltielshmid/TorchSharp.PyBridge#13",), caught_by=("STA-01", "STA-02")
+    "counter-saved-one-dimensional",
+    fault="state-nbt",
+    history=("shaltielshmid/TorchSharp.PyBridge#13",),
+    caught_by=("STA-01", "STA-02"),
 )
 class CounterSavedOneDimensional(Kernel):
     """A checkpoint has num_batches_tracked as an array of shape (1,)."""
@@ -45,7 +53,12 @@ class CounterSavedOneDimensional(Kernel):
         return {name: a.reshape(-1) for name, a in super().save().items()}
 
 
-@faulty("counter-zeroed-by-checkpoint", history=("pytorch/pytorch#110361",), caught_by=("STA-02", "STA-03"))
+@faulty(
+    "counter-zeroed-by-checkpoint",
+    fault="state-nbt",
+    history=("pytorch/pytorch#110361",),
+    caught_by=("STA-02", "STA-03"),
+)
 class CounterZeroedByCheckpoint(Kernel):
     """Loading a checkpoint sets num_batches_tracked to zero."""
 
@@ -54,7 +67,7 @@ class CounterZeroedByCheckpoint(Kernel):
         self.num_batches_tracked = self.built().num_batches_tracked
 
 
-@faulty("own-batches-counted", history=("NVIDIA/apex#380",), caught_by=("STA-03",))
+@faulty("own-batches-counted", fault="momentum-none", history=("NVIDIA/apex#380",), caught_by=("STA-03",))
 class OwnBatchesCounted(Kernel):
     """A cumulative mean divides by the batches that this layer has seen, whatever counter was loaded."""
 
@@ -72,7 +85,10 @@ class OwnBatchesCounted(Kernel):
 
 
 @faulty(
-    "partial-load-fills-in", history=("Oneflow-Inc/oneflow#8723", "pytorch/pytorch#110361"), caught_by=("STA-04",)
+    "partial-load-fills-in",
+    fault="state-nbt",
+    history=("Oneflow-Inc/oneflow#8723", "pytorch/pytorch#110361"),
+    caught_by=("STA-04",),
 )
 class PartialLoadFillsIn(Kernel):
     """What is not among the loaded tensors is set to its initial value."""
@@ -81,7 +97,24 @@ class PartialLoadFillsIn(Kernel):
         super().load(tensors if strict else self.built().tensors() | dict(tensors), strict=strict)
 
 
-@faulty("checkpoint-by-reference", history=(), caught_by=("STA-05",))
+@faulty(
+    "statistics-not-saved",
+    fault="state-serialisation",
+    history=("pytorch/pytorch#70432",),
+    caught_by=("STA-01", "STA-02"),
+)
+class StatisticsNotSaved(Kernel):
+    """A checkpoint lacks running_mean and running_var, and loading it does not ask for them."""
+
+    def save(self) -> dict[str, Array]:
+        return {name: a for name, a in super().save().items() if name not in STATISTICS}
+
+    def check_load(self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool) -> None:
+        buffers = {name: a for name, a in own.items() if name in STATISTICS}
+        super().check_load(own, buffers | dict(given), strict)
+
+
+@faulty("checkpoint-by-reference", fault="memory-shared", history=(), caught_by=("STA-05",))
 class CheckpointByReference(Kernel):
     """A checkpoint holds the live tensors, which later forwards change."""
 
@@ -90,7 +123,7 @@ class CheckpointByReference(Kernel):
         return {name: a for name, a in held.items() if a is not None}
 
 
-@faulty("loaded-by-reference", history=(), caught_by=("STA-05", "STA-11"))
+@faulty("loaded-by-reference", fault="memory-shared", history=(), caught_by=("STA-05", "STA-11"))
 class LoadedByReference(Kernel):
     """The layer keeps the very tensors that it was given to load, and updates them."""
 
@@ -103,7 +136,7 @@ class LoadedByReference(Kernel):
 # Attributes and modes of a live layer
 
 
-@faulty("eps-taken-at-construction", history=(), caught_by=("STA-06",))
+@faulty("eps-taken-at-construction", fault="value-of-another-step", history=(), caught_by=("STA-06",))
 class EpsTakenAtConstruction(Kernel):
     """An eps that is changed later has no effect."""
 
@@ -112,7 +145,7 @@ class EpsTakenAtConstruction(Kernel):
             super().configure(name, value)
 
 
-@faulty("eps-taken-at-backward", history=(), caught_by=("STA-06",))
+@faulty("eps-taken-at-backward", fault="value-of-another-step", history=(), caught_by=("STA-06",))
 class EpsTakenAtBackward(Kernel):
     """The backward computes 1 / sqrt(var + eps) anew, with the eps that the layer has by then."""
 
@@ -125,7 +158,7 @@ class EpsTakenAtBackward(Kernel):
         return super().backward(replace(saved, s=self.inverse_std(var)), dy)
 
 
-@faulty("momentum-taken-at-construction", history=(), caught_by=("STA-07",))
+@faulty("momentum-taken-at-construction", fault="value-of-another-step", history=(), caught_by=("STA-07",))
 class MomentumTakenAtConstruction(Kernel):
     """A momentum that is changed later has no effect."""
 
@@ -134,7 +167,7 @@ class MomentumTakenAtConstruction(Kernel):
             super().configure(name, value)
 
 
-@faulty("train-resets-statistics", history=(), caught_by=("STA-08",))
+@faulty("train-resets-statistics", fault="reset-scope", history=(), caught_by=("STA-08",))
 class TrainResetsStatistics(Kernel):
     """A switch to training mode resets the running statistics."""
 
@@ -144,7 +177,7 @@ class TrainResetsStatistics(Kernel):
             self.reset_running_stats()
 
 
-@faulty("reset-switches-to-training", history=(), caught_by=("STA-09",))
+@faulty("reset-switches-to-training", fault="reset-scope", history=(), caught_by=("STA-09",))
 class ResetSwitchesToTraining(Kernel):
     """A reset of the parameters puts the layer into training mode, as building it anew does."""
 
@@ -153,7 +186,12 @@ class ResetSwitchesToTraining(Kernel):
         self.training = True
 
 
-@faulty("folded-once-for-all", history=("PaddlePaddle/Paddle-Lite#79",), caught_by=("EVL-07", "STA-06"))
+@faulty(
+    "folded-once-for-all",
+    fault="value-of-another-step",
+    history=("PaddlePaddle/Paddle-Lite#79",),
+    caught_by=("EVL-07", "STA-06"),
+)
 class FoldedOnceForAll(Kernel):
     """In eval mode 1 / sqrt(running_var + eps) is computed once and kept for good."""
 
@@ -167,7 +205,7 @@ class FoldedOnceForAll(Kernel):
         return self.s
 
 
-@faulty("folded-until-training", history=(), caught_by=("STA-06",))
+@faulty("folded-until-training", fault="value-of-another-step", history=(), caught_by=("STA-06",))
 class FoldedUntilTraining(FoldedOnceForAll):
     """In eval mode 1 / sqrt(running_var + eps) is computed once and kept until the layer is trained again."""
 
@@ -177,7 +215,12 @@ class FoldedUntilTraining(FoldedOnceForAll):
             self.s = None
 
 
-@faulty("unread-update-dropped", history=("tinygrad/tinygrad#17206", "pytorch/pytorch#194504"), caught_by=("STA-10",))
+@faulty(
+    "unread-update-dropped",
+    fault="running-not-updated",
+    history=("tinygrad/tinygrad#17206", "pytorch/pytorch#194504"),
+    caught_by=("STA-10",),
+)
 class UnreadUpdateDropped(Kernel):
     """Running statistics are updated when they are read; of several between two reads only the last counts."""
 
@@ -225,7 +268,7 @@ def _lies_within(a: Array, more: int) -> bool:
     return bool(end <= whole.__array_interface__["data"][0] + whole.nbytes)
 
 
-@faulty("expanded-sample-counted-once", history=(), caught_by=("LAY-02",))
+@faulty("expanded-sample-counted-once", fault="layout-forward-view", history=(), caught_by=("LAY-02",))
 class ExpandedSampleCountedOnce(Kernel):
     """A batch of stride 0 is one sample to the unbiased variance."""
 
@@ -233,7 +276,7 @@ class ExpandedSampleCountedOnce(Kernel):
         return super().rows(x[:1] if x.ndim == 4 and x.strides[0] == 0 and x[:1].size > x.shape[1] else x)
 
 
-@faulty("plane-size-from-a-stride", history=("pytorch/pytorch#64100",), caught_by=("LAY-03",))
+@faulty("plane-size-from-a-stride", fault="layout-forward", history=("pytorch/pytorch#64100",), caught_by=("LAY-03",))
 class PlaneSizeFromAStride(Kernel):
     """The distance of two planes is taken for H times the stride of H, which says nothing where H is 1."""
 
@@ -245,7 +288,9 @@ class PlaneSizeFromAStride(Kernel):
         return super().forward(x)
 
 
-@faulty("channels-last-by-one-stride", history=("pytorch/pytorch#64100",), caught_by=("LAY-03",))
+@faulty(
+    "channels-last-by-one-stride", fault="layout-forward", history=("pytorch/pytorch#64100",), caught_by=("LAY-03",)
+)
 class ChannelsLastByOneStride(Kernel):
     """An input whose samples are one element apart is read as if samples were innermost."""
 
@@ -256,7 +301,12 @@ class ChannelsLastByOneStride(Kernel):
         return super().forward(x)
 
 
-@faulty("statistics-updated-in-a-copy", history=("pytorch/pytorch#33867",), caught_by=("LAY-04",))
+@faulty(
+    "statistics-updated-in-a-copy",
+    fault="running-not-updated",
+    history=("pytorch/pytorch#33867",),
+    caught_by=("LAY-04",),
+)
 class StatisticsUpdatedInACopy(Kernel):
     """Running statistics with gaps are made contiguous for the update, which is then lost."""
 
@@ -268,7 +318,9 @@ class StatisticsUpdatedInACopy(Kernel):
                 getattr(self, name)[...] = getattr(held, name)
 
 
-@faulty("parameter-strides-ignored", history=("pytorch/pytorch#1246",), caught_by=("LAY-04",))
+@faulty(
+    "parameter-strides-ignored", fault="layout-forward-view", history=("pytorch/pytorch#1246",), caught_by=("LAY-04",)
+)
 class ParameterStridesIgnored(Kernel):
     """weight and bias are read as if they were contiguous."""
 
@@ -280,7 +332,7 @@ class ParameterStridesIgnored(Kernel):
         return y
 
 
-@faulty("gaps-zeroed", history=(), caught_by=("LAY-05",))
+@faulty("gaps-zeroed", fault="out-of-bounds-write", history=(), caught_by=("LAY-05",))
 class GapsZeroed(Kernel):
     """Between the rows of an input, what a vector of several elements would read too is set to zero first."""
 
@@ -290,7 +342,12 @@ class GapsZeroed(Kernel):
         return super().forward(x)
 
 
-@faulty("statistics-written-by-fours", history=("chainer/chainer#6323",), caught_by=("LAY-05",))
+@faulty(
+    "statistics-written-by-fours",
+    fault="out-of-bounds-write",
+    history=("chainer/chainer#6323",),
+    caught_by=("LAY-05",),
+)
 class StatisticsWrittenByFours(Kernel):
     """Running statistics are written four at a time, beyond the last channel too."""
 
@@ -303,7 +360,12 @@ class StatisticsWrittenByFours(Kernel):
             np.lib.stride_tricks.as_strided(self.running_mean, wider, writeable=True)[-over:] = 0
 
 
-@faulty("dx-written-over-dy", history=("PaddlePaddle/Paddle#21065",), caught_by=("LAY-06", "GRD-16"))
+@faulty(
+    "dx-written-over-dy",
+    fault="input-mutation",
+    history=("PaddlePaddle/Paddle#21065",),
+    caught_by=("LAY-06", "GRD-16"),
+)
 class DxWrittenOverDy(Kernel):
     """The gradient of the input takes the memory of dy."""
 
@@ -315,7 +377,7 @@ class DxWrittenOverDy(Kernel):
         return gradients._replace(input=dy)
 
 
-@faulty("output-in-one-workspace", history=(), caught_by=("LAY-07",))
+@faulty("output-in-one-workspace", fault="memory-shared", history=(), caught_by=("LAY-07",))
 class OutputInOneWorkspace(Kernel):
     """Outputs of one shape share a workspace, so that the next forward overwrites the last output."""
 
@@ -330,7 +392,7 @@ class OutputInOneWorkspace(Kernel):
         return kept
 
 
-@faulty("gradients-in-one-workspace", history=(), caught_by=("LAY-07", "GRD-13"))
+@faulty("gradients-in-one-workspace", fault="grad-accumulates", history=(), caught_by=("LAY-07", "GRD-13"))
 class GradientsInOneWorkspace(Kernel):
     """The gradient of the bias lies in a buffer to which every backward adds."""
 
@@ -345,7 +407,13 @@ class GradientsInOneWorkspace(Kernel):
         return gradients._replace(bias=self.sums)
 
 
-@faulty("output-always-contiguous", history=("pytorch/pytorch#107199",), caught_by=("LAY-08",), output_layout=True)
+@faulty(
+    "output-always-contiguous",
+    fault="layout-output-format",
+    history=("pytorch/pytorch#107199",),
+    caught_by=("LAY-08",),
+    output_layout=True,
+)
 class OutputAlwaysContiguous(Kernel):
     """The output is in NCHW order, whatever the order of the input."""
 
@@ -358,6 +426,7 @@ class OutputAlwaysContiguous(Kernel):
 
 @faulty(
     "statistics-widened-by-update",
+    fault="mixed-dtype",
     history=("tinygrad/tinygrad#7025",),
     caught_by=("DTY-01",),
     dtypes=tuple(name for name in DTYPES if name != "float64"),
@@ -371,7 +440,7 @@ class StatisticsWidenedByUpdate(Kernel):
             setattr(self, name, getattr(self, name).astype(np.float64))
 
 
-@faulty("counter-turns-float", history=("tinygrad/tinygrad#6195",), caught_by=("DTY-01", "RUN-07"))
+@faulty("counter-turns-float", fault="state-nbt", history=("tinygrad/tinygrad#6195",), caught_by=("DTY-01", "RUN-07"))
 class CounterTurnsFloat(Kernel):
     """Once incremented, num_batches_tracked is a float32."""
 
@@ -381,6 +450,7 @@ class CounterTurnsFloat(Kernel):
 
 @faulty(
     "statistics-in-the-dtype-of-the-data",
+    fault="mixed-dtype",
     history=("chainer/chainer#6484",),
     caught_by=("DTY-02", "RUN-01", "RUN-02"),
     dtypes=("mixed_float16",),
@@ -392,7 +462,13 @@ class StatisticsInTheDtypeOfTheData(Kernel):
         return self.narrowed(super().blend(old, new, m))
 
 
-@faulty("eval-output-promoted", history=("pytorch/pytorch#154887",), caught_by=("DTY-03",), dtypes=MIXED)
+@faulty(
+    "eval-output-promoted",
+    fault="mixed-dtype",
+    history=("pytorch/pytorch#154887",),
+    caught_by=("DTY-03",),
+    dtypes=MIXED,
+)
 class EvalOutputPromoted(Kernel):
     """In eval mode the output has the dtype of the parameters."""
 
@@ -406,6 +482,7 @@ class EvalOutputPromoted(Kernel):
 
 @faulty(
     "samples-counted-in-16-bits",
+    fault="size-limit",
     history=("pytorch/pytorch#16998", "pytorch/pytorch#19911", "microsoft/onnxruntime#7095"),
     caught_by=("SHP-04",),
 )
@@ -418,7 +495,7 @@ class SamplesCountedInSixteenBits(Kernel):
         return y
 
 
-@faulty("channels-counted-in-16-bits", history=("torch/cunn#298",), caught_by=("SHP-04",))
+@faulty("channels-counted-in-16-bits", fault="size-limit", history=("torch/cunn#298",), caught_by=("SHP-04",))
 class ChannelsCountedInSixteenBits(Kernel):
     """Channels beyond the first 65535 get mean 0 and variance 1."""
 
@@ -428,7 +505,12 @@ class ChannelsCountedInSixteenBits(Kernel):
         return mean, var
 
 
-@faulty("elements-counted-in-32-bits", history=("apache/mxnet#19065",), caught_by=("SHP-07",))
+@faulty(
+    "elements-counted-in-32-bits",
+    fault="int32-index-overflow",
+    history=("apache/mxnet#19065",),
+    caught_by=("SHP-07",),
+)
 class ElementsCountedIn32Bits(Kernel):
     """Elements beyond the first 2³¹ are left as they are."""
 
@@ -440,7 +522,9 @@ class ElementsCountedIn32Bits(Kernel):
         return y
 
 
-@faulty("last-of-many-blocks-dropped", history=("ROCm/MIOpen#3900",), caught_by=("SHP-05",))
+@faulty(
+    "last-of-many-blocks-dropped", fault="tail-elements-dropped", history=("ROCm/MIOpen#3900",), caught_by=("SHP-05",)
+)
 class LastOfManyBlocksDropped(Kernel):
     """Of more than 8192 values per channel, those after the last whole block of 4096 are not summed."""
 
@@ -449,7 +533,13 @@ class LastOfManyBlocksDropped(Kernel):
         return super().total(rows[:, : n - n % 4096] if n > 8192 else rows)
 
 
-@faulty("empty-batch-makes-nan", history=("pytorch/pytorch#12013",), caught_by=("SHP-06",), empty_batch=True)
+@faulty(
+    "empty-batch-makes-nan",
+    fault="empty-batch",
+    history=("pytorch/pytorch#12013",),
+    caught_by=("SHP-06",),
+    empty_batch=True,
+)
 class EmptyBatchMakesNan(Kernel):
     """An empty batch has the mean 0 / 0, which enters the running statistics."""
 
@@ -461,6 +551,7 @@ class EmptyBatchMakesNan(Kernel):
 
 @faulty(
     "empty-batch-divides-by-zero",
+    fault="empty-batch",
     history=("pytorch/pytorch#95324", "pytorch/pytorch#40806"),
     caught_by=("SHP-06",),
     empty_batch=True,
@@ -474,7 +565,13 @@ class EmptyBatchDividesByZero(Kernel):
         return super().forward(x)
 
 
-@faulty("empty-batch-divides-gradients", history=("pytorch/pytorch#12013",), caught_by=("GRD-27",), empty_batch=True)
+@faulty(
+    "empty-batch-divides-gradients",
+    fault="empty-batch",
+    history=("pytorch/pytorch#12013",),
+    caught_by=("GRD-27",),
+    empty_batch=True,
+)
 class EmptyBatchDividesGradients(Kernel):
     """The gradient of the weight is formed from means, times the number of values: 0 / 0 · 0 for an empty batch."""
 
@@ -493,7 +590,12 @@ def _multiplied_by_masks(rows: Array) -> Array:
     return spoilt
 
 
-@faulty("channels-masked-by-zero", history=("pytorch/pytorch#115500",), caught_by=("SPV-01", "SPV-03"))
+@faulty(
+    "channels-masked-by-zero",
+    fault="nonfinite-poisoning",
+    history=("pytorch/pytorch#115500",),
+    caught_by=("SPV-01", "SPV-03"),
+)
 class ChannelsMaskedByZero(Kernel):
     """Sums run over all channels, with those of others multiplied by zero, which NaN and infinity survive."""
 
@@ -501,7 +603,7 @@ class ChannelsMaskedByZero(Kernel):
         return super().total(_multiplied_by_masks(rows))
 
 
-@faulty("nan-taken-for-zero", history=(), caught_by=("SPV-02", "SPV-05"))
+@faulty("nan-taken-for-zero", fault="values-replaced", history=(), caught_by=("SPV-02", "SPV-05"))
 class NanTakenForZero(Kernel):
     """NaN and infinity in the input count as zero, so that nobody notices them."""
 
@@ -510,7 +612,12 @@ class NanTakenForZero(Kernel):
         return np.where(np.isfinite(wide), wide, wide.dtype.type(0))
 
 
-@faulty("update-skipped-for-one-channel", history=("pytorch/pytorch#115500",), caught_by=("SPV-03",))
+@faulty(
+    "update-skipped-for-one-channel",
+    fault="nonfinite-poisoning",
+    history=("pytorch/pytorch#115500",),
+    caught_by=("SPV-03",),
+)
 class UpdateSkippedForOneChannel(Kernel):
     """If the statistics of any channel are not finite, those of no channel are updated."""
 
@@ -521,7 +628,7 @@ class UpdateSkippedForOneChannel(Kernel):
             self.count()
 
 
-@faulty("vector-of-four-spoilt", history=(), caught_by=("SPV-04",))
+@faulty("vector-of-four-spoilt", fault="nonfinite-poisoning", history=(), caught_by=("SPV-04",))
 class VectorOfFourSpoilt(Kernel):
     """In eval mode, four neighbours in a row are checked together: if one is not finite, all become NaN."""
 
@@ -536,7 +643,7 @@ class VectorOfFourSpoilt(Kernel):
         return y
 
 
-@faulty("gradients-masked-by-zero", history=(), caught_by=("SPV-06",))
+@faulty("gradients-masked-by-zero", fault="nonfinite-poisoning", history=(), caught_by=("SPV-06",))
 class GradientsMaskedByZero(Kernel):
     """In the backward, sums run over all channels, with those of others multiplied by zero."""
 
@@ -545,7 +652,7 @@ class GradientsMaskedByZero(Kernel):
         return super().backward(saved, (self.widened(dy) + poison).astype(dy.dtype))
 
 
-@faulty("nan-in-dy-taken-for-zero", history=(), caught_by=("SPV-07",))
+@faulty("nan-in-dy-taken-for-zero", fault="values-replaced", history=(), caught_by=("SPV-07",))
 class NanInDyTakenForZero(Kernel):
     """NaN and infinity in dy count as zero."""
 
@@ -553,7 +660,7 @@ class NanInDyTakenForZero(Kernel):
         return super().backward(saved, np.where(np.isfinite(dy), dy, dy.dtype.type(0)))
 
 
-@faulty("negative-zero-means-missing", history=(), caught_by=("SPV-08",))
+@faulty("negative-zero-means-missing", fault="values-replaced", history=(), caught_by=("SPV-08",))
 class NegativeZeroMeansMissing(Kernel):
     """A negative zero marks an element that is missing, and becomes NaN."""
 
@@ -565,7 +672,7 @@ class NegativeZeroMeansMissing(Kernel):
 # Misuse
 
 
-@faulty("loaded-unchecked", history=("pytorch/pytorch#185864",), caught_by=("ERR-05",))
+@faulty("loaded-unchecked", fault="validation-missing", history=("pytorch/pytorch#185864",), caught_by=("ERR-05",))
 class LoadedUnchecked(Kernel):
     """Whatever is loaded is cut or repeated to fit, and what is missing stays."""
 
@@ -575,7 +682,7 @@ class LoadedUnchecked(Kernel):
         super().load(fitting, strict=False if strict else strict)
 
 
-@faulty("loaded-until-refused", history=(), caught_by=("ERR-06",))
+@faulty("loaded-until-refused", fault="refusal-not-atomic", history=(), caught_by=("ERR-06",))
 class LoadedUntilRefused(Kernel):
     """Tensors that fit are loaded before the others are refused."""
 
@@ -586,7 +693,7 @@ class LoadedUntilRefused(Kernel):
         super().load(tensors, strict=strict)
 
 
-@faulty("dy-cut-to-fit", history=(), caught_by=("ERR-07",))
+@faulty("dy-cut-to-fit", fault="validation-missing", history=(), caught_by=("ERR-07",))
 class DyCutToFit(Kernel):
     """A dy of more samples than the output is cut to fit."""
 
@@ -594,7 +701,7 @@ class DyCutToFit(Kernel):
         return super().backward(saved, dy[: len(saved.x)])
 
 
-@faulty("eval-mode-after-a-refusal", history=(), caught_by=("ERR-08",))
+@faulty("eval-mode-after-a-refusal", fault="refusal-not-atomic", history=(), caught_by=("ERR-08",))
 class EvalModeAfterARefusal(Kernel):
     """Inputs are checked in eval mode, which a refusal does not leave."""
 
@@ -612,7 +719,7 @@ class EvalModeAfterARefusal(Kernel):
 # Laws
 
 
-@faulty("last-row-dropped", history=(), caught_by=("MET-02", "SHP-01", "TRN-01"))
+@faulty("last-row-dropped", fault="tail-elements-dropped", history=(), caught_by=("MET-02", "SHP-01", "TRN-01"))
 class LastRowDropped(Kernel):
     """Of more than two rows of a plane, the last is not summed."""
 
@@ -620,7 +727,7 @@ class LastRowDropped(Kernel):
         return super().rows(x[:, :, :-1] if x.ndim == 4 and x.shape[2] > 2 else x)
 
 
-@faulty("variance-about-zero", history=(), caught_by=("MET-04", "TRN-01", "RUN-02"))
+@faulty("variance-about-zero", fault="norm-formula", history=(), caught_by=("MET-04", "TRN-01", "RUN-02"))
 class VarianceAboutZero(Kernel):
     """The mean square is taken for the variance."""
 
@@ -633,6 +740,7 @@ class VarianceAboutZero(Kernel):
 
 @faulty(
     "atomic-order",
+    fault="summation-order",
     history=(),
     caught_by=("DET-01",),
     dtypes=("float32", "float64", *MIXED),
@@ -647,7 +755,7 @@ class AtomicOrder(Kernel):
         return super().total(rows[:, order])
 
 
-@faulty("workspace-of-all-layers", history=(), caught_by=("DET-02",))
+@faulty("workspace-of-all-layers", fault="memory-shared", history=(), caught_by=("DET-02",))
 class WorkspaceOfAllLayers(Kernel):
     """The statistics of a batch pass through a workspace that all layers share."""
 
@@ -664,7 +772,12 @@ class WorkspaceOfAllLayers(Kernel):
 # Folding into a convolution
 
 
-@faulty("folded-on-the-input-axis", history=("ultralytics/ultralytics#25364",), caught_by=("FLD-01",))
+@faulty(
+    "folded-on-the-input-axis",
+    fault="fold-conv-bn",
+    history=("ultralytics/ultralytics#25364",),
+    caught_by=("FLD-01",),
+)
 class FoldedOnTheInputAxis(Kernel):
     """The weight of the convolution is scaled along its input channels."""
 
@@ -674,7 +787,7 @@ class FoldedOnTheInputAxis(Kernel):
         return (self.widened(weight) * scale.reshape(1, -1, 1, 1)).astype(weight.dtype), shifted
 
 
-@faulty("folded-without-eps", history=("apache/tvm#3216",), caught_by=("FLD-01", "FLD-02"))
+@faulty("folded-without-eps", fault="fold-conv-bn", history=("apache/tvm#3216",), caught_by=("FLD-01", "FLD-02"))
 class FoldedWithoutEps(Kernel):
     """The folded scale is weight / sqrt(running_var), without eps."""
 
@@ -685,7 +798,7 @@ class FoldedWithoutEps(Kernel):
         return mean, scale / self.inverse_std(var) / np.sqrt(var), shift
 
 
-@faulty("folded-without-affine", history=("pytorch/pytorch#45474",), caught_by=("FLD-01",))
+@faulty("folded-without-affine", fault="fold-conv-bn", history=("pytorch/pytorch#45474",), caught_by=("FLD-01",))
 class FoldedWithoutAffine(Kernel):
     """A layer without weight and bias cannot be folded."""
 
@@ -695,7 +808,7 @@ class FoldedWithoutAffine(Kernel):
         return super().folded()
 
 
-@faulty("convolution-bias-forgotten", history=(), caught_by=("FLD-02",))
+@faulty("convolution-bias-forgotten", fault="fold-conv-bn", history=(), caught_by=("FLD-02",))
 class ConvolutionBiasForgotten(Kernel):
     """The bias that the convolution had is left out."""
 
