@@ -13,13 +13,13 @@ import functools
 import inspect
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from math import log2
 from types import UnionType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hypothesis import Phase, given, seed, settings, target
+from hypothesis import Phase, currently_in_test_context, given, seed, settings, target
 
 from .backend import Backend, Capabilities, KnownFailure, known_failures
 from .bounds import GRADES
@@ -32,11 +32,15 @@ from .finding import Finding
 from .floating_point import ROUNDING, departures
 from .judge import judge, judge_construction, judge_drift, judge_repetition
 from .observables import OF_MEMORY
+from .pinned import is_claimed, of_requirement
 from .play import LOOKS, STATES, Observation, play, play_together
 from .profiles import PROFILES
 from .requirements import Requirement, requirement_named
 from .strategies import cases
 from .verdict import Discrepancy, Verdict
+
+if TYPE_CHECKING:
+    from .specimens import Specimen
 
 
 class Violation(AssertionError):
@@ -47,10 +51,13 @@ class Violation(AssertionError):
     """
 
     finding: Finding
+    drawn: Case
+    """The case that the property was given, which it may have changed before it judged that of the finding."""
 
     def __init__(self, finding: Finding) -> None:
         super().__init__(str(finding))
         self.finding = finding
+        self.drawn = finding.case
 
 
 @functools.cache
@@ -211,6 +218,57 @@ class Cell:
             return ""
         return next((grade for grade in GRADES if self.grades[grade] <= 1), WORSE)
 
+    def run(self) -> None:
+        """Play the pinned cases, then draw others; explain what is found by the catalogue of faults.
+
+        Raises what :meth:`examine` raises.
+        """
+        try:
+            self.replay()
+            self.examine()
+        except Violation as found:
+            raise self._explained(found) from None
+
+    def replay(self) -> None:
+        """Judge the smallest cases on which this requirement has caught the faults of the catalogue.
+
+        They count for nothing else.
+
+        Raises:
+            Violation: a requirement is violated.
+
+        """
+        self._check_arithmetic()
+        for known in of_requirement(self.prop.requirement.id):
+            if known.case.config.dtype == self.dtype and is_claimed(known.case, self.claims):
+                apart = Cell(self.prop, self.backend, self.dtype, address=self.address)
+                if found := apart.violation(known.case):
+                    raise found
+
+    def _explained(self, found: Violation) -> Violation:
+        """Return the violation with the catalogued faults that fail as the backend does."""
+        faults = self.explanations(found)
+        named = None if faults is None else tuple(fault.title for fault in faults)
+        return type(found)(replace(found.finding, faults=named))
+
+    def explanations(self, found: Violation, specimens: Iterable[Specimen] | None = None) -> list[Specimen] | None:
+        """Return what :func:`bn_spec.diagnosis.explanations` returns for a violation of this cell."""
+        from .diagnosis import explanations  # who passes needs no specimens
+
+        def fails(specimen: Backend) -> bool:
+            return isinstance(Cell(self.prop, specimen, self.dtype).violation(found.drawn), type(found))
+
+        return explanations(found.finding.case, self.backend, self.prop.requirement.id, fails, specimens)
+
+    def violation(self, case: Case) -> Violation | None:
+        """Judge one case as the property does, and return what it violates; it counts as no example."""
+        try:
+            self.prop.body(self, case)
+        except Violation as found:
+            found.drawn = case
+            return found
+        return None
+
     def examine(self) -> None:
         """Draw cases and judge them; raise :class:`Violation` with the smallest case that fails.
 
@@ -220,16 +278,12 @@ class Cell:
             BnSpecError: the arithmetic of this process is not that of IEEE 754, so that nothing can be judged.
 
         """
-        if (odd := departures()) and (self.claims.subnormals or ROUNDING in odd):
-            raise BnSpecError(
-                f"before any call, this process {' and '.join(odd)}: something loaded or called earlier has changed"
-                " its floating-point mode (a library built with -ffast-math, torch.set_flush_denormal); check the"
-                " backend in a process without it"
-            )
+        self._check_arithmetic()
 
         def check(case: Case) -> None:
             self.examples += 1
-            self.prop.body(self, case)
+            if found := self.violation(case):
+                raise found
 
         strategy = cases(dtype=self.dtype, claims=self.claims, **self.prop.choices)
         profile = settings(self.profile, max_examples=self._number_of(self.profile.max_examples, self.share))
@@ -249,6 +303,14 @@ class Cell:
         if self.unreached:
             raise Vacuous(f"{name}: {self.examples} examples, none of which reached {', or '.join(self.unreached)}")
 
+    def _check_arithmetic(self) -> None:
+        if (odd := departures()) and (self.claims.subnormals or ROUNDING in odd):
+            raise BnSpecError(
+                f"before any call, this process {' and '.join(odd)}: something loaded or called earlier has changed"
+                " its floating-point mode (a library built with -ffast-math, torch.set_flush_denormal); check the"
+                " backend in a process without it"
+            )
+
     def judge(self, case: Case, *observables: str) -> None:
         """Play the case and judge the named observables of every step."""
         self._settle(case, judge(case, self._played(case, observables), observables, self.claims))
@@ -262,7 +324,8 @@ class Cell:
         for grade, verdict in verdicts.items():
             worst = max([*verdict.shares.values(), 0.0, *(d.factor for d in verdict.discrepancies)])
             self.grades[grade] = max(worst, self.grades.get(grade, 0.0))
-            target(log2(min(max(worst, 2.0**-60), 2.0**60)), label=f"err/bound of {grade}")
+            if currently_in_test_context():  # not where a case is played again
+                target(log2(min(max(worst, 2.0**-60), 2.0**60)), label=f"err/bound of {grade}")
         fitting = next((grade for grade, verdict in verdicts.items() if not verdict.discrepancies), WORSE)
         self._settle(case, verdicts[self.claims.grade], f"claimed is {self.claims.grade}; what was got is {fitting}")
 
@@ -351,7 +414,7 @@ def conforms(
 
         @functools.wraps(body)
         def test(cell: Cell) -> None:
-            cell.examine()
+            cell.run()
 
         test.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [inspect.Parameter("cell", inspect.Parameter.POSITIONAL_OR_KEYWORD)]

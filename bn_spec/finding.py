@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from textwrap import indent
+from textwrap import indent, wrap
 
 import numpy as np
 
@@ -37,11 +37,16 @@ LONGEST_CODE = 20_000
 """Characters of Python beyond which a case is not printed: nobody reads or copies that from a terminal."""
 
 
+MOST_FAULTS = 3
+"""Named, of those that cannot be told apart."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One requirement violated by one observation of a backend on a case.
 
     ``address`` is the name under which the backend can be loaded again; ``note`` adds what the property knows.
+    ``faults`` are those of the catalogue that answer likewise, the likeliest first; None if nobody has looked.
     """
 
     requirement: Requirement
@@ -50,6 +55,7 @@ class Finding:
     case: Case
     discrepancy: Discrepancy
     note: str = ""
+    faults: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
         return "\n".join([self.headline(), *self.body()])
@@ -73,6 +79,7 @@ class Finding:
         yield f"  {'got':<10}{d.got}{'          ' + factor if factor else ''}"
         if self.note:
             yield f"  {'note':<10}{self.note}"
+        yield from self._explanation()
         values = sum(x.size for x in self.case.forwards())
         code = source(self.case) if values < LONGEST_CODE else ""  # a value takes more than a character
         if not code or len(code) > LONGEST_CODE:
@@ -80,6 +87,16 @@ class Finding:
             return
         yield f"  {'python':<10}from bn_spec.case import *; from bn_spec import check"
         yield indent(f"print(check({code}, {self.address!r}))", " " * 12)
+
+    def _explanation(self) -> Iterator[str]:
+        """The faults on record that answer likewise."""
+        if self.faults is None:
+            return
+        lines = self.faults[:MOST_FAULTS] or ("no fault on record fails likewise",)
+        for number, line in enumerate(lines):
+            left = "fault" if number == 0 else "or"
+            for part, text in enumerate(wrap(line, WIDTH - 12)):
+                yield f"  {left if part == 0 else '':<10}{text}"
 
 
 def describe(case: Case) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from types import UnionType
@@ -14,7 +14,7 @@ from .case import Backward, Case, DoubleBackward, Forward, config_after
 from .case import Step as CaseStep
 from .config import Config, State, initial_state
 from .dtypes import is_floating
-from .expectation import Context, Past, drift, expect
+from .expectation import PARTS, Context, Expectation, Past, drift, expect
 from .memory import same_bits
 from .observables import NEEDS, Step, observable_named
 from .observables.core import exact_tensor, shown
@@ -43,30 +43,44 @@ def judge(
     verdict = Verdict()
     if not isinstance(observation.initial, State):
         verdict.exact("construction", CONSTRUCTION, False, "a layer", str(observation.initial))
-    judged: tuple[Step, ...] = ()
+    for step in steps(case, observation, claims, parts):
+        if sentence := _misshapen(step.config, step.answer.before):
+            verdict.exact("state", step.index - 1, False, "a state that fits the config", sentence)
+            break
+        if isinstance(step.answer.output, Raised) and step.expected.refusal is None:
+            verdict.exact("error", step.index, False, "no error", str(step.answer.output))
+            break
+        for judge_observable in judges if kind is None or isinstance(step.answer.step, kind) else ():
+            judge_observable(verdict, step)
+    return verdict
+
+
+NOTHING_EXPECTED = Expectation(State())
+
+
+def steps(case: Case, observation: Observation, claims: Accuracy, parts: Collection[str] = PARTS) -> Iterator[Step]:
+    """Yield each answer with what was to be expected; nothing is of a state that does not fit the config.
+
+    Ends before the gradient of a forward that must be refused.
+    """
+    so_far: tuple[Step, ...] = ()
     past, config = Past(), case.config
     for index, answer in enumerate(observation.answers):
         config = config_after(config, answer.step)
         forward = past.forwards[answer.step.of] if isinstance(answer.step, Backward | DoubleBackward) else None
         if forward and forward.refused:
-            break  # there is nothing that it could be the gradient of
-        if sentence := _misshapen(config, answer.before):
-            verdict.exact("state", index - 1, False, "a state that fits the config", sentence)
-            break
-        expected = expect(config, answer.before, answer.training, answer.step, claims, past, parts)
-        step = Step(config, index, answer, expected, judged, claims, forward)
-        if isinstance(answer.output, Raised) and expected.refusal is None:
-            verdict.exact("error", index, False, "no error", str(answer.output))
-            break
-        for judge_observable in judges if kind is None or isinstance(answer.step, kind) else ():
-            judge_observable(verdict, step)
-        judged = (*judged, step)  # a list that all share would hold them, and all arrays, in a cycle
+            return
+        expected = NOTHING_EXPECTED
+        if not _misshapen(config, answer.before):
+            expected = expect(config, answer.before, answer.training, answer.step, claims, past, parts)
+        step = Step(config, index, answer, expected, so_far, claims, forward)
+        yield step
+        so_far = (*so_far, step)  # a list that all share would hold them, and all arrays, in a cycle
         if isinstance(answer.step, Forward):
             refused = expected.refusal is not None
             past.forwards.append(Context(config, answer.before, answer.training, answer.step, refused))
         elif expected.checkpoint is not None:
             past.checkpoints.append(expected.checkpoint)
-    return verdict
 
 
 def judge_construction(case: Case, observation: Observation, tensors: Iterable[str]) -> Verdict:

@@ -107,12 +107,12 @@ def test_reference_and_bounds_know_the_config_the_dtypes_and_numpy_alone(module:
         ("pytest", {"bn_spec.pytest_plugin", "bn_spec.cli", "conformance"}),
         ("click", {"bn_spec.cli"}),
         ("rich", {"bn_spec.cli"}),
-        ("hypothesis", {"bn_spec.strategies", "bn_spec.cell", "bn_spec.profiles", "conformance"}),
+        ("hypothesis", {"bn_spec.strategies", "bn_spec.cell", "bn_spec.profiles", "bn_spec.audit", "conformance"}),
         ("bn_spec.report", {"bn_spec.cli", "bn_spec.pytest_plugin"}),
         ("bn_spec.cli", set()),
         ("bn_spec.pytest_plugin", {"bn_spec.cli"}),
         ("bn_spec.backends", set()),
-        ("bn_spec.specimens", set()),
+        ("bn_spec.specimens", {"bn_spec.audit", "bn_spec.cell", "bn_spec.cli", "bn_spec.diagnosis"}),
     ],
 )
 def test_only_those_who_may_import_it_do(target: str, allowed: set[str]) -> None:

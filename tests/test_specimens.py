@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from importlib import import_module
+from collections.abc import Iterator
 from operator import attrgetter
 from statistics import median
 
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import Phase, settings
 
 from bn_spec import UnknownBackend
+from bn_spec.audit import load_suite, scaled_down
 from bn_spec.bounds import GRADES
 from bn_spec.cell import PROPERTIES, Cell, Property, Violation
 from bn_spec.dtypes import DTYPES
@@ -19,8 +20,7 @@ from bn_spec.registry import load
 from bn_spec.requirements import CHAPTERS, REQUIREMENTS
 from bn_spec.specimens import SPECIMENS, Specimen
 
-for _chapter in CHAPTERS:  # importing a chapter declares its properties
-    import_module(f"conformance.test_{_chapter.lower()}")
+load_suite()
 
 SOUND = [specimen for specimen in SPECIMENS.values() if specimen.sound]
 FAULTY = [specimen for specimen in SPECIMENS.values() if not specimen.sound]
@@ -34,10 +34,9 @@ BRIEF = PROFILES["ci"].settings(5)
 
 
 @pytest.fixture(autouse=True)
-def small_numbers_beyond_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stand in for an input of gigabytes: it is as much smaller as the number up to which a kernel counts."""
-    monkeypatch.setattr(import_module("bn_spec.strategies.values"), "TILES", 2)
-    monkeypatch.setattr(SPECIMENS["elements-counted-in-32-bits"].kernel, "limit", 4 * 65537 * 2 * 2**2 - 70)
+def small_numbers_beyond_32_bits() -> Iterator[None]:
+    with scaled_down():
+        yield
 
 
 def the_property(requirement: str) -> Property:

@@ -36,12 +36,12 @@ def elsewhere(verdict: Verdict, step: Step) -> None:
         wanted = previous.answer.given().get(name)
         if not isinstance(got, np.ndarray) or not isinstance(wanted, np.ndarray) or got.shape != wanted.shape:
             continue
-        if got.ndim == 4:
+        if got.shape == data.shape:
             where = np.broadcast_to(kept.reshape(1, -1, 1, 1), got.shape) if whole and kept is not None else same
         elif kept is not None and got.shape == kept.shape:
             where = kept
         else:
-            continue
+            continue  # judged as what it is
         if where.any():
             a, b = got[where], wanted[where]
             stays = partial(shown, b, f"{name} stays, elsewhere, ")

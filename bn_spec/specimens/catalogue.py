@@ -45,6 +45,12 @@ class Specimen:
         """What the specimen does, for people."""
         return f"{'sound' if self.sound else 'faulty'} specimen: {self.sentence}"
 
+    @property
+    def title(self) -> str:
+        """Name, sentence and history, for people who made the same mistake."""
+        history = f" ({', '.join(self.history)})" if self.history else ""
+        return f"{self.name}: {self.sentence}{history}"
+
     def layer(self, config: Config, state: State | None) -> Layer:
         """Build a layer."""
         return self.kernel(config, state)

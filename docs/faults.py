@@ -1,0 +1,127 @@
+"""Finds the pinned cases anew and writes the catalogue of faults: ``python docs/faults.py [--jobs N] [--table]``.
+
+For every faulty specimen, the suite looks for the smallest case on which the first requirement that it names catches
+it, as it does for any backend (profile ci, in the first dtype that the specimen claims). The cases go to
+``bn_spec/pinned.json``, the catalogue with what they show to ``docs/faults.md``; ``--table`` writes only this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from hypothesis import settings
+
+from bn_spec.audit import load_suite
+from bn_spec.case import Case, source
+from bn_spec.cell import PROPERTIES, Cell, Violation
+from bn_spec.checking import check
+from bn_spec.pinned import PATH, pinned
+from bn_spec.profiles import PROFILES
+from bn_spec.specimens import SPECIMENS, Specimen
+from bn_spec.specimens.classes import FAULT_CLASSES
+
+Entry = dict[str, object]
+
+TABLE = Path(__file__).with_suffix(".md")
+
+LONGEST = 10_000
+"""Characters of Python beyond which a case is not pinned."""
+
+
+def smallest(name: str) -> Entry | None:
+    """Return the smallest case that kills a specimen, or None if it is too large to be pinned."""
+    load_suite()
+    specimen = SPECIMENS[name]
+    requirement = specimen.caught_by[0]
+    (prop,) = PROPERTIES[requirement]
+    if prop.deep or prop.huge:
+        return None
+    dtype = next(d for d in specimen.capabilities.dtypes if d in prop.dtypes)
+    try:
+        Cell(prop, specimen, dtype, settings(PROFILES["ci"].settings(), database=None)).examine()
+    except Violation as found:
+        finding, code = found.finding, source(found.drawn)
+        corrupts = sorted({finding.discrepancy.observable, *(d.observable for d in check(finding.case, specimen))})
+        return {"specimen": name, "requirement": requirement, "corrupts": corrupts, "code": code}
+    raise AssertionError(f"{name} survives {requirement}")
+
+
+def pin(jobs: int) -> None:
+    """Find all pinned cases anew, in the order of the catalogue."""
+    faulty = [name for name, specimen in SPECIMENS.items() if not specimen.sound]
+    entries = []
+    with ProcessPoolExecutor(jobs) as workers:
+        for number, (name, entry) in enumerate(zip(faulty, workers.map(smallest, faulty), strict=True), 1):
+            size = len(str(entry["code"])) if entry else 0
+            print(f"{number} of {len(faulty)}  {name}: {f'{size} characters' if size else 'not pinned'}", flush=True)
+            if entry and size <= LONGEST:
+                entries.append(entry)
+    PATH.write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+HEAD = """# The catalogue of faults
+
+Mistakes that implementations of BatchNorm2d made, by class, with the numbers of the issues and pull requests that
+tell of them. Each is a *faulty specimen*: a backend with this mistake alone
+(`bn-spec run bn_spec.specimens:runvar_bias`, with `_` for `-`), which the suite catches. Written by `docs/faults.py`.
+
+*Shows on* is the smallest case that the suite has found: dtype, steps, shape of the last input. *Corrupts* names all
+that is wrong on this case. *Caught by* lists the requirements that must catch it; `bn-spec audit` checks that.
+"""
+
+
+def table() -> str:
+    """Return the catalogue as Markdown."""
+    lines, family = [HEAD], ""
+    for fault in FAULT_CLASSES.values():
+        specimens = [specimen for specimen in SPECIMENS.values() if specimen.fault == fault.name]
+        if fault.family != family:
+            family = fault.family
+            lines.append(f"\n## {family[0].upper()}{family[1:]}\n")
+        lines.append(f"### {fault.name}\n\n{fault.sentence}")
+        if fault.trackers:
+            lines.append(f"\n{'Specimens of it' if fault.ours else 'Reported'}: {', '.join(fault.trackers)}.")
+        if fault.unexpressed:
+            lines.append(f"\n{fault.unexpressed}")
+        if specimens:
+            lines.append("\n| specimen | mistake | shows on | corrupts | caught by |\n|---|---|---|---|---|")
+            lines += map(row, specimens)
+        lines.append("")
+    return "\n".join(lines)
+
+
+def row(specimen: Specimen) -> str:
+    """Return a specimen as a row of the table."""
+    smallest = pinned().get(specimen.name)
+    where = shown(smallest.case) if smallest else "a large input"
+    corrupts = ", ".join(smallest.corrupts) if smallest else ""
+    history = f" ({', '.join(specimen.history)})" if specimen.history else ""
+    mistake = " ".join(specimen.sentence.split()).replace("|", "\\|")
+    return f"| {specimen.name} | {mistake}{history} | {where} | {corrupts} | {', '.join(specimen.caught_by)} |"
+
+
+def shown(case: Case) -> str:
+    """Return dtype, steps, and the shape of the last input, for people."""
+    steps = ", ".join(re.sub(r"(?<!^)(?=[A-Z])", " ", type(step).__name__).lower() for step in case.steps)
+    shapes = [str(x.shape) for x in case.forwards()]
+    return "; ".join([case.config.dtype, steps or "building", *shapes[-1:]])
+
+
+def main() -> None:
+    """Find the pinned cases, unless they are to stay, and write the catalogue."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--table", action="store_true", help="leave the pinned cases as they are")
+    options = parser.parse_args()
+    if not options.table:
+        pin(options.jobs)
+    TABLE.write_text(table(), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Pinned cases: each shows its fault, they are played before anything is drawn, and only where they are claimed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bn_spec import Capabilities, Case, Config, State
+from bn_spec.audit import load_suite
+from bn_spec.backend import EVERYTHING
+from bn_spec.case import Backward, DoubleBackward, Eval, Fold, Forward, Load, Save, Set, source
+from bn_spec.cell import PROPERTIES, Cell, Violation
+from bn_spec.memory import FILLER
+from bn_spec.pinned import PATH, Pinned, is_claimed, of_requirement, pinned
+from bn_spec.specimens import SPECIMENS
+from docs.faults import LONGEST, TABLE, table
+
+load_suite()
+
+FAULTY = [specimen for specimen in SPECIMENS.values() if not specimen.sound]
+X = np.arange(6, dtype=np.float32).reshape(1, 2, 1, 3)
+
+
+def cell_of(name: str, requirement: str, dtype: str) -> Cell:
+    (prop,) = PROPERTIES[requirement]
+    return Cell(prop, SPECIMENS[name], dtype)
+
+
+@pytest.mark.parametrize("each", pinned().values(), ids=lambda each: each.specimen)
+def test_a_pinned_case_shows_its_fault_before_anything_is_drawn(each: Pinned) -> None:
+    cell = cell_of(each.specimen, each.requirement, each.case.config.dtype)
+    assert each in of_requirement(each.requirement)
+    with pytest.raises(Violation):
+        cell.replay()
+    assert cell.examples == 0
+    tries = (cell.violation(each.case) for _ in range(5))  # one specimen errs now and then
+    found = next(filter(None, tries), None)
+    assert found is not None
+    assert found.finding.discrepancy.observable in each.corrupts
+
+
+@pytest.mark.parametrize("each", pinned().values(), ids=lambda each: each.specimen)
+def test_a_pinned_case_is_kept_as_the_python_that_is_printed(each: Pinned) -> None:
+    assert source(each.case) == each.code
+    assert len(each.code) <= LONGEST
+
+
+def test_faults_that_need_large_inputs_alone_are_not_pinned() -> None:
+    large = {prop.requirement.id for (prop,) in PROPERTIES.values() if prop.deep or prop.huge}
+    large |= {"GRD-18", "GRD-25", "GRD-26", "NUM-02", "NUM-08", "NUM-10"}
+    assert {specimen.caught_by[0] for specimen in FAULTY if specimen.name not in pinned()} <= large
+    assert len(pinned()) >= 160
+
+
+def test_the_file_lists_each_specimen_once_in_the_order_of_the_catalogue() -> None:
+    names = [entry["specimen"] for entry in json.loads(PATH.read_text("utf-8"))]
+    assert names == [name for name in SPECIMENS if name in pinned()]
+
+
+def test_the_catalogue_of_faults_is_what_the_specimens_say() -> None:
+    assert TABLE.read_text("utf-8") == table(), "run: python docs/faults.py --table"
+
+
+def test_playing_pinned_cases_counts_for_nothing() -> None:
+    cell = cell_of("two-pass-pairwise", "TRN-01", "float32")
+    assert of_requirement("TRN-01")
+    cell.replay()
+    assert (cell.examples, cell.judged, cell.shares, cell.reached) == (0, 0, {}, {})
+
+
+def test_a_run_plays_them_first() -> None:
+    cell = cell_of("runvar-bias", "RUN-03", "float32")
+    with pytest.raises(Violation) as found:
+        cell.run()
+    assert cell.examples == 0
+    assert "runvar-bias: running_var is updated with the biased variance" in str(found.value)
+
+
+def test_another_dtype_draws() -> None:
+    cell = cell_of("runvar-bias", "RUN-03", "float64")
+    with pytest.raises(Violation):
+        cell.run()
+    assert cell.examples > 0
+
+
+SPREAD = np.full((1, 2, 1, 6), FILLER, np.float32)[..., ::2]
+GAPS = np.full(4, FILLER, np.float32)[::2]
+RECORDED = Forward(X, ("input",))
+
+
+@pytest.mark.parametrize(
+    ("flag", "case"),
+    [
+        ("affine_off", Case(Config(2, affine=False), None, (Forward(X),))),
+        ("tracking_off", Case(Config(2, track_running_stats=False), None, (Forward(X),))),
+        ("cumulative_momentum", Case(Config(2, momentum=None), None, (Forward(X),))),
+        ("cumulative_momentum", Case(Config(2), None, (Set("momentum", None),))),
+        ("live_attributes", Case(Config(2), None, (Set("eps", 1.0),))),
+        ("inference", Case(Config(2), None, (Eval(), Forward(X)))),
+        ("gradients", Case(Config(2), None, (RECORDED,))),
+        ("gradients", Case(Config(2), None, (RECORDED, Backward(X)))),
+        ("double_backward", Case(Config(2), None, (RECORDED, DoubleBackward(X, X)))),
+        ("checkpoints", Case(Config(2), None, (Save(),))),
+        ("checkpoints", Case(Config(2), None, (Load(strict=False),))),
+        ("folding", Case(Config(2), None, (Eval(), Fold(np.ones((2, 1, 1, 1), np.float32))))),
+        ("empty_batch", Case(Config(2), None, (Forward(X[:0]),))),
+        ("strided_state", Case(Config(2), State(GAPS, GAPS, GAPS, GAPS, np.array(0)), (Forward(X),))),
+    ],
+)
+def test_a_case_is_claimed_with_all_that_it_needs(flag: str, case: Case) -> None:
+    assert is_claimed(case, EVERYTHING)
+    lacking: Any = () if isinstance(getattr(EVERYTHING, flag), tuple) else False
+    assert not is_claimed(case, replace(EVERYTHING, **{flag: lacking}))
+
+
+def test_layouts_and_dtypes_must_be_claimed_and_signatures_cheap() -> None:
+    plain = Case(Config(2), None, (Forward(X),))
+    strided = Case(Config(2), None, (Forward(SPREAD),))
+    dense = Capabilities(layouts=("contiguous",))
+    assert [is_claimed(case, dense) for case in (plain, strided)] == [True, False]
+    assert is_claimed(strided, Capabilities())
+    assert not is_claimed(plain, Capabilities(dtypes=("float64",)))
+    assert not is_claimed(plain, Capabilities(expensive_signatures=True))
