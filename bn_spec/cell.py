@@ -243,6 +243,7 @@ class Cell:
             if known.case.config.dtype == self.dtype and is_claimed(known.case, self.claims):
                 apart = Cell(self.prop, self.backend, self.dtype, address=self.address)
                 if found := apart.violation(known.case):
+                    self.grades = apart.grades  # nothing else will be measured
                     raise found
 
     def _explained(self, found: Violation) -> Violation:

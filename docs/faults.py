@@ -14,8 +14,6 @@ import re
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from hypothesis import settings
-
 from bn_spec.audit import load_suite
 from bn_spec.case import Case, source
 from bn_spec.cell import PROPERTIES, Cell, Violation
@@ -34,7 +32,7 @@ LONGEST = 10_000
 
 
 def smallest(name: str) -> Entry | None:
-    """Return the smallest case that kills a specimen, or None if it is too large to be pinned."""
+    """Return the smallest case that kills a specimen, or None if it is too large to be pinned, or not steady."""
     load_suite()
     specimen = SPECIMENS[name]
     requirement = specimen.caught_by[0]
@@ -42,11 +40,14 @@ def smallest(name: str) -> Entry | None:
     if prop.deep or prop.huge:
         return None
     dtype = next(d for d in specimen.capabilities.dtypes if d in prop.dtypes)
+    cell = Cell(prop, specimen, dtype, PROFILES["ci"].settings())
     try:
-        Cell(prop, specimen, dtype, settings(PROFILES["ci"].settings(), database=None)).examine()
+        cell.examine()
     except Violation as found:
         finding, code = found.finding, source(found.drawn)
         corrupts = sorted({finding.discrepancy.observable, *(d.observable for d in check(finding.case, specimen))})
+        if not all(cell.violation(found.drawn) for _ in range(9)):
+            return None  # it errs now and then
         return {"specimen": name, "requirement": requirement, "corrupts": corrupts, "code": code}
     raise AssertionError(f"{name} survives {requirement}")
 

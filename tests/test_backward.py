@@ -122,4 +122,4 @@ def test_half_of_the_faulty_backwards_are_taken_from_trackers() -> None:
     faulty = [s for s in SPECIMENS.values() if s.kernel.__module__.endswith("backward")]
     assert len(faulty) >= 40
     assert sum(bool(s.history) for s in faulty) > len(faulty) / 2
-    assert all(requirement.startswith("GRD-") for s in faulty for requirement in s.caught_by)
+    assert all(any(requirement.startswith("GRD-") for requirement in s.caught_by) for s in faulty)

@@ -37,8 +37,7 @@ def test_a_pinned_case_shows_its_fault_before_anything_is_drawn(each: Pinned) ->
     with pytest.raises(Violation):
         cell.replay()
     assert cell.examples == 0
-    tries = (cell.violation(each.case) for _ in range(5))  # one specimen errs now and then
-    found = next(filter(None, tries), None)
+    found = cell.violation(each.case)
     assert found is not None
     assert found.finding.discrepancy.observable in each.corrupts
 
@@ -49,9 +48,9 @@ def test_a_pinned_case_is_kept_as_the_python_that_is_printed(each: Pinned) -> No
     assert len(each.code) <= LONGEST
 
 
-def test_faults_that_need_large_inputs_alone_are_not_pinned() -> None:
+def test_faults_that_need_large_inputs_or_luck_alone_are_not_pinned() -> None:
     large = {prop.requirement.id for (prop,) in PROPERTIES.values() if prop.deep or prop.huge}
-    large |= {"GRD-18", "GRD-25", "GRD-26", "NUM-02", "NUM-08", "NUM-10"}
+    large |= {"DET-01", "GRD-18", "GRD-25", "GRD-26", "NUM-02", "NUM-08", "NUM-10"}
     assert {specimen.caught_by[0] for specimen in FAULTY if specimen.name not in pinned()} <= large
     assert len(pinned()) >= 160
 

@@ -177,7 +177,7 @@ class TrainResetsStatistics(Kernel):
             self.reset_running_stats()
 
 
-@faulty("reset-switches-to-training", fault="reset-scope", history=(), caught_by=("STA-09",))
+@faulty("reset-switches-to-training", fault="reset-scope", history=(), caught_by=("EVL-07",))
 class ResetSwitchesToTraining(Kernel):
     """A reset of the parameters puts the layer into training mode, as building it anew does."""
 
