@@ -581,7 +581,7 @@ def everything_of(observation: Observation) -> tuple[object, ...]:
 def _bits(answer: object) -> object:
     if isinstance(answer, State):
         return tuple(_bits(tensor) for _, tensor in answer.items())
-    return (answer.shape, answer.dtype.name, answer.tobytes()) if isinstance(answer, np.ndarray) else str(answer)
+    return (answer.shape, answer.dtype.name, answer.tobytes()) if isinstance(answer, np.ndarray) else _form(answer)
 
 
 def form_of(answer: Answer) -> tuple[object, ...]:

@@ -463,7 +463,7 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
             ),
             Requirement(
                 "STA-04",
-                "loading some tensors leaves the others as they are",
+                "loading some tensors leaves the others as they are, and leaves out what the layer does not have",
                 "module",
                 f"{TORCH}; Oneflow-Inc/oneflow#8723",
                 "checkpoints",
@@ -711,7 +711,7 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
             ),
             Requirement(
                 "ERR-05",
-                "tensors that are too few or of another shape are refused, when they are loaded, with an error",
+                "too few tensors, too many or some of another shape are refused, when they are loaded, with an error",
                 "module",
                 "torch.nn.Module.load_state_dict",
                 "checkpoints",

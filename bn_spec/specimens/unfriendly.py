@@ -81,6 +81,16 @@ class PartialLoadFillsIn(Kernel):
         super().load(tensors if strict else self.built().tensors() | dict(tensors), strict=strict)
 
 
+@faulty("partial-load-refuses-strangers", history=(), caught_by=("STA-04",))
+class PartialLoadRefusesStrangers(Kernel):
+    """Tensors that the layer does not have are refused where only some are asked to be loaded."""
+
+    def check_load(self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool) -> None:
+        if given.keys() - own.keys():
+            raise KeyError(min(given.keys() - own.keys()))
+        super().check_load(own, given, strict)
+
+
 @faulty("checkpoint-by-reference", history=(), caught_by=("STA-05",))
 class CheckpointByReference(Kernel):
     """A checkpoint holds the live tensors, which later forwards change."""
@@ -573,6 +583,14 @@ class LoadedUnchecked(Kernel):
         own = self.state().tensors()
         fitting = {name: np.resize(a, own[name].shape) for name, a in tensors.items() if name in own}
         super().load(fitting, strict=False if strict else strict)
+
+
+@faulty("strangers-loaded", history=(), caught_by=("ERR-05",))
+class StrangersLoaded(Kernel):
+    """Tensors that the layer does not have are left out where all must fit."""
+
+    def check_load(self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool) -> None:
+        super().check_load(own, {name: a for name, a in given.items() if name in own}, strict)
 
 
 @faulty("loaded-until-refused", history=(), caught_by=("ERR-06",))
