@@ -635,7 +635,8 @@ def told_apart(backend: Backend, seed: int, number: int = CASES) -> Difference |
 def difference(case: Case, one: Observation, other: Observation) -> str:
     """Return what differs by more than both bounds together, or nothing.
 
-    The numbers of a step are compared where both layers were in the same state before it.
+    The numbers of a step are compared where both layers were in the same state before it, or before the forward that
+    it refers to; what is left is seen on other cases.
     """
     if _bits(one.initial) != _bits(other.initial):
         return "the state that is built"
@@ -647,12 +648,10 @@ def difference(case: Case, one: Observation, other: Observation) -> str:
             return f"the form of step {index}, {type(a.step).__name__}"
         alike = _bits(a.before) == _bits(b.before)
         strayed = strayed or not alike
-        if isinstance(a.step, Backward | DoubleBackward):
-            comparable = alike_at[a.step.of]
-        else:
-            comparable = alike and not (strayed and isinstance(a.step, Restore))
+        of_past = alike_at[a.step.of] if isinstance(a.step, Backward | DoubleBackward) else alike
+        state = alike and not (strayed and isinstance(a.step, Restore))
         wanted = partial(expect, config, a.before, a.training, a.step, CLAIMS, past)
-        if comparable and (what := _differing(a, b, wanted)):
+        if what := _differing(a, b, wanted, of_past, state):
             return f"{what} of step {index}, {type(a.step).__name__}"
         if isinstance(a.step, Forward):
             past.forwards.append(Context(config, a.before, a.training, a.step))
@@ -662,11 +661,12 @@ def difference(case: Case, one: Observation, other: Observation) -> str:
     return ""
 
 
-def _differing(a: Answer, b: Answer, expected: Callable[[], Any]) -> str:
-    """Return the name of a tensor that differs by more than both bounds, or nothing."""
-    pairs: dict[str, tuple[object, object]] = {"output": (a.output, b.output)}
-    pairs |= {name: (result, b.results[name]) for name, result in a.results.items()}
-    if isinstance(a.after, State) and isinstance(b.after, State):
+def _differing(a: Answer, b: Answer, expected: Callable[[], Any], given: bool, state: bool) -> str:
+    """Return the name of a tensor that differs by more than both bounds, of what was given and of the state."""
+    pairs: dict[str, tuple[object, object]] = {}
+    if given:
+        pairs |= {name: (result, b.given().get(name)) for name, result in a.given().items()}
+    if state and isinstance(a.after, State) and isinstance(b.after, State):
         pairs |= {f"after: {name}": (tensor, getattr(b.after, name)) for name, tensor in a.after.items()}
     unequal = {
         name: (x, y)
@@ -841,16 +841,18 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--only", default="", metavar="SUBSTRING", help="of an id, a function or a line")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="SUBSTRING", help="of an id, a function or a line; repeatable"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="every k-th mutant, about so many")
     parser.add_argument("--seed", type=int, default=0, help="0 is that of ci")
     parser.add_argument("--list", action="store_true", help="print the mutants and do nothing else")
     return parser.parse_args()
 
 
-def chosen(mutants: Sequence[Mutant], only: str, limit: int | None) -> list[Mutant]:
-    """Return the mutants whose diff has a substring, or about so many of them, evenly spread."""
-    found = [mutant for mutant in mutants if only in mutant.diff]
+def chosen(mutants: Sequence[Mutant], only: Sequence[str], limit: int | None) -> list[Mutant]:
+    """Return the mutants whose diff has one of the substrings, or about so many of them, evenly spread."""
+    found = [mutant for mutant in mutants if not only or any(part in mutant.diff for part in only)]
     return found[:: -(-len(found) // limit)] if limit and found else found
 
 
