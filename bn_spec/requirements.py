@@ -407,7 +407,7 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
             ),
             Requirement(
                 "GRD-23",
-                "the second derivatives in training are those of the formulas",
+                "the second derivatives in training are those of the formulas, in the form of their tensors",
                 "gradients",
                 f"{PAPER}, section 3, differentiated; pytorch/pytorch#186779",
                 "gradients and double_backward",
@@ -918,7 +918,7 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
             ),
             Requirement(
                 "FLD-01",
-                "folded into a convolution, the layer scales its weight by weight / sqrt(running_var + eps)",
+                "folded, a layer scales a convolution's weight by weight / sqrt(running_var + eps), in its dtype",
                 "module",
                 f"{PAPER}, algorithm 2; pytorch/pytorch#45474",
                 "folding and inference",

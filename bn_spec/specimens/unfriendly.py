@@ -713,6 +713,20 @@ class FoldedWithoutAffine(Kernel):
         return super().folded()
 
 
+@faulty(
+    "folded-not-narrowed",
+    history=(),
+    caught_by=("FLD-01", "FLD-02"),
+    dtypes=("float16", "bfloat16", "mixed_float16", "mixed_bfloat16"),
+)
+class FoldedNotNarrowed(Kernel):
+    """The convolution has parameters of the dtype that they were computed in."""
+
+    def fold(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
+        scaled, shifted = super().fold(weight, bias)
+        return self.widened(scaled), self.widened(shifted)
+
+
 @faulty("convolution-bias-forgotten", history=(), caught_by=("FLD-02",))
 class ConvolutionBiasForgotten(Kernel):
     """The bias that the convolution had is left out."""
