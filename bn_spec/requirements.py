@@ -407,7 +407,7 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
             ),
             Requirement(
                 "GRD-23",
-                "the second derivatives in training are those of the formulas",
+                "the second derivatives in training are those of the formulas, in the form of their tensors",
                 "gradients",
                 f"{PAPER}, section 3, differentiated; pytorch/pytorch#186779",
                 "gradients and double_backward",
@@ -463,7 +463,7 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
             ),
             Requirement(
                 "STA-04",
-                "loading some tensors leaves the others as they are",
+                "loading some tensors leaves the others as they are, and leaves out what the layer does not have",
                 "module",
                 f"{TORCH}; Oneflow-Inc/oneflow#8723",
                 "checkpoints",
@@ -711,7 +711,7 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
             ),
             Requirement(
                 "ERR-05",
-                "tensors that are too few or of another shape are refused, when they are loaded, with an error",
+                "too few tensors, too many or some of another shape are refused, when they are loaded, with an error",
                 "module",
                 "torch.nn.Module.load_state_dict",
                 "checkpoints",
@@ -918,7 +918,7 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
             ),
             Requirement(
                 "FLD-01",
-                "folded into a convolution, the layer scales its weight by weight / sqrt(running_var + eps)",
+                "folded, a layer scales a convolution's weight by weight / sqrt(running_var + eps), in its dtype",
                 "module",
                 f"{PAPER}, algorithm 2; pytorch/pytorch#45474",
                 "folding and inference",

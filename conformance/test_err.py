@@ -38,15 +38,16 @@ def test_a_refused_input_changes_no_state(cell: Cell, case: Case) -> None:
     cell.judge(misused(case, of_single_values, of_wrong_rank, of_wrong_channels), *STATE_FIELDS)
 
 
-LOADING = histories("load one too few", "load another size", "load another rank", most=3)
+LOADING = histories("load one too few", "load another size", "load another rank", "load too many", most=3)
+OR_NONE = ("distinct", ABSENT, "random")
 
 
-@conforms("ERR-05", effort=0.5, shape=SHAPES, history=LOADING)
+@conforms("ERR-05", effort=0.5, shape=SHAPES, history=LOADING, parameters=OR_NONE, running=OR_NONE)
 def test_wrong_tensors_are_refused(cell: Cell, case: Case) -> None:
     cell.judge(case, "refusal")
 
 
-@conforms("ERR-06", effort=0.5, shape=SHAPES, history=LOADING)
+@conforms("ERR-06", effort=0.5, shape=SHAPES, history=LOADING, parameters=OR_NONE, running=OR_NONE)
 def test_refused_tensors_change_no_state(cell: Cell, case: Case) -> None:
     cell.judge(case, *STATE_FIELDS)
 

@@ -14,7 +14,7 @@ from bn_spec.strategies import KEEPING, shapes
     running=KEEPING,
 )
 def test_the_weight_of_the_convolution_is_scaled(cell: Cell, case: Case) -> None:
-    cell.judge(case, "folded_weight")
+    cell.judge(case, "folded_weight", "folded_form")
 
 
 @conforms(
@@ -26,4 +26,4 @@ def test_the_weight_of_the_convolution_is_scaled(cell: Cell, case: Case) -> None
     running=KEEPING,
 )
 def test_the_bias_of_the_convolution_is_normalised(cell: Cell, case: Case) -> None:
-    cell.judge(case, "folded_bias")
+    cell.judge(case, "folded_bias", "folded_form")

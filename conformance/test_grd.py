@@ -187,12 +187,12 @@ def test_dx_is_laid_out_like_the_input(cell: Cell, case: Case) -> None:
 
 @conforms("GRD-23", reaches=("DoubleBackward",), history=("record", "double backward"), value=GENTLE)
 def test_second_derivatives_in_training_are_those_of_the_formulas(cell: Cell, case: Case) -> None:
-    cell.judge(case, *SECOND)
+    cell.judge(case, *SECOND, "gradient_form")
 
 
 @conforms("GRD-24", reaches=("DoubleBackward",), history=("eval", "record", "double backward"), value=GENTLE, least=1)
 def test_second_derivatives_in_eval_hold_the_statistics_constant(cell: Cell, case: Case) -> None:
-    cell.judge(case, *SECOND)
+    cell.judge(case, *SECOND, "gradient_form")
 
 
 @conforms(

@@ -443,6 +443,8 @@ ADDED: dict[str, tuple[tuple[str, ...], tuple[type, ...]]] = {
     "restore some": (CHECKPOINT, (Restore,)),
     "load": (NOTHING, (Load,)),
     "load one too few": (NOTHING, (Load,)),
+    "load too many": (NOTHING, (Load,)),
+    "load what it has of too many": (NOTHING, (Load,)),
     "load another size": (NOTHING, (Load,)),
     "load another rank": (NOTHING, (Load,)),
     "set eps": (NOTHING, (Set,)),
@@ -450,6 +452,12 @@ ADDED: dict[str, tuple[tuple[str, ...], tuple[type, ...]]] = {
     "fold": (("eval",), (Fold,)),
 }
 """By word: a past to which it can refer, and the steps that it adds then."""
+
+
+OF_OTHERS: dict[str, dict[str, Any]] = {
+    word: {"parameters": (ABSENT,)} for word in ("load too many", "load what it has of too many")
+}
+"""By word: choices for layers that lack some tensors, where it is about these."""
 
 
 def told(*history: str, number: int = 5, **choices: Any) -> list[Case]:
@@ -487,7 +495,25 @@ def test_it_is_known_of_every_word_what_it_adds() -> None:
 @pytest.mark.parametrize("word", ADDED)
 def test_a_word_adds_its_steps(word: str) -> None:
     past, added = ADDED[word]
-    assert kinds(*past, word) == kinds(*past) + added
+    choices = OF_OTHERS.get(word, {})
+    assert kinds(*past, word, **choices) == kinds(*past, **choices) + added
+
+
+@pytest.mark.parametrize("word", OF_OTHERS)
+def test_a_word_about_what_other_layers_have_adds_no_step_for_a_layer_that_has_it_all(word: str) -> None:
+    assert kinds(word) == ()
+
+
+@pytest.mark.parametrize("lacking", ["parameters", "running"])
+@pytest.mark.parametrize("word", OF_OTHERS)
+def test_a_layer_is_given_all_that_it_has_and_all_that_others_have(word: str, lacking: str) -> None:
+    choices: dict[str, Any] = {lacking: (ABSENT,)}
+    for case in told(word, **choices):
+        (step,) = case.steps
+        assert isinstance(step, Load)
+        assert step.tensors().keys() == set(STATE_FIELDS)
+        refusal = refusal_to_load(initial_state(case.config), step)
+        assert (refusal is not None) == step.strict == (word == "load too many")
 
 
 @pytest.mark.parametrize("word", [word for word, (past, _) in ADDED.items() if past])
@@ -498,7 +524,8 @@ def test_a_word_that_has_nothing_to_refer_to_adds_no_step(word: str) -> None:
 @pytest.mark.parametrize(("word", "claim"), [(word, claim) for word in WORDS for claim in WORDS[word].needs])
 def test_a_word_that_a_backend_does_not_claim_adds_no_step(word: str, claim: str) -> None:
     past, _ = ADDED[word]
-    assert kinds(*past, word, claims=without(claim)) == kinds(*past, claims=without(claim))
+    choices = OF_OTHERS.get(word, {}) | {"claims": without(claim)}
+    assert kinds(*past, word, **choices) == kinds(*past, **choices)
 
 
 @pytest.mark.parametrize(

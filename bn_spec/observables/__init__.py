@@ -39,6 +39,7 @@ OBSERVABLES: Mapping[str, Observable] = MappingProxyType(
         "output_bias": values.output_bias,
         **{f"{name}_bias": values.statistic_bias(name) for name in _STATISTICS},
         "gradient_form": gradients.gradient_form,
+        "folded_form": gradients.folded_form,
         "gradient_layout": memory.layout("gradient_layout", "grad_input"),
         "output_layout": memory.layout("output_layout", "output"),
         "gradient_linearity": gradients.gradient_linearity,

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..backend import GRADIENTS
 from ..bounded import Bounded
-from ..case import Backward
+from ..case import Backward, Fold
 from ..play import Raised
 from ..reference import Extended
 from ..reference import formulas as f
@@ -34,17 +34,28 @@ def result(name: str) -> Observable:
 
 
 def gradient_form(verdict: Verdict, step: Step) -> None:
-    """Each gradient has the shape and dtype of its tensor."""
+    """Each gradient, of first or second order, has the shape and dtype of its tensor; that of dy those of x."""
     if step.forward is None:
         return
-    held = step.forward.before
-    tensors = {"grad_input": step.forward.step.x, "grad_weight": held.weight, "grad_bias": held.bias}
+    x, held = step.forward.step.x, step.forward.before
+    tensors = {"grad_input": x, "grad_weight": held.weight, "grad_bias": held.bias}
+    tensors |= {"double_dy": x, "double_input": x, "double_weight": held.weight}
     for name, expected in step.expected.results.items():
         tensor, got = tensors.get(name), step.answer.results.get(name)
         if expected is not None and tensor is not None:
             agrees = isinstance(got, np.ndarray) and (got.shape, got.dtype) == (tensor.shape, tensor.dtype)
             wanted = f"{name} of shape {tensor.shape} and dtype {tensor.dtype}"
             verdict.exact("gradient_form", step.index, agrees, wanted, form(got))
+
+
+def folded_form(verdict: Verdict, step: Step) -> None:
+    """What a layer is folded into has the dtype of the convolution it was given; shapes are judged with values."""
+    fold = step.answer.step
+    if not isinstance(fold, Fold):
+        return
+    for name, got in step.answer.results.items():
+        agrees = isinstance(got, np.ndarray) and got.dtype == fold.weight.dtype
+        verdict.exact("folded_form", step.index, agrees, f"{name} of dtype {fold.weight.dtype}", form(got))
 
 
 def gradient_linearity(verdict: Verdict, step: Step) -> None:

@@ -612,3 +612,19 @@ class CurvatureCountedOnce(Kernel):
     def curvature(self, g: Array, a: Array, x_hat: Array) -> Array:
         twice: Array = 2 * x_hat * (self.mean(g * x_hat) * self.mean(a * x_hat))[:, None]
         return super().curvature(g, a, x_hat) + twice
+
+
+@faulty(
+    "double-gradient-not-narrowed",
+    fault="mixed-dtype",
+    history=(),
+    caught_by=("GRD-23", "GRD-24"),
+    dtypes=("float16", "bfloat16"),
+    double_backward=("float16", "bfloat16"),
+)
+class DoubleGradientNotNarrowed(Kernel):
+    """The second-order gradient of the weight keeps the dtype that it was accumulated in."""
+
+    def double_backward(self, saved: Saved, dy: Array, cotangents: Gradients) -> DoubleGradients:
+        found = super().double_backward(saved, dy, cotangents)
+        return found if found.weight is None else found._replace(weight=self.widened(found.weight))

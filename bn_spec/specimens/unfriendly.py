@@ -114,6 +114,16 @@ class StatisticsNotSaved(Kernel):
         super().check_load(own, buffers | dict(given), strict)
 
 
+@faulty("partial-load-refuses-strangers", fault="state-serialisation", history=(), caught_by=("STA-04",))
+class PartialLoadRefusesStrangers(Kernel):
+    """Tensors that the layer does not have are refused where only some are asked to be loaded."""
+
+    def check_load(self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool) -> None:
+        if given.keys() - own.keys():
+            raise KeyError(min(given.keys() - own.keys()))
+        super().check_load(own, given, strict)
+
+
 @faulty("checkpoint-by-reference", fault="memory-shared", history=(), caught_by=("STA-05",))
 class CheckpointByReference(Kernel):
     """A checkpoint holds the live tensors, which later forwards change."""
@@ -682,6 +692,14 @@ class LoadedUnchecked(Kernel):
         super().load(fitting, strict=False if strict else strict)
 
 
+@faulty("strangers-loaded", fault="validation-missing", history=(), caught_by=("ERR-05",))
+class StrangersLoaded(Kernel):
+    """Tensors that the layer does not have are left out where all must fit."""
+
+    def check_load(self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool) -> None:
+        super().check_load(own, {name: a for name, a in given.items() if name in own}, strict)
+
+
 @faulty("loaded-until-refused", fault="refusal-not-atomic", history=(), caught_by=("ERR-06",))
 class LoadedUntilRefused(Kernel):
     """Tensors that fit are loaded before the others are refused."""
@@ -806,6 +824,21 @@ class FoldedWithoutAffine(Kernel):
         if self.weight is None:
             raise TypeError("unsupported operand type(s) for *: 'NoneType' and 'Tensor'")
         return super().folded()
+
+
+@faulty(
+    "folded-not-narrowed",
+    fault="mixed-dtype",
+    history=(),
+    caught_by=("FLD-01", "FLD-02"),
+    dtypes=("float16", "bfloat16", "mixed_float16", "mixed_bfloat16"),
+)
+class FoldedNotNarrowed(Kernel):
+    """The convolution has parameters of the dtype that they were computed in."""
+
+    def fold(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
+        scaled, shifted = super().fold(weight, bias)
+        return self.widened(scaled), self.widened(shifted)
 
 
 @faulty("convolution-bias-forgotten", fault="fold-conv-bn", history=(), caught_by=("FLD-02",))

@@ -7,7 +7,7 @@ history, and one word less is one too.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -253,6 +253,11 @@ class Script:
     def _load(self, tensors: Mapping[str, Any]) -> None:
         self.steps.append(Load(**tensors))
 
+    def load_another(self, *, strict: bool) -> None:
+        """Draw a state, and load it with the tensors that other layers have and this one has not."""
+        others = initial_state(replace(self.config, affine=True, track_running_stats=True)).tensors()
+        self._load({**others, **self.choices.state().tensors(), "strict": strict})
+
     def load_wrong(self, way: Callable[[dict[str, Array], str], dict[str, Array]]) -> None:
         """Draw a state, and load it with one tensor that is wrong."""
         tensors = self.choices.state().tensors()
@@ -310,6 +315,10 @@ class Script:
     def has_tensors(self) -> bool:
         """Whether anything in the layer has the size of its channels; otherwise it may answer any number of them."""
         return self.config.affine or self.config.track_running_stats
+
+    def lacks_tensors(self) -> bool:
+        """Whether there is a tensor that other layers have and this one has not."""
+        return not (self.config.affine and self.config.track_running_stats)
 
     def can_fold(self) -> bool:
         """Whether the layer is in eval mode and has running statistics."""
@@ -435,6 +444,10 @@ WORDS: Mapping[str, Word] = MappingProxyType(
         "restore some": Word(_CHECKPOINTS, Script.restore_some, Script.has_checkpoint),
         "load": Word(_CHECKPOINTS, Script.load),
         "load one too few": Word(_CHECKPOINTS, partial(Script.load_wrong, way=_without)),
+        "load too many": Word(_CHECKPOINTS, partial(Script.load_another, strict=True), Script.lacks_tensors),
+        "load what it has of too many": Word(
+            _CHECKPOINTS, partial(Script.load_another, strict=False), Script.lacks_tensors
+        ),
         "load another size": Word(_CHECKPOINTS, partial(Script.load_wrong, way=_longer)),
         "load another rank": Word(_CHECKPOINTS, partial(Script.load_wrong, way=_doubled)),
         "set eps": Word(_LIVE, Script.set_eps),
