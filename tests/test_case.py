@@ -177,7 +177,7 @@ def test_between_them_the_unusual_cases_have_every_step_and_so_have_those_that_a
     assert kinds(EVERY_STEP, GRADIENT_STEPS, STATE_STEPS) == set(STEPS.values())
     met: set[type[Step]] = set()
 
-    @examples(100)
+    @examples(400)
     @given(drawn())
     def collect(case: Case) -> None:
         met.update(kinds(case))

@@ -126,7 +126,12 @@ class CounterLostOnLoad(Kernel):
         return replace(super().loaded(state), num_batches_tracked=self.built().num_batches_tracked)
 
 
-@faulty("reset-forgets-statistics", fault="reset-scope", history=("torch/nn#434",), caught_by=("CFG-09", "CFG-10"))
+@faulty(
+    "reset-forgets-statistics",
+    fault="reset-scope",
+    history=("torch/nn#434",),
+    caught_by=("CFG-09", "CFG-10", "STA-09"),
+)
 class ResetForgetsStatistics(Kernel):
     """A reset leaves running_mean and running_var as they are."""
 
@@ -630,7 +635,7 @@ class StaleStatistics(Kernel):
     "mode-latched",
     fault="eval-uses-batch-stats",
     history=("apache/tvm#19574", "tracel-ai/burn#2642"),
-    caught_by=("EVL-07",),
+    caught_by=("EVL-07", "STA-09"),
 )
 class ModeLatched(Kernel):
     """The mode of the first forward holds for all later ones."""

@@ -210,10 +210,10 @@ class Script:
 
     def backward_of_the_sum(self) -> None:
         """Hand over the sum of the gradients of the last two steps."""
-        first, second = (step.dy for step in self.steps[-2:] if isinstance(step, Backward))
+        first, second = self._last_backwards(2)
         with np.errstate(over="ignore", invalid="ignore"):
-            total = (first + second).astype(first.dtype)
-        self.steps.append(Backward(self._laid_out(total, self.choices.gradient_layouts)))
+            total = (first.dy + second.dy).astype(first.dy.dtype)
+        self.steps.append(Backward(self._laid_out(total, self.choices.gradient_layouts), second.of))
 
     def backward_spoilt(self) -> None:
         """Hand over the gradient of the last step once more, with one element that is no ordinary number."""
