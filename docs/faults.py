@@ -32,12 +32,12 @@ LONGEST = 10_000
 
 
 def smallest(name: str) -> Entry | None:
-    """Return the smallest case that kills a specimen, or None if it is too large to be pinned, or not steady."""
+    """Return the smallest case that kills a specimen, or None if that is too large to be pinned, or needs luck."""
     load_suite()
     specimen = SPECIMENS[name]
     requirement = specimen.caught_by[0]
     (prop,) = PROPERTIES[requirement]
-    if prop.deep or prop.huge:
+    if prop.deep or prop.huge or prop.requirement.chapter == "DET":
         return None
     dtype = next(d for d in specimen.capabilities.dtypes if d in prop.dtypes)
     cell = Cell(prop, specimen, dtype, PROFILES["ci"].settings())
@@ -46,8 +46,6 @@ def smallest(name: str) -> Entry | None:
     except Violation as found:
         finding, code = found.finding, source(found.drawn)
         corrupts = sorted({finding.discrepancy.observable, *(d.observable for d in check(finding.case, specimen))})
-        if not all(cell.violation(found.drawn) for _ in range(9)):
-            return None  # it errs now and then
         return {"specimen": name, "requirement": requirement, "corrupts": corrupts, "code": code}
     raise AssertionError(f"{name} survives {requirement}")
 

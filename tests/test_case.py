@@ -177,10 +177,12 @@ def test_between_them_the_unusual_cases_have_every_step_and_so_have_those_that_a
     assert kinds(EVERY_STEP, GRADIENT_STEPS, STATE_STEPS) == set(STEPS.values())
     met: set[type[Step]] = set()
 
-    @examples(400)
-    @given(drawn())
-    def collect(case: Case) -> None:
-        met.update(kinds(case))
+    @examples(2)
+    @given(st.data())
+    def collect(data: st.DataObject) -> None:
+        for word in WORDS:  # whatever chance picks, each after what it may refer to
+            case = data.draw(cases(history=("record", word, "save", "eval", word), shape=shapes("tiny")))
+            met.update(kinds(case))
 
     collect()
     assert met == set(STEPS.values())
