@@ -67,7 +67,7 @@ def explanations(
     for one, answers in zip(near, answered, strict=True):
         agreeing = [s for s in agreeing if agree(one, answers, play(one, s), backend.capabilities)]
     if not agreeing:
-        alike = [s for s in alike if _amplifies_roundings(case, s)]
+        alike = [s for s in alike if any(_amplifies_roundings(one, s) for one in near)]
         for one in near if alike else ():
             wrong = _wrong(one, backend)
             alike = [s for s in alike if _wrong(one, s) == wrong]
