@@ -23,7 +23,7 @@ from .bounded import Bounded
 from .bounds import Accuracy
 from .case import Backward, Case, DoubleBackward, Forward, Restore, Save, Step, identical
 from .checking import check
-from .config import STATE_FIELDS, State, initial_state
+from .config import State, initial_state
 from .dtypes import Array, Floats, format_named, is_floating
 from .errors import ConfigError
 from .judge import steps
@@ -32,7 +32,7 @@ from .observables import Step as Judged
 from .pinned import is_claimed, pinned
 from .play import Answer, Observation, Oddity, play
 from .specimens import SPECIMENS, Specimen
-from .specimens.kernel import Kernel
+from .specimens.sound import Backward as FromRightToLeft
 
 NEAR = 3
 """Cases of each kind near the one that fails."""
@@ -62,28 +62,31 @@ def explanations(
     known = SPECIMENS.values() if specimens is None else specimens
     suspects = [s for s in known if not s.sound and is_claimed(case, s.capabilities) and fails(s)]
     near = [case, *_near(case, sizes=not backend.capabilities.expensive_signatures)] if suspects else []
-    answered = [play(one, backend) for one in near]
-    agreeing, alike = list(suspects), list(suspects)
-    for one, answers in zip(near, answered, strict=True):
-        agreeing = [s for s in agreeing if agree(one, answers, play(one, s), backend.capabilities)]
-    if not agreeing:
-        alike = [s for s in alike if any(_amplifies_roundings(one, s) for one in near)]
-        for one in near if alike else ():
-            wrong = _wrong(one, backend)
-            alike = [s for s in alike if _wrong(one, s) == wrong]
-    return sorted(agreeing or alike, key=lambda specimen: _rank(specimen, case, requirement))
+    named = _agreeing(suspects, near, backend) or _wrong_alike(suspects, near, backend)
+    return sorted(named, key=lambda specimen: _rank(specimen, case, requirement))
 
 
-class FromRightToLeft(Kernel):
-    """Sums from the last value to the first."""
+def _agreeing(suspects: list[Specimen], near: list[Case], backend: Backend) -> list[Specimen]:
+    """Return those that answer as the backend does in every case."""
+    for case in near:
+        if suspects:
+            answered = play(case, backend)
+            suspects = [s for s in suspects if agree(case, answered, play(case, s), backend.capabilities)]
+    return suspects
 
-    def total(self, rows: Array) -> Array:
-        """Return the sums of rows (C, n), in another order than the kernel that this is mixed with."""
-        return super().total(rows[:, ::-1])
+
+def _wrong_alike(suspects: list[Specimen], near: list[Case], backend: Backend) -> list[Specimen]:
+    """Return those that amplify roundings and are wrong about the same observables in every case."""
+    suspects = [s for s in suspects if any(_amplifies_roundings(case, s) for case in near)]
+    for case in near:
+        if suspects:
+            wrong = _wrong(case, backend)
+            suspects = [s for s in suspects if _wrong(case, s) == wrong]
+    return suspects
 
 
 def reordered(specimen: Specimen) -> Specimen:
-    """Return a specimen that sums in another order."""
+    """Return a specimen that sums in another order, from right to left."""
     return replace(specimen, kernel=type("Reordered", (FromRightToLeft, specimen.kernel), {}))
 
 
@@ -121,7 +124,7 @@ def _built_alike(case: Case, one: State | Oddity, other: State | Oddity) -> bool
     wanted = case.state or initial_state(case.config)
     return all(
         _form(a) == _form(b) and _same(a, w) == _same(b, w)
-        for a, b, w in zip(_tensors(one), _tensors(other), _tensors(wanted), strict=True)
+        for (_, a), (_, b), (_, w) in zip(one.items(), other.items(), wanted.items(), strict=True)
     )
 
 
@@ -182,10 +185,6 @@ def _form(a: object) -> object:
 
 def _state(state: State | Oddity) -> dict[str, object]:
     return dict(state.items()) if isinstance(state, State) else {"state": state}
-
-
-def _tensors(state: State) -> list[Array | None]:
-    return [getattr(state, name) for name in STATE_FIELDS]
 
 
 # Cases near a case -------------------------------------------------------------------------------------

@@ -44,7 +44,8 @@ def judge(
     if not isinstance(observation.initial, State):
         verdict.exact("construction", CONSTRUCTION, False, "a layer", str(observation.initial))
     for step in steps(case, observation, claims, parts):
-        if sentence := _misshapen(step.config, step.answer.before):
+        if step.expected is NOTHING_EXPECTED:
+            sentence = str(_misshapen(step.config, step.answer.before))
             verdict.exact("state", step.index - 1, False, "a state that fits the config", sentence)
             break
         if isinstance(step.answer.output, Raised) and step.expected.refusal is None:

@@ -10,7 +10,7 @@ import pytest
 
 from bn_spec import Case, Config
 from bn_spec.backends import torch_known as known
-from bn_spec.case import Backward, Eval, Forward
+from bn_spec.case import Backward, Eval, Forward, Restore, Save
 from bn_spec.config import initial_state
 from bn_spec.dtypes import DTYPES, Array
 from bn_spec.strategies import LAYOUT
@@ -79,6 +79,14 @@ def test_updates_are_expected_to_be_lost_on_cuda_where_cudnn_has_statistics_with
     case = Case(config, state, (Forward(batch("contiguous", dtype)),))
     lost = [f for f in known.CUDA if f.requirement == "LAY-04" and f.concerns("LAY-04", dtype) and f.where(case)]
     assert bool(lost) == (affine and step > 1 and dtype in ("float32", "float64", "mixed_float16"))
+
+
+def test_a_new_layer_that_loads_a_checkpoint_trains() -> None:
+    x = batch("sliced", "float16")
+    for fresh in (True, False):
+        steps = (Save(), Eval(), Restore(fresh=fresh), Forward(x))
+        case = Case(Config(x.shape[1], affine=False, dtype="float16"), None, steps)
+        assert any(failure.where(case) for failure in known.CUDA if failure.requirement == "*") is fresh
 
 
 def test_inputs_of_another_rank_are_nothing_to_the_expected_failures() -> None:

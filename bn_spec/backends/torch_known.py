@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..backend import KnownFailure
-from ..case import Backward, Case, Eval, Forward, Train
+from ..case import Backward, Case, Forward, training_after
 from ..dtypes import Array
 from ..laws import LAWS
 from ..observables.laws import OTHERS
@@ -52,9 +52,8 @@ def _passes(case: Case) -> Iterator[tuple[bool, Array, Array | None]]:
     """Yield of each forward whether it trains, its input and None; of each backward those of its forward and dy."""
     training, forwards = True, list[tuple[bool, Array]]()
     for step in case.steps:
-        if isinstance(step, Train | Eval):
-            training = isinstance(step, Train)
-        elif isinstance(step, Forward):
+        training = training_after(step, training)
+        if isinstance(step, Forward):
             forwards.append((training, step.x))
             yield training, step.x, None
         elif isinstance(step, Backward):
