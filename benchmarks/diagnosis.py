@@ -14,10 +14,9 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from bn_spec.audit import load_suite
-from bn_spec.cell import PROPERTIES, Cell, Violation
+from bn_spec.audit import first_cell
+from bn_spec.cell import Violation
 from bn_spec.diagnosis import reordered
-from bn_spec.profiles import PROFILES
 from bn_spec.specimens import SPECIMENS, Specimen
 
 FIRST, AMONG_THREE = 0.90, 0.97
@@ -45,13 +44,9 @@ class Diagnosis:
 
 def diagnosed(specimen: Specimen, seed: int) -> Diagnosis | None:
     """Let the suite find a specimen failing, and explain it; None if its smallest case is too large for that."""
-    load_suite()
-    requirement = specimen.caught_by[0]
-    (prop,) = PROPERTIES[requirement]
-    if prop.deep or prop.huge:
+    requirement, cell = specimen.caught_by[0], first_cell(specimen, anonymous(specimen), seed)
+    if cell is None:
         return None
-    dtype = next(d for d in specimen.capabilities.dtypes if d in prop.dtypes)
-    cell = Cell(prop, anonymous(specimen), dtype, PROFILES["ci"].settings(), seed)
     try:
         cell.examine()
     except Violation as found:

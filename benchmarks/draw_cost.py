@@ -7,7 +7,6 @@ everything side by side, and the median over the rounds is reported, so that a b
 from __future__ import annotations
 
 import gc
-import importlib
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -17,6 +16,7 @@ from typing import TypeAlias
 from hypothesis import given, seed
 from hypothesis import strategies as st
 
+from bn_spec.audit import load_suite
 from bn_spec.backend import Backend
 from bn_spec.bounds import Accuracy
 from bn_spec.case import Case
@@ -74,8 +74,7 @@ def drawn(strategy: Callable[[], st.SearchStrategy[object]]) -> list[object]:
 
 def draw_costs() -> Costs:
     """Measure drawing: the baseline of one choice, the default arguments, and every property's choices."""
-    for chapter in CHAPTERS:
-        importlib.import_module(f"conformance.test_{chapter.lower()}")
+    load_suite()
     strategies: dict[str, Callable[[], st.SearchStrategy[object]]] = {BASELINE: st.integers, DEFAULT: cases}
     for requirement, properties in sorted(PROPERTIES.items()):
         for prop in properties:

@@ -23,7 +23,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from importlib import import_module
 from itertools import pairwise
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -38,6 +37,7 @@ import numpy as np
 from hypothesis import Phase, given, settings
 from hypothesis import seed as seeded
 
+from bn_spec.audit import load_suite
 from bn_spec.backend import LAYOUTS, Backend
 from bn_spec.bounded import Bounded
 from bn_spec.case import Backward, Case, DoubleBackward, Forward, Restore, Save, config_after
@@ -48,13 +48,11 @@ from bn_spec.expectation import Context, Past, expect
 from bn_spec.memory import same_bits, take_apart
 from bn_spec.play import Answer, Observation, Raised, play
 from bn_spec.profiles import PROFILES
-from bn_spec.requirements import CHAPTERS
 from bn_spec.specimens import SPECIMENS, Specimen, kernel
 from bn_spec.strategies import ABSENT, PARAMETER_STYLES, RUNNING_STYLES, WORDS, cases, histories, shapes
 from bn_spec.strategies.histories import USUAL
 
-for _chapter in CHAPTERS:  # importing a chapter declares its properties
-    import_module(f"conformance.test_{_chapter.lower()}")
+load_suite()
 
 BAR = 0.99
 """The share of mutants, not counting equivalent ones, that the suite must kill."""
@@ -490,8 +488,7 @@ def everyday(function: str) -> list[Property]:
 
 def unshrunk(examples: int) -> settings:
     """Return the settings of ci for so many examples. A mutant is killed however small it is shown."""
-    profile = PROFILES["ci"].settings(examples)
-    return settings(profile, phases=[phase for phase in profile.phases if phase != Phase.shrink])
+    return PROFILES["ci"].settings(examples, shrink=False)
 
 
 def judged(backend: Backend, prop: Property, dtype: str, seed: int, examples: int = 0) -> Fate | None:

@@ -26,8 +26,7 @@ from statistics import median
 from typing import Any
 from zlib import crc32
 
-from hypothesis import Phase, settings
-
+from .backend import Backend
 from .cell import PROPERTIES, Cell, Vacuous, Violation
 from .profiles import PROFILES
 from .requirements import CHAPTERS, REQUIREMENTS
@@ -104,7 +103,7 @@ def _audited(name: str, profile: str, full: bool, seed: int) -> Audited:
 def _cells(specimen: Specimen, profile: str, full: bool, seed: int) -> Iterator[Cell]:
     """Yield the cells that look at a specimen, those of the requirements that must catch it first."""
     chosen = PROFILES[profile]
-    unshrunk = settings(chosen.settings(), phases=[Phase.generate, Phase.target])
+    unshrunk = chosen.settings(shrink=False)
     own_seed = seed ^ crc32(specimen.name.encode()) if specimen.sound else seed
     named = [name for name in specimen.caught_by if name in PROPERTIES]
     for turn, name in enumerate([*named, *(name for name in PROPERTIES if name not in named)]):
@@ -121,6 +120,19 @@ def _cells(specimen: Specimen, profile: str, full: bool, seed: int) -> Iterator[
                 cell = Cell(prop, specimen, dtype, unshrunk, own_seed, share=share)
                 if not cell.not_claimed:
                     yield cell
+
+
+def first_cell(specimen: Specimen, backend: Backend | None = None, seed: int = 0) -> Cell | None:
+    """Return the cell at ci of the first requirement that a faulty specimen names, in the first dtype that it claims.
+
+    It looks at the specimen, or at another ``backend``; None where the property needs large inputs.
+    """
+    load_suite()
+    (prop,) = PROPERTIES[specimen.caught_by[0]]
+    if prop.deep or prop.huge:
+        return None
+    dtype = next(dtype for dtype in specimen.capabilities.dtypes if dtype in prop.dtypes)
+    return Cell(prop, backend or specimen, dtype, PROFILES["ci"].settings(), seed)
 
 
 @contextmanager

@@ -93,6 +93,11 @@ class Capabilities(Accuracy):
     unbiased: bool = True
     """Rounds to nearest everywhere, so that errors are as often too large as too small."""
 
+    def has(self, flag: str, dtype: str) -> bool:
+        """Whether a flag is claimed in a dtype; those that list dtypes are claimed in these."""
+        claim = getattr(self, flag)
+        return dtype in claim if isinstance(claim, tuple) else bool(claim)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         for kind, received, known in (

@@ -169,11 +169,9 @@ class Cell:
         if self.dtype not in self.prop.dtypes:
             return f"{self.backend.name} does not claim {' or '.join(self.prop.dtypes)}"
         for flag in filter(None, self.prop.requirement.needs.split(" and ")):
-            claim = getattr(self.claims, flag)
-            if not claim:
-                return f"{self.backend.name} does not claim {flag}"
-            if isinstance(claim, tuple) and self.dtype not in claim:
-                return f"{self.backend.name} does not claim {flag} in {self.dtype}"
+            if not self.claims.has(flag, self.dtype):
+                where = f" in {self.dtype}" if getattr(self.claims, flag) else ""
+                return f"{self.backend.name} does not claim {flag}{where}"
         layouts = self.prop.choices.get("layouts", ())
         if layouts and set(layouts).isdisjoint(self.claims.layouts):
             return f"{self.backend.name} does not claim the layout {' or '.join(layouts)}"

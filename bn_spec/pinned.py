@@ -78,10 +78,7 @@ def is_claimed(case: Case, claims: Capabilities) -> bool:
         return False
     if set(claims.layouts) != set(LAYOUTS) and not all(map(_is_plain, _arrays(case))):
         return False
-    return all(
-        case.config.dtype in claim if isinstance(claim := getattr(claims, name), tuple) else claim
-        for name in _needed(case)
-    )
+    return all(claims.has(flag, case.config.dtype) for flag in _needed(case))
 
 
 def _needed(case: Case) -> Iterator[str]:

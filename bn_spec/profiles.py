@@ -33,12 +33,17 @@ class Profile:
         """Return the seed for a run: 0 for a deterministic profile, a new one otherwise."""
         return 0 if self.deterministic else secrets.randbits(32)
 
-    def settings(self, examples: int | None = None) -> settings:
-        """Return the settings for Hypothesis; ``examples`` overrides the profile's number."""
-        from hypothesis import settings
+    def settings(self, examples: int | None = None, *, shrink: bool = True) -> settings:
+        """Return the settings for Hypothesis; ``examples`` overrides the profile's number.
+
+        Without ``shrink``, the first case that fails is as good as a small one.
+        """
+        from hypothesis import Phase, settings
 
         _register()
-        return settings(settings.get_profile(f"bn-{self.name}"), max_examples=examples or self.examples)
+        profile = settings.get_profile(f"bn-{self.name}")
+        phases = [phase for phase in profile.phases if shrink or phase != Phase.shrink]
+        return settings(profile, max_examples=examples or self.examples, phases=phases)
 
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(

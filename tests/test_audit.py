@@ -29,6 +29,14 @@ def written(tmp_path: Path) -> dict[str, list[dict[str, object]]]:
     return found
 
 
+@pytest.fixture
+def one_chapter(monkeypatch: pytest.MonkeyPatch) -> None:
+    audit.load_suite()
+    for requirement in list(PROPERTIES):
+        if not requirement.startswith("RUN"):
+            monkeypatch.delitem(PROPERTIES, requirement)
+
+
 def test_a_faulty_specimen_is_looked_at_up_to_the_first_finding(tmp_path: Path) -> None:
     done = run(tmp_path, "--specimen", "eps-outside-*")
     assert done.exit_code == 0, done.output
@@ -49,10 +57,8 @@ def test_workers_find_the_same() -> None:
     assert alone == together
 
 
-def test_in_full_every_requirement_looks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for prop in audit_properties():
-        if not prop.startswith("RUN"):
-            monkeypatch.delitem(PROPERTIES, prop)
+@pytest.mark.usefixtures("one_chapter")
+def test_in_full_every_requirement_looks(tmp_path: Path) -> None:
     done = run(tmp_path, "--specimen", "runvar-bias", "--full")
     (entry,) = written(tmp_path)["audited"]
     kills = [kill["requirement"] for kill in entry["kills"]]  # type: ignore[attr-defined]
@@ -61,15 +67,8 @@ def test_in_full_every_requirement_looks(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert "requirements that kill nothing: RUN-01" in done.stdout
 
 
-def audit_properties() -> list[str]:
-    audit.load_suite()
-    return list(PROPERTIES)
-
-
+@pytest.mark.usefixtures("one_chapter")
 def test_a_survivor_fails_the_audit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for prop in audit_properties():
-        if not prop.startswith("RUN"):
-            monkeypatch.delitem(PROPERTIES, prop)
     harmless = replace(SPECIMENS["runvar-bias"], kernel=Pairwise, name="harmless")
     monkeypatch.setitem(SPECIMENS, "harmless", harmless)
     done = run(tmp_path, "--specimen", "harmless")
@@ -80,10 +79,8 @@ def test_a_survivor_fails_the_audit(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert len(entry["looked"]) > 5  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("one_chapter")
 def test_a_sound_one_that_is_flagged_fails_the_audit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for prop in audit_properties():
-        if not prop.startswith("RUN"):
-            monkeypatch.delitem(PROPERTIES, prop)
     wrong = replace(SOUND, kernel=SPECIMENS["runvar-bias"].kernel, name="said-to-be-sound")
     monkeypatch.setitem(SPECIMENS, "said-to-be-sound", wrong)
     done = run(tmp_path, "--specimen", "said-to-be-sound")

@@ -8,7 +8,7 @@ from operator import attrgetter
 from statistics import median
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import settings
 
 from bn_spec import UnknownBackend
 from bn_spec.audit import load_suite, scaled_down
@@ -26,7 +26,7 @@ SOUND = [specimen for specimen in SPECIMENS.values() if specimen.sound]
 FAULTY = [specimen for specimen in SPECIMENS.values() if not specimen.sound]
 
 CI = PROFILES["ci"].settings()
-UNSHRUNK = settings(CI, phases=[phase for phase in CI.phases if phase != Phase.shrink])
+UNSHRUNK = PROFILES["ci"].settings(shrink=False)
 """Whether a fault is caught does not depend on how small it is shown."""
 
 BRIEF = PROFILES["ci"].settings(5)

@@ -89,10 +89,7 @@ class Script:
     def _claims(self, name: str) -> bool:
         """Whether a flag is claimed, in the dtype of the case, or a layout."""
         claims = self.choices.claims
-        if name in LAYOUTS:
-            return name in claims.layouts
-        claim = getattr(claims, name)
-        return self.config.dtype in claim if isinstance(claim, tuple) else bool(claim)
+        return name in claims.layouts if name in LAYOUTS else claims.has(name, self.config.dtype)
 
     # Forwards
 
