@@ -125,11 +125,11 @@ def _cells(specimen: Specimen, profile: str, full: bool, seed: int) -> Iterator[
 def first_cell(specimen: Specimen, backend: Backend | None = None, seed: int = 0) -> Cell | None:
     """Return the cell at ci of the first requirement that a faulty specimen names, in the first dtype that it claims.
 
-    It looks at the specimen, or at another ``backend``; None where the property needs large inputs.
+    It looks at the specimen, or at another ``backend``; None where the property needs an input of gigabytes.
     """
     load_suite()
     (prop,) = PROPERTIES[specimen.caught_by[0]]
-    if prop.deep or prop.huge:
+    if prop.huge:
         return None
     dtype = next(dtype for dtype in specimen.capabilities.dtypes if dtype in prop.dtypes)
     return Cell(prop, backend or specimen, dtype, PROFILES["ci"].settings(), seed)

@@ -40,7 +40,7 @@ NEAR = 3
 ROUNDINGS = 64
 """Of a result, by which two implementations of one fault may differ beside what bounds allow."""
 
-LARGEST = 2**16
+LARGEST = 2**18
 """Values of a case beyond which nobody is asked: it would take too long."""
 
 

@@ -36,6 +36,8 @@ WIDTH = 100
 LONGEST_CODE = 20_000
 """Characters of Python beyond which a case is not printed: nobody reads or copies that from a terminal."""
 
+MOST_VALUES = 2**20
+"""Of a case, beyond which it is not even written down to see how long it is."""
 
 MOST_FAULTS = 3
 """Named, of those that cannot be told apart."""
@@ -81,7 +83,7 @@ class Finding:
             yield f"  {'note':<10}{self.note}"
         yield from self._explanation()
         values = sum(x.size for x in self.case.forwards())
-        code = source(self.case) if values < LONGEST_CODE else ""  # a value takes more than a character
+        code = source(self.case) if values <= MOST_VALUES else ""
         if not code or len(code) > LONGEST_CODE:
             yield f"  {'python':<10}not shown, for {values} values; the same options and seed find the case again"
             return

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,12 +15,12 @@ import pytest
 from bn_spec import Capabilities, Case, Config, State
 from bn_spec.audit import load_suite
 from bn_spec.backend import EVERYTHING
-from bn_spec.case import Backward, DoubleBackward, Eval, Fold, Forward, Load, Save, Set, source
+from bn_spec.case import Backward, DoubleBackward, Eval, Fold, Forward, Load, Save, Set, identical, source
 from bn_spec.cell import PROPERTIES, Cell, Violation
 from bn_spec.memory import FILLER
 from bn_spec.pinned import PATH, Pinned, is_claimed, of_requirement, pinned
 from bn_spec.specimens import SPECIMENS
-from docs.faults import LONGEST, TABLE, table
+from docs.faults import LUCK, TABLE, table
 
 load_suite()
 
@@ -34,25 +37,44 @@ def cell_of(name: str, requirement: str, dtype: str) -> Cell:
 def test_a_pinned_case_shows_its_fault_before_anything_is_drawn(each: Pinned) -> None:
     cell = cell_of(each.specimen, each.requirement, each.case.config.dtype)
     assert each in of_requirement(each.requirement)
-    with pytest.raises(Violation):
-        cell.replay()
+    assert shows(cell.replay)
     assert cell.examples == 0
-    found = cell.violation(each.case)
-    assert found is not None
-    assert found.finding.discrepancy.observable in each.corrupts
+    assert shows(partial(cell.prop.body, cell, each.case), each.corrupts)
+
+
+def shows(look: Callable[[], None], observables: tuple[str, ...] = ()) -> bool:
+    """Whether a look finds one of the observables wrong; one with luck, of threads or orders, is had within some."""
+    for _ in range(LUCK):
+        try:
+            look()
+        except Violation as found:
+            return not observables or found.finding.discrepancy.observable in observables
+    return False
 
 
 @pytest.mark.parametrize("each", pinned().values(), ids=lambda each: each.specimen)
 def test_a_pinned_case_is_kept_as_the_python_that_is_printed(each: Pinned) -> None:
-    assert source(each.case) == each.code
-    assert len(each.code) <= LONGEST
+    code = source(each.case)
+    assert without_packed(code) == without_packed(each.code)
+    assert identical(replace(each, code=code).case, each.case)
 
 
-def test_faults_that_need_large_inputs_or_luck_alone_are_not_pinned() -> None:
-    large = {prop.requirement.id for (prop,) in PROPERTIES.values() if prop.deep or prop.huge}
-    large |= {"DET-01", "DET-02", "GRD-18", "GRD-25", "GRD-26", "NUM-02", "NUM-08", "NUM-10"}
-    assert {specimen.caught_by[0] for specimen in FAULTY if specimen.name not in pinned()} <= large
-    assert len(pinned()) >= 160
+def without_packed(code: str) -> str:
+    """Return the source of a case without packed arrays: compressors need not agree on bytes."""
+    return re.sub(r"array\('[^']*'", "array('…'", code)
+
+
+def test_a_pinned_case_is_played_in_every_run() -> None:
+    for each in pinned().values():
+        (prop,) = PROPERTIES[each.requirement]
+        assert not prop.deep
+        assert not prop.huge
+        assert each.requirement[:3] == SPECIMENS[each.specimen].caught_by[0][:3]
+
+
+def test_every_fault_is_pinned_but_that_of_gigabytes() -> None:
+    (missing,) = [specimen for specimen in FAULTY if specimen.name not in pinned()]
+    assert missing.caught_by == ("SHP-07",)
 
 
 def test_the_file_lists_each_specimen_once_in_the_order_of_the_catalogue() -> None:
