@@ -139,7 +139,7 @@ def first_cell(specimen: Specimen, backend: Backend | None = None, seed: int = 0
 def scaled_down() -> Iterator[None]:
     """Stand in for the one input of gigabytes: smaller by as much as the number up to which its specimen counts."""
     kernel: Any = SPECIMENS["elements-counted-in-32-bits"].kernel
-    values: Any = import_module("bn_spec.strategies.values")  # the attribute of that name is a strategy
+    values: Any = import_module("bn_spec.strategies.values")  # the attribute of that name is a function
     tiles, limit = values.TILES, kernel.limit
     (shape,) = LARGE["beyond 32 bits"]
     values.TILES = 2

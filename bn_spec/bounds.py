@@ -382,11 +382,12 @@ def running_bound(model: Model, old: Floats, batch: Floats, dbatch: Floats, mome
 
     Covers r + m (b − r) and a momentum held in the layer's dtype: both perturb r and b by multiples of m. A kernel
     may instead hold the complement d = (1 − m)(1 + δ), as frameworks do whose momentum weighs the old value, and
-    compute d r + (1 − d) b: that moves the result by (1 − m) δ (r − b).
+    compute d r + (1 − d) b: that moves the result by (1 − m) δ (r − b), and b and its error weigh m + (1 − m) |δ|.
     """
-    m, complement, u = abs(momentum), abs(1 - momentum), model.spent("running")
-    exact = m * dbatch * (1 + u) + u * ((m + complement) * np.abs(old) + m * np.abs(batch))
-    exact = exact + model.gamma(1, model.statistics) * complement * np.abs(batch - old)
+    delta, u = model.gamma(1, model.statistics), model.spent("running")
+    weight, complement = abs(momentum) + delta * abs(1 - momentum), (1 + delta) * abs(1 - momentum)
+    exact = weight * dbatch * (1 + u) + u * ((weight + complement) * np.abs(old) + weight * np.abs(batch))
+    exact = exact + delta * complement * np.abs(batch - old)
     held = model.dtype.parameters
     exact = exact + complement * model.unread(held)
     final = held.u * (np.abs(new) + exact) + model.underflow(held)

@@ -2,7 +2,7 @@
 
 A property of the suite is declared with :func:`conforms` and asks its cell to judge the drawn case::
 
-    @conforms("RUN-03", momentum=st.just(1.0))
+    @conforms("RUN-03", momentum=(1.0,))
     def test_running_var_takes_the_unbiased_variance(cell, case):
         cell.judge(case, "running_var")
 """

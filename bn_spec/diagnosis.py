@@ -86,8 +86,8 @@ def _wrong_alike(suspects: list[Specimen], near: list[Case], backend: Backend) -
 
 
 def reordered(specimen: Specimen) -> Specimen:
-    """Return a specimen that sums in another order, from right to left."""
-    return replace(specimen, kernel=type("Reordered", (FromRightToLeft, specimen.kernel), {}))
+    """Return a specimen that sums from right to left, unless it has an order of its own."""
+    return replace(specimen, kernel=type("Reordered", (specimen.kernel, FromRightToLeft), {}))
 
 
 def _amplifies_roundings(case: Case, specimen: Specimen) -> bool:
@@ -279,5 +279,6 @@ def _moved(a: Array, rng: np.random.Generator) -> Array:
     finite = values[np.isfinite(values)]
     apart = np.ptp(finite) if finite.size else 0.0
     moved = private_copy(a)
-    moved[...] = values + 0.5 * (apart or np.abs(finite).max(initial=0) or 1.0) * rng.standard_normal(a.shape)
+    with np.errstate(over="ignore"):
+        moved[...] = values + 0.5 * (apart or np.abs(finite).max(initial=0) or 1.0) * rng.standard_normal(a.shape)
     return moved

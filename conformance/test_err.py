@@ -16,6 +16,7 @@ from bn_spec.strategies import (
 )
 
 SHAPES = shapes("tiny", "different")
+REFUSED = ("forward of single values", "forward of another rank", "forward of other channels")
 
 
 @conforms("ERR-01", shape=SHAPES, running=(*RUNNING_STYLES, ABSENT))
@@ -60,9 +61,7 @@ def test_a_gradient_of_another_shape_is_refused(cell: Cell, case: Case) -> None:
 @conforms(
     "ERR-08",
     shape=SHAPES,
-    history=histories(
-        "forward of single values", "forward of another rank", "forward of other channels", "forward", "eval", most=5
-    ).map(lambda words: [*words, "forward"]),
+    history=histories(*REFUSED, "forward", "eval", most=5, after=("forward",)),
     momentum=(0.1, 1.0, 0.5),
 )
 def test_a_layer_goes_on_after_what_it_refused(cell: Cell, case: Case) -> None:

@@ -197,6 +197,7 @@ def test_second_derivatives_in_eval_hold_the_statistics_constant(cell: Cell, cas
 
 @conforms(
     "GRD-25",
+    effort=2.0,
     reaches=(decades("mean/σ", 2, 8),),
     history=ONE,
     shape=shapes("tiny", "powers of two", "small"),

@@ -129,7 +129,7 @@ def test_errors_of_output_and_mean_are_unbiased(cell: Cell, case: Case) -> None:
 
 @conforms(
     "NUM-09",
-    effort=0.2,
+    effort=0.4,
     dtypes=WITH_RANDOM_BITS,
     shape=shapes("many channels of two values"),
     value=values(("gaussian",), scales=(0,), offsets=(0.0, 1.0)),

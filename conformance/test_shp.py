@@ -28,7 +28,7 @@ def test_channel_counts_around_block_sizes_are_right(cell: Cell, case: Case) -> 
     "SHP-04",
     reaches=("n > 4096 or C > 4096",),
     deep=True,
-    effort=0.01,
+    effort=0.1,
     history=("forward", "eval", "forward of the same shape"),
     shape=shapes("beyond 16 bits"),
     value=PLAIN,

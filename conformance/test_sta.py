@@ -66,8 +66,8 @@ def test_what_is_not_loaded_stays(cell: Cell, case: Case) -> None:
     effort=0.5,
     shape=SMALL,
     momentum=MOVING,
-    history=histories("forward", "restore", "reset all", "reset", "forward", least=1, most=5).map(
-        lambda words: ["save", *words, "forward"]
+    history=histories(
+        *("forward", "restore", "reset all", "reset", "forward"), most=5, before=["save"], after=["forward"]
     ),
 )
 def test_a_checkpoint_stays_as_it_is(cell: Cell, case: Case) -> None:

@@ -1,9 +1,9 @@
 """Finds the pinned cases anew and writes the catalogue of faults: ``python docs/faults.py [--jobs N] [--table]``.
 
 For every faulty specimen, the suite looks for the smallest case on which the first requirement that it names catches
-it, as it does for any backend (profile ci, in the first dtype that the specimen claims). If that one is not looked at
-every day, another of its chapter takes the case. The cases go to ``bn_spec/pinned.json``, the catalogue with what they
-show to ``docs/faults.md``; ``--table`` writes only this.
+it, as it does for any backend (profile ci, in the first dtype that the specimen claims). If that one is not part of
+every run, another of its chapter takes the case. The cases go to ``bn_spec/pinned.json``, the catalogue with what
+they show to ``docs/faults.md``; ``--table`` writes only this.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from bn_spec.judge import judge
 from bn_spec.play import play
 from bn_spec.reference import Extended
 from bn_spec.specimens import SPECIMENS
-from bn_spec.strategies import BALANCED, FAMILIES, MIXED, Recipe, cases, shapes, values
+from bn_spec.strategies import BALANCED, FAMILIES, MIXED, Recipe, cases, chosen, shapes, values
 
 from .arithmetic import (
     RULES,
@@ -96,7 +96,7 @@ def test_batch_statistics_stay_within_the_bounds_of_their_summation_however_each
     worst = [0.0, 0.0]
 
     @examples(120)
-    @given(conditions, st.integers(2, 400), st.sampled_from(sorted(RULES)))
+    @given(chosen(conditions), st.integers(2, 400), st.sampled_from(sorted(RULES)))
     def stay_within(recipe: Recipe, n: int, rule: str) -> None:
         rows = rows_of(recipe, n)
         bound = batch_moments(Model(row, n, Accuracy(grade, summation)), *statistics(rows))
@@ -190,7 +190,7 @@ def test_all_results_stay_within_their_bounds_where_statistics_or_elementwise_st
     worst = [0.0, 0.0, 0.0]
 
     @examples(80)
-    @given(conditions, st.integers(2, 100), st.tuples(*[st.sampled_from(sorted(RULES))] * 4))
+    @given(chosen(conditions), st.integers(2, 100), st.tuples(*[st.sampled_from(sorted(RULES))] * 4))
     def stay_within(recipe: Recipe, n: int, rules: tuple[str, ...]) -> None:
         rows, rng = rows_of(recipe, n), np.random.default_rng(recipe.seed)
         model = Model(row, n, claims)
@@ -225,7 +225,7 @@ def test_all_results_stay_within_their_bounds_where_everything_underflows(
 
     @examples(120)
     @given(
-        tiny,
+        chosen(tiny),
         st.integers(2, 60),
         st.tuples(*[st.sampled_from(sorted(RULES))] * 4),
         st.builds(Chosen, st.just(eps), st.sampled_from((0.0, 5.0))),
@@ -388,7 +388,7 @@ def test_sums_are_called_exact_only_where_they_are_in_every_order(dtype: str, ac
     row, found, refused = DTYPES[dtype], 0, 0
     drawn = st.builds(
         lambda recipe, n: recipe.make((n, 3, 1, 1), row)[:, :, 0, 0].T,
-        values((BALANCED, *FAMILIES), scales=(0, 10, -20), offsets=(0.0, 1.0, -10.0, 1e4, 1e6)),
+        chosen(values((BALANCED, *FAMILIES), scales=(0, 10, -20), offsets=(0.0, 1.0, -10.0, 1e4, 1e6))),
         st.sampled_from((2, 3, 4, 7, 8, 16, 32)),
     )
 

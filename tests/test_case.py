@@ -48,15 +48,15 @@ from bn_spec.strategies import ABSENT, LAYOUT, PARAMETER_STYLES, RUNNING, WORDS,
 from .common import examples, printed_and_read
 
 SUBSETS = tuple(subset for size in (1, 2, 3) for subset in combinations(DIFFERENTIABLE, size))
-HISTORIES = histories(*sorted(WORDS)).map(lambda words: ("record", *words))
+HISTORY = histories(*sorted(WORDS), before=("record",))
 
 
 def drawn(shape: Any = shapes("tiny", "different")) -> st.SearchStrategy[Case]:  # noqa: B008 - immutable
     """Cases of every dtype, of any history and layout, with statistics that need not be finite."""
-    return st.tuples(st.sampled_from(tuple(DTYPES)), HISTORIES).flatmap(
-        lambda pair: cases(
-            dtype=pair[0],
-            history=pair[1],
+    return st.sampled_from(tuple(DTYPES)).flatmap(
+        lambda dtype: cases(
+            dtype=dtype,
+            history=HISTORY,
             shape=shape,
             layouts=tuple(LAYOUT),
             wrt=SUBSETS,

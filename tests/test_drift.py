@@ -181,7 +181,7 @@ def drifting(dtype: str, most: int) -> st.SearchStrategy[Case]:
     words = ("forward", "forward", "forward", "eval", "train", "train", "set momentum", "reset", "reset all")
     return cases(
         dtype=dtype,
-        history=histories(*words, least=1, most=most).map(lambda words: ["forward", *words, "train", "forward"]),
+        history=histories(*words, most=most, before=("forward",), after=("train", "forward")),
         shape=shapes("tiny"),
         layouts=("contiguous",),
         value=values((*FAMILIES, MIXED), scales=(0, 3, -3), offsets=(0.0, 1.0, -10.0, 100.0)),

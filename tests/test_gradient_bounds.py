@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from bn_spec import gradient_bounds as gb
 from bn_spec.bounds import SUMMATIONS, Accuracy, Model, batch_moments, given_moments
 from bn_spec.dtypes import DTYPES, Array, DType, Floats
-from bn_spec.strategies import FAMILIES, MIXED, Recipe, gradients, values
+from bn_spec.strategies import FAMILIES, MIXED, Recipe, chosen, gradients, values
+from bn_spec.strategies.choices import Choose
 
 from .arithmetic import RULES, TOTALS, Arithmetic, Kernel, Rule, Total, chan, statistics, textbook, two_pass, welford
 from .common import examples
@@ -93,22 +94,22 @@ def rows_of(recipe: Recipe, n: int) -> Floats:
 
 
 HARD = values((*FAMILIES, MIXED), scales=(0,), offsets=(0.0, 1.0, -10.0, 100.0, 1e3, -1e4))
-RELATED = st.tuples(gradients(scales=(0,)), st.sampled_from(tuple(RELATIONS)))
+RELATED = st.tuples(chosen(gradients(scales=(0,))), st.sampled_from(tuple(RELATIONS)))
 
 
 @st.composite
 def data(
     draw: st.DrawFn,
-    value: st.SearchStrategy[Recipe] = HARD,
+    value: Choose[Recipe] = HARD,
     related: st.SearchStrategy[tuple[Recipe, str]] = RELATED,
     eps: tuple[float, ...] = (1e-5, 1e-2, 1.0),
     longest: int = 130,
 ) -> Data:
     n = draw(st.integers(2, 12) | st.integers(2, longest))
-    x = rows_of(draw(value), n)
+    x = rows_of(draw(chosen(value)), n)
     dy, v = (RELATIONS[relation](x, rows_of(recipe, n)) for recipe, relation in (draw(related), draw(related)))
-    chosen, rule = draw(st.sampled_from(eps)), draw(st.sampled_from(tuple(WORST)))
-    return Data(x, dy, v, chosen, rule, draw(st.integers(0, 2**16)))
+    some_eps, rule = draw(st.sampled_from(eps)), draw(st.sampled_from(tuple(WORST)))
+    return Data(x, dy, v, some_eps, rule, draw(st.integers(0, 2**16)))
 
 
 # Kernels, in an arithmetic -----------------------------------------------------------------------------------
@@ -606,7 +607,7 @@ def mean_for_sum(k: Seen, dy: Floats) -> dict[str, Floats]:
 
 MILD = data(
     values(("gaussian", "ramp"), scales=(0,), offsets=(0.0, 1.0)),
-    st.tuples(gradients(("gaussian",), scales=(0,), offsets=(0.0, 1.0)), st.just("unrelated")),
+    st.tuples(chosen(gradients(("gaussian",), scales=(0,), offsets=(0.0, 1.0))), st.just("unrelated")),
 )
 
 

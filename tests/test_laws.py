@@ -30,7 +30,7 @@ from bn_spec.profiles import PROFILES
 from bn_spec.reference import formulas as f
 from bn_spec.requirements import REQUIREMENTS
 from bn_spec.specimens import SPECIMENS
-from bn_spec.strategies import Recipe, shapes
+from bn_spec.strategies import Recipe, chosen, shapes
 from bn_spec.verdict import Verdict
 
 from .common import examples
@@ -134,7 +134,7 @@ def test_values_do_not_notice_what_is_wrong_on_either_side(mutation: Mutation) -
 
 def test_a_cumulative_mean_that_is_one_batch_off_breaks_the_law_of_the_same_batch_again() -> None:
     with mutated(Mutation("update_factor", "float(batches)", "float(batches + 1)", "12")):
-        assert broken("MET-12", 60)
+        assert broken("MET-12", 100)
         assert not broken("RUN-04", 10)
 
 
@@ -183,7 +183,7 @@ def normalised(x: Array, eps: Fraction, weight: Array) -> Array:
 def whole_numbers(draw: st.DrawFn) -> Array:
     """Draw a batch of few small integers, or of these times a power of two."""
     family, scale = draw(st.sampled_from(("small integers", "ramp"))), draw(st.sampled_from((0, 3, -3)))
-    shape = draw(shapes("tiny", "different").filter(lambda shape: shape[1] < prod(shape) < 100))
+    shape = draw(chosen(shapes("tiny", "different", where=lambda shape: shape[1] < prod(shape) < 100)))
     return Recipe(family, scale, 0.0, draw(st.integers(0, 100))).make(shape, DTYPES["float32"])
 
 
@@ -244,7 +244,7 @@ def test_a_change_is_exact_where_it_rounds_nothing(name: str, dtype: str, values
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_two_values_are_recognised_in_every_format(dtype: str) -> None:
     @examples(30)
-    @given(shapes("tiny", "different").filter(lambda shape: prod(shape) // shape[1] % 2 == 0))
+    @given(chosen(shapes("tiny", "different", where=lambda shape: prod(shape) // shape[1] % 2 == 0)))
     def are_recognised(shape: tuple[int, int, int, int]) -> None:
         x = of_two_values(np.zeros(shape, DTYPES[dtype].data.dtype))
         found = two_values(x)

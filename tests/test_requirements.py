@@ -19,7 +19,7 @@ from bn_spec.cell import PROPERTIES, Cell, Violation, conforms
 from bn_spec.profiles import PROFILES
 from bn_spec.requirements import CHAPTERS, REQUIREMENTS, Requirement, requirement_named
 from bn_spec.specimens import SPECIMENS
-from bn_spec.strategies import ABSENT, WORDS, cases
+from bn_spec.strategies import ABSENT, WORDS, cases, chosen
 
 from .common import examples
 
@@ -45,7 +45,7 @@ def words(requirement: Requirement) -> tuple[str, ...]:
     found: list[str] = []
 
     @examples(100)
-    @given(history)
+    @given(chosen(history))
     def collect(drawn: list[str]) -> None:
         found.extend(drawn)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 from importlib import import_module
-from itertools import count
+from itertools import count, pairwise
 from math import prod
 from typing import Any, TypeVar
 
@@ -67,8 +67,10 @@ from bn_spec.strategies import (
     WIDE,
     WORDS,
     Recipe,
+    among,
     beside_loud_neighbours,
     cases,
+    chosen,
     gradients,
     histories,
     misused,
@@ -79,7 +81,7 @@ from bn_spec.strategies import (
     shapes,
     values,
 )
-from bn_spec.strategies.histories import LONGEST, USUAL, choice
+from bn_spec.strategies.histories import LONGEST, USUAL
 from bn_spec.strategies.shapes import Shape, with_values
 from bn_spec.strategies.tensors import COUNTS, bounded
 
@@ -113,12 +115,12 @@ def sample() -> list[Case]:
 
 @cache
 def sample_of_shapes() -> list[Shape]:
-    return drawn(shapes())
+    return drawn(chosen(shapes()))
 
 
 @cache
 def sample_of_values() -> list[Recipe]:
-    return drawn(values())
+    return drawn(chosen(values()))
 
 
 def shape_of(case: Case) -> Shape:
@@ -257,7 +259,7 @@ def test_scales_and_offsets_go_far_both_ways() -> None:
 
 @pytest.mark.parametrize("names", [("tiny",), ("spatial edge", "channel edge")])
 def test_shapes_come_from_the_named_regions_alone(names: tuple[str, ...]) -> None:
-    assert set(drawn(shapes(*names), 100)) <= {shape for name in names for shape in REGIONS[name]}
+    assert set(drawn(chosen(shapes(*names)), 100)) <= {shape for name in names for shape in REGIONS[name]}
 
 
 @pytest.mark.parametrize("name", [*REGIONS, *LARGE])
@@ -272,7 +274,7 @@ def test_large_regions_are_drawn_where_they_are_asked_for_alone() -> None:
     large = {shape for name in LARGE for shape in LARGE[name]} - {s for name in REGIONS for s in REGIONS[name]}
     assert not large & set(sample_of_shapes())
     for name in LARGE:
-        assert set(drawn(shapes(name), 100)) <= set(LARGE[name])
+        assert set(drawn(chosen(shapes(name)), 100)) <= set(LARGE[name])
 
 
 def test_large_regions_are_as_large_as_they_are_for() -> None:
@@ -332,7 +334,7 @@ def test_choices_are_kept_to() -> None:
         momentum=(0.25, None),
         parameters=("equal",),
         running=("distinct",),
-        shape=st.just((1, 3, 1, 1)),
+        shape=among([(1, 3, 1, 1)]),
         value=values(("constant",), (3,), (1.0,)),
         least=5,
         change=lambda x: -x,
@@ -395,7 +397,7 @@ def test_a_state_fits_its_config() -> None:
 # Words
 
 
-WHOLE: dict[str, Any] = {"shape": st.just((2, 3, 2, 2)), "parameters": ("distinct",), "running": ("distinct",)}
+WHOLE: dict[str, Any] = {"shape": among([(2, 3, 2, 2)]), "parameters": ("distinct",), "running": ("distinct",)}
 """Choices for layers that have all their tensors, and inputs of two samples."""
 
 NOTHING: tuple[str, ...] = ()
@@ -572,7 +574,7 @@ ANYTHING: dict[str, Any] = {
     "running": (*RUNNING_STYLES, ABSENT),
     "strided": True,
 }
-ANY_WORDS = st.lists(st.sampled_from([*WORDS, *("record", "eval", "save") * 4]), max_size=10)
+ANY_WORDS = partial(histories, *WORDS, *("record", "eval", "save") * 4, least=0, most=10)
 """Any words, and more often those to which others refer."""
 
 FEWER = Capabilities(inference=False, affine_off=False, input_checks=False, layouts=("contiguous",), gradients=True)
@@ -596,7 +598,7 @@ CHANGED = Capabilities(live_attributes=True, gradients=True, double_backward=("f
 def test_any_list_of_words_is_a_history_of_all_that_is_claimed_and_of_nothing_else(
     claims: Capabilities, never: tuple[type, ...]
 ) -> None:
-    met = drawn(cases(claims=claims, history=ANY_WORDS, **ANYTHING), 200)
+    met = drawn(cases(claims=claims, history=ANY_WORDS(), **ANYTHING), 200)
     asked = {type(step) for case in met for step in case.steps}
     assert Forward in asked
     assert asked.isdisjoint(never)
@@ -607,7 +609,7 @@ def test_any_list_of_words_is_a_history_of_all_that_is_claimed_and_of_nothing_el
 @pytest.mark.parametrize("dtype", ["float32", "float64", "mixed_bfloat16", "float16"])
 def test_whatever_the_history_the_reference_conforms(dtype: str) -> None:
     reference = Reference()
-    for case in drawn(cases(dtype=dtype, claims=reference.capabilities, history=ANY_WORDS, **ANYTHING), 60):
+    for case in drawn(cases(dtype=dtype, claims=reference.capabilities, history=ANY_WORDS(), **ANYTHING), 60):
         assert check(case, reference) == []
 
 
@@ -627,7 +629,7 @@ def test_histories_that_were_once_misjudged_are_not(history: tuple[str, ...]) ->
 
 def test_any_history_keeps_to_the_layouts_that_are_claimed() -> None:
     claims = replace(EVERYTHING, layouts=("contiguous",), input_checks=False)
-    history = ANY_WORDS.map(lambda words: [*words, "record", "backward expanded", "double backward"])
+    history = ANY_WORDS(after=("record", "backward expanded", "double backward"))
     for case in drawn(cases(claims=claims, history=history, **ANYTHING), 100):
         inputs = list(case.forwards())
         gradients_of_output = [step.dy for step in case.steps if isinstance(step, Backward | DoubleBackward)]
@@ -646,8 +648,21 @@ def test_each_forward_has_a_shape_of_its_own_and_the_channels_of_the_layer() -> 
     met = drawn(cases(history=("forward", "forward")), 100)
     both = [tuple(x.shape for x in case.forwards()) for case in met]
     assert all(case.config.num_features == x.shape[1] for case in met for x in case.forwards())
-    # Hypothesis likes to repeat a choice that it has made, so by far not all of them differ.
-    assert sum(first != second for first, second in both) > len(both) / 4
+    assert sum(first != second for first, second in both) > 0.9 * len(both)
+
+
+def test_no_case_is_a_near_copy_of_another() -> None:
+    met = drawn(cases(history=("record", "backward", "eval", "record", "backward")), 200)
+    shared = [sum(map(same_bits, arrays(one), arrays(other))) for one, other in pairwise(met)]
+    assert sum(map(bool, shared)) < 0.1 * len(shared)
+    # were they copied from each other, this would vary several times as much as independent choices do
+    counts = [sum(not case.config.affine for case in met[start : start + 20]) for start in range(0, 200, 20)]
+    mean = sum(counts) / len(counts)
+    assert sum((count - mean) ** 2 for count in counts) / (len(counts) - 1) < 2.5 * mean
+
+
+def arrays(case: Case) -> list[Array]:
+    return [a for step in case.steps for a in vars(step).values() if isinstance(a, np.ndarray)]
 
 
 def test_a_forward_of_the_same_shape_has_other_values_in_the_shape_of_the_last() -> None:
@@ -914,7 +929,7 @@ def test_a_gradient_is_laid_out_apart_from_its_input() -> None:
 
 
 def test_gradients_are_of_every_family_and_of_scales_and_offsets_both_ways() -> None:
-    met = drawn(gradients(), 500)
+    met = drawn(chosen(gradients()), 500)
     assert {recipe.family for recipe in met} == {*FAMILIES, MIXED}
     for part in ("scale", "offset"):
         found = {getattr(recipe, part) for recipe in met}
@@ -1026,13 +1041,13 @@ def test_a_layer_is_folded_into_convolutions_of_every_form(dtype: str) -> None:
 
 
 def test_histories_are_of_the_words_given_and_as_long_as_asked() -> None:
-    met = drawn(histories("save", "forward", least=2, most=5), 100)
+    met = drawn(chosen(histories("save", "forward", least=2, most=5)), 100)
     assert {word for words in met for word in words} == {"save", "forward"}
     assert {len(words) for words in met} == {2, 3, 4, 5}
 
 
 def test_histories_reach_their_longest_length_and_every_second_one_is_long() -> None:
-    lengths = [len(words) for words in drawn(histories(), 300)]
+    lengths = [len(words) for words in drawn(chosen(histories()), 300)]
     assert min(lengths) == 1
     assert max(lengths) == LONGEST == 20
     assert sum(length >= LONGEST // 2 for length in lengths) > len(lengths) / 2
@@ -1040,7 +1055,7 @@ def test_histories_reach_their_longest_length_and_every_second_one_is_long() -> 
 
 
 def test_every_usual_word_comes_often() -> None:
-    met = drawn(histories(), 300)
+    met = drawn(chosen(histories()), 300)
     counts = Counter(word for words in met for word in set(words))
     assert counts.keys() == set(USUAL)
     assert min(counts.values()) > 0.05 * len(met)
@@ -1098,13 +1113,13 @@ def test_a_case_shrinks_to_a_ramp_of_two_values_on_a_layer_of_defaults() -> None
 
 
 def test_values_shrink_to_a_plain_ramp() -> None:
-    assert find(values(), lambda _: True, settings=examples(10)) == Recipe("ramp", 0, 0.0, 0)
+    assert find(chosen(values()), lambda _: True, settings=examples(10)) == Recipe("ramp", 0, 0.0, 0)
 
 
 @pytest.mark.parametrize("name", REGIONS)
 def test_shapes_shrink_to_the_smallest_of_the_first_region(name: str) -> None:
     smallest = min(REGIONS[name], key=prod)
-    assert find(shapes(name), lambda _: True, settings=examples(10)) == smallest
+    assert find(chosen(shapes(name)), lambda _: True, settings=examples(10)) == smallest
 
 
 @pytest.mark.parametrize("specimen", ["runvar-bias", "normalised-by-unbiased-variance"])
@@ -1126,7 +1141,7 @@ def test_a_gradient_shrinks_to_a_ramp_in_c_order() -> None:
 
 
 def test_a_history_shrinks_to_a_single_forward() -> None:
-    assert find(histories(), lambda _: True, settings=examples(10)) == ["forward"]
+    assert find(chosen(histories()), lambda _: True, settings=examples(10)) == ["forward"]
 
 
 @pytest.mark.parametrize(
@@ -1143,7 +1158,7 @@ def test_a_history_shrinks_to_the_shortest_that_has_what_is_looked_for(
         steps = iter(case.steps)
         return all(any(isinstance(step, kind) for step in steps) for kind in wanted)
 
-    found = find(cases(history=histories(), shape=st.just((2, 1, 1, 1))), has, settings=examples(500))
+    found = find(cases(history=histories(), shape=among([(2, 1, 1, 1)])), has, settings=examples(500))
     assert len(found.steps) == shortest
 
 
@@ -1211,7 +1226,7 @@ def loading_into_an_eval_layer_does_nothing(layer: Any) -> None:
     [
         (reset_forgets_the_counter, "STA-09", 2),
         (the_fifth_batch_is_not_counted, "STA-09", 5),
-        (loading_into_an_eval_layer_does_nothing, "STA-09", 3),
+        (loading_into_an_eval_layer_does_nothing, "STA-09", 4),
         (a_refusal_leaves_eval_mode, "ERR-08", 6),
     ],
 )
@@ -1281,7 +1296,7 @@ def test_balanced_values_are_small_integers_beside_their_negatives(n: int) -> No
 
 def test_balanced_values_are_drawn_where_they_are_asked_for_alone() -> None:
     assert BALANCED not in {recipe.family for recipe in sample_of_values()}
-    assert {recipe.family for recipe in drawn(values((BALANCED,)), 20)} == {BALANCED}
+    assert {recipe.family for recipe in drawn(chosen(values((BALANCED,))), 20)} == {BALANCED}
 
 
 def exponents(x: Array) -> Array:
@@ -1469,7 +1484,7 @@ def test_layouts_about_memory_are_drawn_where_they_are_asked_for_alone() -> None
     assert {layout_of(x) for case in drawn(cases(**LARGER), 200) for x in case.forwards()} == set(USUAL_LAYOUTS)
 
 
-LARGER: dict[str, Any] = {"shape": st.just((1, 2, 3, 4))}
+LARGER: dict[str, Any] = {"shape": among([(1, 2, 3, 4)])}
 """Choices for inputs of which all layouts can be told apart."""
 
 
@@ -1509,10 +1524,3 @@ def test_a_single_value_is_the_first_of_each_channel() -> None:
 def test_wrong_channels_are_one_more_and_one_fewer_where_one_is_left() -> None:
     assert [x.shape[1] for x in of_wrong_channels(np.zeros((2, 3, 1, 1)))] == [4, 2]
     assert [x.shape[1] for x in of_wrong_channels(RAMP)] == [2]
-
-
-def test_a_choice_is_built_once_and_not_taken_for_an_equal_one() -> None:
-    zero, negative = choice((0.0,)), choice((-0.0,))
-    assert zero is choice((0.0,))
-    assert zero is not negative
-    assert choice((1,)) is not choice((1.0,))

@@ -391,7 +391,7 @@ def test_no_gradient_is_asked_that_torch_refuses_since_a_tensor_has_moved() -> N
     )
     met = []
 
-    @examples(150)
+    @examples(300)
     @given(cases(history=words, claims=CPU.capabilities, shape=shapes("tiny")))
     def never_refused(case: Case) -> None:
         answers = [a for a in play(case, CPU, ()).answers if isinstance(a.step, Backward)]

@@ -1,6 +1,7 @@
 """Hypothesis strategies for BatchNorm2d: shapes, values, parameters, running statistics, whole cases."""
 
 from .cases import ABSENT, EPS, KEEPING, MOMENTA, PARAMETER_STYLES, RUNNING_STYLES, cases
+from .choices import among, chosen
 from .histories import SPECIAL, WORDS, histories
 from .layouts import LAYOUT, USUAL_LAYOUTS
 from .misuse import misused, of_single_values, of_wrong_channels, of_wrong_rank
@@ -46,9 +47,11 @@ __all__ = [
     "WIDE",
     "WORDS",
     "Recipe",
+    "among",
     "beside_loud_neighbours",
     "beyond_32_bits",
     "cases",
+    "chosen",
     "gradients",
     "histories",
     "misused",

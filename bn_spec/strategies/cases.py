@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from ..config import Config, State, initial_state
 from ..dtypes import Array, DType, dtype_named
 from ..errors import ConfigError, allowed
 from ..memory import same_bits
-from .histories import SPECIAL, WORDS, Choices, Script, choice
+from .choices import RANDOMS, Choose, among
+from .histories import SPECIAL, WORDS, Choices, Script
 from .layouts import USUAL_LAYOUTS, spread
 from .shapes import Shape, shapes
 from .signatures import REPRESENTATIVES, fixed, nearest
@@ -44,11 +46,11 @@ def cases(
     *,
     dtype: str = "float32",
     claims: Capabilities = EVERYTHING,
-    history: Sequence[str] | st.SearchStrategy[list[str]] = ("forward",),
+    history: Sequence[str] | Choose[list[str]] = ("forward",),
     wrt: Sequence[tuple[str, ...]] = (DIFFERENTIABLE,),
-    gradient: st.SearchStrategy[Recipe] = gradients(),  # noqa: B008
-    shape: st.SearchStrategy[Shape] = shapes(),  # noqa: B008 - strategies are immutable
-    value: st.SearchStrategy[Recipe] = values(),  # noqa: B008
+    gradient: Choose[Recipe] = gradients(),  # noqa: B008
+    shape: Choose[Shape] = shapes(),  # noqa: B008 - functions are immutable
+    value: Choose[Recipe] = values(),  # noqa: B008
     layouts: Sequence[str] = USUAL_LAYOUTS,
     least: int = 2,
     eps: Sequence[float] = EPS,
@@ -66,7 +68,7 @@ def cases(
         draw: given by Hypothesis.
         dtype: a row of the table of dtypes.
         claims: what the backend under test claims; nothing else is drawn.
-        history: the steps, in the words of :data:`bn_spec.strategies.histories.WORDS`, or a strategy for them.
+        history: the steps, in the words of :data:`bn_spec.strategies.histories.WORDS`, or what chooses them.
             Each forward draws a shape of its own (with the same number of channels), each backward a dy.
         wrt: choices of the tensors whose gradients a recorded forward is asked for.
         gradient: recipes for dy and for the cotangents of a double backward.
@@ -87,35 +89,36 @@ def cases(
 
     """
     row = dtype_named(dtype)
-    first = draw(shape)
+    random = draw(RANDOMS)
+    first = shape(random)
     known = input_layouts = tuple(layout for layout in layouts if layout in claims.layouts) or claims.layouts
     if claims.expensive_signatures:
         place = nearest(first)
         first = REPRESENTATIVES[place]
-        shape, wrt = st.just(first), fixed(wrt, place)
+        shape, wrt = among([first]), fixed(wrt, place)
         input_layouts = fixed(known, place) if layouts is USUAL_LAYOUTS else known  # some properties are about them
         eps = fixed(eps, place, EPS[0])
         momentum = fixed([m for m in momentum if m is not None] or momentum, place, MOMENTA[0])
         parameters, running = ([s for s in styles if s != ABSENT] or styles for styles in (parameters, running))
     channels = first[1]
-    affine_style = draw(choice(tuple(s for s in parameters if claims.affine_off or s != ABSENT)))
-    running_style = draw(choice(tuple(s for s in running if claims.tracking_off or s != ABSENT)))
+    affine_style = random.choice([s for s in parameters if claims.affine_off or s != ABSENT])
+    running_style = random.choice([s for s in running if claims.tracking_off or s != ABSENT])
     momenta = tuple(m for m in momentum if claims.cumulative_momentum or m is not None)
     config = Config(
         num_features=channels,
-        eps=draw(choice(tuple(eps))),
-        momentum=draw(choice(momenta)),
+        eps=random.choice(eps),
+        momentum=random.choice(momenta),
         affine=affine_style != ABSENT,
         track_running_stats=running_style != ABSENT,
         dtype=dtype,
     )
-    drawn = partial(_state, draw, row, channels, affine_style, running_style)
+    drawn = partial(_state, random, row, channels, affine_style, running_style)
     state = None if built else drawn()
     if state is not None and _same(state, initial_state(config)):
         state = None  # nothing to load is simpler than loading what is there
     held = state or initial_state(config)
     if strided and claims.strided_state:
-        state = held.map(lambda a: spread(a, draw(choice((2, 3, 1)))) if a.ndim else a)
+        state = held.map(lambda a: spread(a, random.choice((2, 3, 1))) if a.ndim else a)
     choices = Choices(
         claims,
         input_layouts,
@@ -131,22 +134,22 @@ def cases(
         change,
         drawn,
     )
-    script = Script(draw, config, held, choices, first)
-    for word in history if isinstance(history, Sequence) else draw(history):
+    script = Script(random, config, held, choices, first)
+    for word in history if isinstance(history, Sequence) else history(random):
         if word not in WORDS:
             raise ConfigError(allowed("step of a history", word, WORDS))
         script.add(word)
     return Case(config, state, tuple(script.steps))
 
 
-def _state(draw: st.DrawFn, row: DType, channels: int, affine_style: str, running_style: str) -> State:
-    rng = np.random.default_rng(draw(SEEDS))
+def _state(random: Random, row: DType, channels: int, affine_style: str, running_style: str) -> State:
+    rng = np.random.default_rng(random.choice(SEEDS))
     tensors: dict[str, Any] = {}
     if affine_style != ABSENT:
         tensors |= parameters(affine_style, rng, channels, row)
     if running_style != ABSENT:
         tensors |= running_statistics(running_style, rng, channels, row)
-        tensors["num_batches_tracked"] = np.array(draw(choice(COUNTS)), np.int64)
+        tensors["num_batches_tracked"] = np.array(random.choice(COUNTS), np.int64)
     return State(**tensors)
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
+from random import Random
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from hypothesis import strategies as st
 
 from ..backend import LAYOUTS, Capabilities
 from ..case import (
@@ -37,6 +37,7 @@ from ..config import Config, State, initial_state
 from ..dtypes import Array
 from ..laws import LAWS
 from ..memory import private_copy
+from .choices import Choose
 from .layouts import LAYOUT
 from .misuse import of_single_values, of_wrong_channels, of_wrong_rank
 from .shapes import Shape, with_values
@@ -54,9 +55,9 @@ class Choices:
     layouts: tuple[str, ...]
     """Of inputs."""
     gradient_layouts: tuple[str, ...]
-    shape: st.SearchStrategy[Shape]
-    value: st.SearchStrategy[Recipe]
-    gradient: st.SearchStrategy[Recipe]
+    shape: Choose[Shape]
+    value: Choose[Recipe]
+    gradient: Choose[Recipe]
     wrt: tuple[tuple[str, ...], ...]
     least: int
     eps: tuple[float, ...]
@@ -71,7 +72,7 @@ class Choices:
 class Script:
     """The steps of a history, drawn one after the other."""
 
-    draw: st.DrawFn
+    random: Random
     config: Config
     held: State
     """The state of the layer before the first step."""
@@ -120,7 +121,7 @@ class Script:
 
     def empty(self, *, recorded: bool = False) -> None:
         """Hand over a batch without samples, or without pixels."""
-        without = self.draw(choice(((0, 1, 1), (1, 0, 1), (1, 1, 0))))
+        without = self.random.choice(((0, 1, 1), (1, 0, 1), (1, 1, 0)))
         n, h, w = (size * some for size, some in zip((2, 3, 5), without, strict=True))
         nothing = np.zeros((n, self.config.num_features, h, w), self.config.arithmetic.data.dtype)
         self.steps.append(Forward(nothing, self._asked() if recorded else ()))
@@ -197,7 +198,7 @@ class Script:
     def backward_expanded(self) -> None:
         """Hand over one number for all elements, as the gradient of a sum is: every stride is zero."""
         shape = self._forwards()[-1].x.shape
-        number = self.draw(self.choices.gradient).make((1, 1, 1, 1), self.config.arithmetic)
+        number = self.choices.gradient(self.random).make((1, 1, 1, 1), self.config.arithmetic)
         self.steps.append(Backward(np.broadcast_to(number, shape)))
 
     def backward_of_zeros(self) -> None:
@@ -220,13 +221,13 @@ class Script:
     def backward_of_another_shape(self) -> None:
         """Hand over a gradient that has a sample too many, or twice as many."""
         n, *others = self._forwards()[-1].x.shape
-        self.steps.append(Backward(self._gradient((self.draw(choice((n + 1, 2 * n))), *others))))
+        self.steps.append(Backward(self._gradient((self.random.choice((n + 1, 2 * n)), *others))))
 
     def double_backward(self) -> None:
         """Draw a gradient, and the cotangents of what it gives."""
         shape, held = self._forwards()[-1].x.shape, self.config.arithmetic.parameters.dtype
         dy, v = self._gradient(shape), self._gradient(shape)
-        rng = np.random.default_rng(self.draw(SEEDS))
+        rng = np.random.default_rng(self.random.choice(SEEDS))
         of_parameters = rng.integers(-3, 4, (2, shape[1])).astype(held) if self.config.affine else (None, None)
         self.steps.append(DoubleBackward(dy, v, *of_parameters))
 
@@ -239,7 +240,7 @@ class Script:
     def restore_some(self) -> None:
         """Load some tensors of a checkpoint, if there are any."""
         if names := tuple(initial_state(self.config).tensors()):
-            wanted = self.draw(choice(names)), self.draw(choice(names))
+            wanted = self.random.choice(names), self.random.choice(names)
             self.steps.append(Restore(only=tuple(name for name in names if name in wanted)))
 
     def load(self) -> None:
@@ -259,15 +260,15 @@ class Script:
         """Draw a state, and load it with one tensor that is wrong."""
         tensors = self.choices.state().tensors()
         if names := tuple(name for name in tensors if name != "num_batches_tracked"):
-            self._load(way(tensors, self.draw(choice(names))))
+            self._load(way(tensors, self.random.choice(names)))
 
     def set_eps(self) -> None:
         """Draw another eps."""
-        self._set("eps", self.draw(choice(self.choices.eps)))
+        self._set("eps", self.random.choice(self.choices.eps))
 
     def set_momentum(self) -> None:
         """Draw another momentum."""
-        self._set("momentum", self.draw(choice(self.choices.momentum)))
+        self._set("momentum", self.random.choice(self.choices.momentum))
 
     def _set(self, name: str, value: float | None) -> None:
         self.steps.append(Set(name, value))
@@ -275,11 +276,11 @@ class Script:
 
     def fold(self) -> None:
         """Draw a convolution."""
-        inputs, h, w = self.draw(choice(((1, 1, 1), (2, 3, 3), (3, 1, 2))))
+        inputs, h, w = self.random.choice(((1, 1, 1), (2, 3, 3), (3, 1, 2)))
         shape = inputs, self.config.num_features, h, w
-        weight = self.draw(self.choices.gradient).make(shape, self.config.arithmetic).swapaxes(0, 1).copy()
-        bias = self.draw(self.choices.value).make((1, len(weight), 1, 1), self.config.arithmetic).ravel()
-        self.steps.append(Fold(weight, self.draw(choice((None, True))) and bias))
+        weight = self.choices.gradient(self.random).make(shape, self.config.arithmetic).swapaxes(0, 1).copy()
+        bias = self.choices.value(self.random).make((1, len(weight), 1, 1), self.config.arithmetic).ravel()
+        self.steps.append(Fold(weight, self.random.choice((None, bias))))
 
     # What a word may refer to
 
@@ -337,29 +338,29 @@ class Script:
 
     def _input(self) -> Array:
         choices, channels = self.choices, self.config.num_features
-        n, _, h, w = self.upcoming or self.draw(choices.shape)
+        n, _, h, w = self.upcoming or choices.shape(self.random)
         self.upcoming = None
-        x = self.draw(choices.value).make(with_values((n, channels, h, w), choices.least), self.config.arithmetic)
+        x = choices.value(self.random).make(with_values((n, channels, h, w), choices.least), self.config.arithmetic)
         return self._laid_out(choices.change(x) if choices.change else x, choices.layouts)
 
     def _asked(self) -> tuple[str, ...]:
         known = DIFFERENTIABLE if self.config.affine else DIFFERENTIABLE[:1]
-        asked = tuple(name for name in self.draw(choice(self.choices.wrt)) if name in known)
+        asked = tuple(name for name in self.random.choice(self.choices.wrt) if name in known)
         return asked or known[:1]
 
     def _gradient(self, shape: Shape) -> Array:
         if 0 in shape:
             return np.zeros(shape, self.config.arithmetic.data.dtype)
-        array = self.draw(self.choices.gradient).make(shape, self.config.arithmetic)
+        array = self.choices.gradient(self.random).make(shape, self.config.arithmetic)
         return self._laid_out(array, self.choices.gradient_layouts)
 
     def _laid_out(self, array: Array, layouts: tuple[str, ...]) -> Array:
-        return LAYOUT[self.draw(choice(layouts))](array)
+        return LAYOUT[self.random.choice(layouts)](array)
 
     def _spoilt(self, array: Array) -> Array:
         spoilt = private_copy(array)
-        place = np.random.default_rng(self.draw(SEEDS)).integers(array.size)
-        spoilt[np.unravel_index(place, array.shape)] = self.draw(choice(self.choices.special))
+        place = np.random.default_rng(self.random.choice(SEEDS)).integers(array.size)
+        spoilt[np.unravel_index(place, array.shape)] = self.random.choice(self.choices.special)
         return spoilt
 
 
@@ -467,21 +468,19 @@ USUAL = (
 """Words for a history of anything: those that come more often stand here more than once."""
 
 
-def histories(*words: str, least: int = 1, most: int = LONGEST) -> st.SearchStrategy[list[str]]:
-    """Histories of the given words, in any order (of :data:`USUAL` by default); shrinks towards fewer of them.
+def histories(
+    *words: str, least: int = 1, most: int = LONGEST, before: Sequence[str] = (), after: Sequence[str] = ()
+) -> Choose[list[str]]:
+    """Choose some of the given words, in any order (of :data:`USUAL` by default); shrinks towards fewer of them.
 
-    Every second one is long: what happens late shows after enough of a past.
+    Every second history is long: what happens late shows after enough of a past. Other words may come ``before`` all
+    of these, and ``after``.
     """
-    word = st.sampled_from(words or USUAL)
-    return st.lists(word, min_size=least, max_size=most) | st.lists(word, min_size=most // 2, max_size=most)
 
+    def choose(random: Random) -> list[str]:
+        usual_length, some = random.choice((most // 2, 5 * most)), list[str]()
+        while len(some) < least or (len(some) < most and random.randrange(usual_length)):
+            some.append(random.choice(words or USUAL))
+        return [*before, *some, *after]
 
-_CHOICES: dict[str, st.SearchStrategy[Any]] = {}
-
-
-def choice(options: tuple[Any, ...]) -> st.SearchStrategy[Any]:
-    """Build each choice once: building a strategy costs as much as drawing from it."""
-    name = repr(options)  # -0.0 equals 0.0, and True equals 1
-    if name not in _CHOICES:
-        _CHOICES[name] = st.sampled_from(options)
-    return _CHOICES[name]
+    return choose

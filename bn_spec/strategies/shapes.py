@@ -3,19 +3,19 @@
 Faults sit in tails (MIOpen#916: 256 < H·W <= 512; apex#1768: C = 65), so sizes just around powers of two appear on
 each axis; and friendly shapes hide mixed-up axes, so sizes that all differ appear too.
 
-A region is a list from the smallest shape to the largest, and a shape is drawn by one choice from it: Hypothesis
-prefers fewer choices to smaller ones, so regions of more choices would not shrink into each other.
+A region is a list from the smallest shape to the largest, and a shape is one choice from it: Hypothesis prefers fewer
+choices to smaller ones, so regions of more choices would not shrink into each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import permutations, product
 from math import prod
 from types import MappingProxyType
 from typing import TypeAlias
 
-from hypothesis import strategies as st
+from .choices import Choose
 
 Shape: TypeAlias = tuple[int, int, int, int]
 
@@ -135,9 +135,13 @@ bound would hold), the layers of well-known networks, and as many independent ch
 of a power of two of values, so that 1 / n is exact."""
 
 
-def shapes(*regions: str) -> st.SearchStrategy[Shape]:
-    """Shapes from the named regions (all :data:`REGIONS` by default); shrinks towards the first of the first one."""
-    return st.one_of([st.sampled_from(REGIONS.get(name) or LARGE[name]) for name in regions or REGIONS])
+def shapes(*regions: str, where: Callable[[Shape], bool] = lambda _: True) -> Choose[Shape]:
+    """Choose from the named regions (all :data:`REGIONS` by default); shrinks towards the first of the first one.
+
+    Of each region, only the shapes ``where`` something holds are chosen.
+    """
+    tables = [tuple(filter(where, REGIONS.get(name) or LARGE[name])) for name in regions or REGIONS]
+    return lambda random: random.choice(random.choice(tables))
 
 
 def with_values(shape: Shape, least: int) -> Shape:

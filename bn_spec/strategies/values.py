@@ -1,6 +1,6 @@
 """Values of an input as recipes: a few drawn choices, expanded by NumPy.
 
-Drawing elements one by one costs Hypothesis 35 µs each and shrinks poorly; a recipe costs a handful of choices
+Drawing elements one by one costs Hypothesis 35 µs each and shrinks poorly; a recipe is a handful of choices
 whatever the size, and shrinks to a ramp 0, 1, 2, … of scale 1 without offset, which a person can check by hand.
 """
 
@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
-from hypothesis import strategies as st
 
 from ..dtypes import Array, DType, Floats, Format, format_named
+from .choices import Choose
 from .shapes import Shape
 
 Family: TypeAlias = Callable[[np.random.Generator, int, int], Floats]
@@ -76,7 +76,7 @@ BEYOND = (0.52, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9)
 OFFSETS = (0.0, 1.0, -10.0, 100.0, -1e3, 1e4, 1e6)
 """Offsets in units of the scale, that is of about one standard deviation."""
 
-SEEDS = st.integers(0, 2**16 - 1)
+SEEDS = range(2**16)
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,11 @@ def values(
     families: Sequence[str] = (*FAMILIES, MIXED),
     scales: Sequence[int | float] = SCALES,
     offsets: Sequence[float] = OFFSETS,
-) -> st.SearchStrategy[Recipe]:
-    """Recipes from the given families, scales and offsets; shrinks towards the first of each and seed 0."""
-    return st.builds(Recipe, st.sampled_from(families), st.sampled_from(scales), st.sampled_from(offsets), SEEDS)
+) -> Choose[Recipe]:
+    """Choose from the given families, scales and offsets; shrinks towards the first of each and seed 0."""
+    return lambda random: Recipe(
+        random.choice(families), random.choice(scales), random.choice(offsets), random.choice(SEEDS)
+    )
 
 
 GRADIENT_SCALES = (0, 3, -3, 10, -10, -20)
@@ -138,8 +140,8 @@ def gradients(
     families: Sequence[str] = (*FAMILIES, MIXED),
     scales: Sequence[int | float] = GRADIENT_SCALES,
     offsets: Sequence[float] = GRADIENT_OFFSETS,
-) -> st.SearchStrategy[Recipe]:
-    """Recipes for a gradient of the output: of any family, far less often of one sign than an input.
+) -> Choose[Recipe]:
+    """Choose a recipe for a gradient of the output: of any family, far less often of one sign than an input.
 
     A constant gradient, in which everything cancels, is one family among others.
     """
