@@ -93,6 +93,16 @@ class Capabilities(Accuracy):
     unbiased: bool = True
     """Rounds to nearest everywhere, so that errors are as often too large as too small."""
 
+    @property
+    def answers_single_values(self) -> bool:
+        """Whether its dialect answers a single value per channel in training."""
+        return self.dialect.single_value == "answered"
+
+    @property
+    def refuses_single_values(self) -> bool:
+        """Whether it checks its inputs, and its dialect refuses a single value per channel in training."""
+        return self.input_checks and not self.answers_single_values
+
     def has(self, flag: str, dtype: str) -> bool:
         """Whether a flag is claimed in a dtype; those that list dtypes are claimed in these."""
         claim = getattr(self, flag)

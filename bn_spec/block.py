@@ -161,12 +161,14 @@ class Block:
 
     def running_var(self, momentum: Extended, off: Floats | None = None) -> Bounded:
         """Return the updated running variance; what a kernel held may have been ``off`` by so much."""
-        n = self.model.n
+        model, n = self.model, self.model.n
         # An infinite variance times a momentum of 0, or times the complement of one that rounds to 1, is NaN.
-        moved = float(momentum.hi) > self.model.statistics.u
-        unbiased, error = f.unbiased_variance(self.var, n), self.moments.dvar * (n / (n - 1))
+        moved = float(momentum.hi) > model.statistics.u
+        dialect = model.accuracy.dialect
+        var = f.unbiased_variance(self.var, n) if dialect.running_var == "unbiased" else self.var
+        error = self.moments.dvar * dialect.estimator(n)
         inside = self.summable & self.squarable
-        return self._blended(self.old_var, unbiased, error, momentum, inside, self.no_nan & moved, off)
+        return self._blended(self.old_var, var, error, momentum, inside, self.no_nan & moved, off)
 
     def _blended(
         self,

@@ -52,6 +52,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from .dialect import PYTORCH, Dialect
 from .dtypes import Bools, DType, Floats, Format
 from .errors import ConfigError, allowed
 
@@ -139,7 +140,7 @@ class Accuracy:
     claims it anyway. ``centred_products``: in a backward pass, Σ dy x̂ is formed from deviations x − mu, never as
     s (Σ dy x − mu Σ dy). ``subnormals``: subnormal numbers are kept, not flushed to zero. ``overflow_safe``: where
     squares overflow and sums of values do not, the variance is infinite and nothing is NaN (compensated sums,
-    E[x²] − E[x]² and Newton steps make NaN of infinities).
+    E[x²] − E[x]² and Newton steps make NaN of infinities). ``dialect``: the conventions by which it is to be judged.
 
     Raises:
         ConfigError: a grade, a class of summation or a format is not known.
@@ -154,6 +155,7 @@ class Accuracy:
     centred_products: bool = False
     subnormals: bool = True
     overflow_safe: bool = False
+    dialect: Dialect = PYTORCH
 
     def __post_init__(self) -> None:
         for kind, received, known in (

@@ -382,8 +382,9 @@ class Cell:
                 if known not in self.known:
                     self.known.append(known)
             else:
-                address = self.address or self.backend.name
-                finding = Finding(self.prop.requirement, self.backend.name, address, case, discrepancy, note)
+                address, requirement = self.address or self.backend.name, self.prop.requirement
+                said = "; ".join(filter(None, (note, self.claims.dialect.departure(requirement.convention))))
+                finding = Finding(requirement, self.backend.name, address, case, discrepancy, said)
                 raise _violation_of(self.prop.requirement.id, discrepancy.observable)(finding)
 
     def _known(self, discrepancy: Discrepancy, case: Case) -> KnownFailure | None:

@@ -33,6 +33,7 @@ from .case import (
     training_after,
 )
 from .config import Config, State, initial_state
+from .dialect import PYTORCH, Dialect
 from .dtypes import Array
 from .reference import Extended
 from .reference import formulas as f
@@ -95,7 +96,7 @@ PARTS = (OUTPUT, STATISTICS, RESULTS)
 """The parts of an expectation that take time."""
 
 
-def refusal_of(config: Config, x: Array, batch_statistics: bool) -> Refusal | None:
+def refusal_of(config: Config, x: Array, batch_statistics: bool, dialect: Dialect = PYTORCH) -> Refusal | None:
     """Return why a BatchNorm2d must refuse ``x``, or None.
 
     The kinds are those of torch.nn.BatchNorm2d: ValueError for the rank and for a single value per channel,
@@ -109,7 +110,7 @@ def refusal_of(config: Config, x: Array, batch_statistics: bool) -> Refusal | No
             ("ValueError", "RuntimeError"),
             f"the input has {x.shape[1]} channels, the layer {config.num_features}",
         )
-    if batch_statistics and x.size == x.shape[1]:
+    if batch_statistics and x.size == x.shape[1] and dialect.single_value == "refused":
         return Refusal(("ValueError",), "batch statistics need more than one value per channel")
     return None
 
@@ -143,6 +144,7 @@ def expect(
 ) -> Expectation:
     """Return the expectation of ``step`` for a layer in state ``before``, whose kernel claims ``accuracy``.
 
+    ``config`` is what the layer has, its eps and momentum as they are held (:meth:`bn_spec.dialect.Dialect.held`).
     ``past`` holds the forwards and checkpoints to which the step may refer; ``parts`` are those of :data:`PARTS` that
     are asked for, others are left out.
     """
@@ -193,8 +195,9 @@ def drift(case: Case, initial: State, accuracy: Accuracy) -> Expectation:
         if not isinstance(step, Forward) or not training or batches is None:
             continue
         batches = np.asarray(batches + 1)
-        momentum = f.update_factor(config.momentum, batches.item())
-        context = Context(config, initial, training, step)
+        held = accuracy.dialect.held(config)
+        momentum = f.update_factor(held.momentum, batches.item())
+        context = Context(held, initial, training, step)
         channels = (step.x.shape[1],)
         means, variances = _side_by_side(
             context,
@@ -233,7 +236,7 @@ BLOCK = 2**16
 
 def _expect_forward(context: Context, accuracy: Accuracy, parts: Collection[str]) -> Expectation:
     config, before, x = context.config, context.before, context.step.x
-    if refusal := refusal_of(config, x, context.batch_statistics):
+    if refusal := refusal_of(config, x, context.batch_statistics, accuracy.dialect):
         return Expectation(before, refusal=refusal)
     if not x.size:
         return _expect_nothing(context)

@@ -65,9 +65,10 @@ def steps(case: Case, observation: Observation, claims: Accuracy, parts: Collect
     Ends before the gradient of a forward that must be refused.
     """
     so_far: tuple[Step, ...] = ()
-    past, config = Past(), case.config
+    past, given = Past(), case.config
     for index, answer in enumerate(observation.answers):
-        config = config_after(config, answer.step)
+        given = config_after(given, answer.step)
+        config = claims.dialect.held(given)
         forward = past.forwards[answer.step.of] if isinstance(answer.step, Backward | DoubleBackward) else None
         if forward and forward.refused:
             return

@@ -78,7 +78,16 @@ def is_claimed(case: Case, claims: Capabilities) -> bool:
         return False
     if set(claims.layouts) != set(LAYOUTS) and not all(map(_is_plain, _arrays(case))):
         return False
+    least, largest = claims.dialect.eps_range
+    if not all(least <= eps <= largest for eps in _all_eps(case)):
+        return False
     return all(claims.has(flag, case.config.dtype) for flag in _needed(case))
+
+
+def _all_eps(case: Case) -> Iterator[float]:
+    """Yield every eps of the layer."""
+    yield case.config.eps
+    yield from (step.value for step in case.steps if isinstance(step, Set) and step.name == "eps" and step.value)
 
 
 def _needed(case: Case) -> Iterator[str]:

@@ -17,7 +17,7 @@ PAPER = "Ioffe & Szegedy 2015"
 BOUNDS = "bn_spec.bounds"
 TORCH = "torch.nn.BatchNorm2d"
 
-SPECIFICATION = "0.5"
+SPECIFICATION = "0.6"
 """Version of this table; it moves when a requirement is added, removed or changes its meaning."""
 
 CHAPTERS = MappingProxyType(
@@ -46,7 +46,8 @@ class Requirement:
     """One sentence of the specification.
 
     ``level`` is core, training, gradients, module, layout or numerics; ``needs`` names the capability flags, joined
-    by "and", without which a backend does not claim it (empty: every backend does).
+    by "and", without which a backend does not claim it (empty: every backend does). ``convention`` is the field of
+    :class:`bn_spec.dialect.Dialect` that decides what the sentence says, in PyTorch's terms, of other dialects.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Requirement:
     level: str
     source: str
     needs: str = ""
+    convention: str = ""
 
     @property
     def chapter(self) -> str:
@@ -153,10 +155,18 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
                 f"{PAPER}, algorithm 1",
             ),
             Requirement(
+                "TRN-10",
+                "a single value per channel, in a dialect that answers it, gives the bias, and a variance of 0",
+                "training",
+                f"{PAPER}, algorithm 1",
+                "answers_single_values",
+            ),
+            Requirement(
                 "RUN-01",
                 "running_mean becomes (1 − momentum) · running_mean + momentum · mean of the batch",
                 "training",
                 TORCH,
+                convention="momentum_weighs",
             ),
             Requirement(
                 "RUN-02",
@@ -169,6 +179,7 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
                 "running_var is updated with the unbiased variance of the batch",
                 "training",
                 f"{TORCH}; {PAPER}, section 3.1",
+                convention="running_var",
             ),
             Requirement(
                 "RUN-04",
@@ -686,7 +697,7 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
                 "batch statistics of a single value per channel are refused with a ValueError, in eval mode too",
                 "module",
                 f"{TORCH}; pytorch/pytorch#1381",
-                "input_checks",
+                "refuses_single_values",
             ),
             Requirement(
                 "ERR-02",
@@ -901,6 +912,7 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
                 "a batch beside itself has the same mean, and a variance as much smaller as n / (n − 1) is",
                 "training",
                 f"{PAPER}, algorithm 2",
+                convention="running_var",
             ),
             Requirement(
                 "DET-01",

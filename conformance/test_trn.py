@@ -63,3 +63,14 @@ def test_output_is_normalised_by_batch_statistics_without_tracking(cell: Cell, c
 )
 def test_eps_stands_inside_the_root(cell: Cell, case: Case) -> None:
     cell.judge(case, "output")
+
+
+@conforms(
+    "TRN-10",
+    reaches=("n = 1",),
+    history=("forward", "forward"),
+    shape=among([(1, c, 1, 1) for c in (1, 2, 3, 5, 65)]),
+    least=1,
+)
+def test_a_single_value_per_channel_gives_the_bias(cell: Cell, case: Case) -> None:
+    cell.judge(case, "output", "running_mean", "running_var")

@@ -88,7 +88,7 @@ MUTATIONS = {
     ),
     "old value not shrunk": Mutation("blend", "(1.0 - momentum) * running", "running", "11 12 13"),
     "variance times n / (n + 1)": Mutation("unbiased_variance", "n - 1", "n + 1", "11 13"),
-    "biased variance kept": Mutation("unbiased_variance", " * float(n) / float(n - 1)", "", "11 13"),
+    "biased variance kept": Mutation("unbiased_variance", " * float(n) / float(max(n - 1, 1))", "", "11 13"),
     "channels not moved first": Mutation("by_channel", "x.transpose(1, 0, 2, 3)", "x", "01 03 06 09 11 13"),
 }
 """Mistakes in the formulas, which the reference and the judge share."""

@@ -106,7 +106,10 @@ def centred(verdict: Verdict, step: Step) -> None:
 
 
 def two_valued(verdict: Verdict, step: Step) -> None:
-    """Half the values c + a, half c − a: outputs ±γ a / √(a² + ε) + β, running statistics c and a² n / (n − 1)."""
+    """Half the values c + a, half c − a: outputs ±γ a / √(a² + ε) + β, running statistics c and a² n / (n − 1).
+
+    In a dialect of biased estimates, the latter is a².
+    """
     alone = _answered(step, 1)
     if not alone or not step.answer.training or (found := two_values(_input(step))) is None:
         return
@@ -123,7 +126,8 @@ def two_valued(verdict: Verdict, step: Step) -> None:
     if not isinstance(after, State) or expected.running_mean is None or step.config.momentum != 1:
         return
     n = y.size // y.shape[1]
-    statistics = ("running_mean", Extended(centre)), ("running_var", a * a * float(n) / float(n - 1))
+    var = a * a if step.claims.dialect.running_var == "biased" else a * a * float(n) / float(n - 1)
+    statistics = ("running_mean", Extended(centre)), ("running_var", var)
     for name, value in statistics:
         _of_statistic(verdict, "two values", step, name, value, 0.0)
 
@@ -154,7 +158,7 @@ def contraction(verdict: Verdict, step: Step) -> None:
 
 
 def estimator(verdict: Verdict, step: Step) -> None:
-    """With momentum 1, a batch beside itself has the same mean, and the same variance but for n / (n − 1)."""
+    """With momentum 1, a batch beside itself has the same mean, and the same variance but for its estimator."""
     both = _answered(step, 2)
     if not both or step.config.momentum != 1 or not step.answer.training or not both[0][0].answer.training:
         return
@@ -163,8 +167,9 @@ def estimator(verdict: Verdict, step: Step) -> None:
         return
     if before.config.momentum != 1 or not _goes_on(before, step):
         return
-    n = float(_input(before).size // _input(before).shape[1])
-    ratios = ("running_mean", 1.0), ("running_var", (2 * n / (2 * n - 1)) * ((n - 1) / n))
+    n = _input(before).size // _input(before).shape[1]
+    estimator = step.claims.dialect.estimator
+    ratios = ("running_mean", 1.0), ("running_var", estimator(2 * n) / estimator(n))
     for name, ratio in ratios:
         once, held = getattr(before.expected, name), getattr(step.answer.before, name)
         if once is not None and held is not None:

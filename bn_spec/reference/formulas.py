@@ -28,8 +28,8 @@ def biased_variance(x: Extended, mu: Extended) -> Extended:
 
 
 def unbiased_variance(var: Extended, n: int) -> Extended:
-    """Unbiased variance from the biased one: var · n / (n − 1). Needs n ≥ 2."""
-    return var * float(n) / float(n - 1)
+    """Unbiased variance from the biased one: var · n / (n − 1); of a single value, whose variance is 0, that."""
+    return var * float(n) / float(max(n - 1, 1))
 
 
 def inverse_std(var: Extended, eps: float) -> Extended:

@@ -103,6 +103,8 @@ def cases(
     channels = first[1]
     affine_style = random.choice([s for s in parameters if claims.affine_off or s != ABSENT])
     running_style = random.choice([s for s in running if claims.tracking_off or s != ABSENT])
+    least_eps, largest_eps = claims.dialect.eps_range
+    eps = [e for e in eps if least_eps <= e <= largest_eps] or [max(least_eps, min(largest_eps, eps[0]))]
     momenta = tuple(m for m in momentum if claims.cumulative_momentum or m is not None)
     config = Config(
         num_features=channels,

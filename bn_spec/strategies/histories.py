@@ -406,7 +406,7 @@ WORDS: Mapping[str, Word] = MappingProxyType(
         "forward": Word(_NOTHING, Script.forward),
         "forward of the same shape": Word(_NOTHING, Script.same_shape),
         "forward of nothing": Word(("empty_batch",), Script.empty),
-        "forward of single values": Word(_CHECKS, partial(Script.wrong, way=of_single_values)),
+        "forward of single values": Word(("refuses_single_values",), partial(Script.wrong, way=of_single_values)),
         "forward of another rank": Word(_CHECKS, partial(Script.wrong, way=of_wrong_rank)),
         "forward of other channels": Word(_CHECKS, partial(Script.wrong, way=of_wrong_channels), Script.has_tensors),
         "record": Word(_GRADIENTS, Script.record),
