@@ -291,6 +291,7 @@ def observed(
     """Yield what has a bound after a step: its name, what was got, and what is expected; note forwards."""
     if not isinstance(answer.step, Forward | Backward):
         return
+    config = backend.capabilities.dialect.held(config)
     expected = expect(config, answer.before, answer.training, answer.step, backend.capabilities, Past(contexts))
     if isinstance(answer.step, Forward):
         contexts.append(Context(config, answer.before, answer.training, answer.step))

@@ -28,6 +28,7 @@ from zlib import crc32
 
 from .backend import Backend
 from .cell import PROPERTIES, Cell, Vacuous, Violation
+from .files import written_whole
 from .profiles import PROFILES
 from .requirements import CHAPTERS, REQUIREMENTS
 from .specimens import SPECIMENS, Specimen
@@ -187,10 +188,9 @@ class Report:
     def save(self, path: Path) -> None:
         """Write the kill matrix and all figures as JSON: whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
         entries = [asdict(each) for each in self.audited]
-        part.write_text(json.dumps({"full": self.full, "audited": entries}, indent=1) + "\n", "utf-8")
-        part.replace(path)
+        with written_whole(path) as file:
+            file.write(json.dumps({"full": self.full, "audited": entries}, indent=1).encode() + b"\n")
 
     def lines(self) -> Iterator[str]:
         """Yield what was found, for people: a line per faulty specimen, then the figures."""

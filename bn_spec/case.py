@@ -20,6 +20,7 @@ import numpy as np
 from .config import STATE_FIELDS, Config, State
 from .dtypes import Array, format_named
 from .errors import CaseFileError, ConfigError, allowed
+from .files import written_whole
 from .memory import Parts, put_together, same_bits, take_apart
 
 
@@ -379,17 +380,10 @@ VERSION = 1
 def save(case: Case, path: str | os.PathLike[str]) -> None:
     """Write the case to ``path`` (npz with a JSON script inside): whole or not at all."""
     script, arrays = _encode(case)
-    target = Path(path)
     header = json.dumps({"format": FORMAT, "version": VERSION, "case": script})
     members = {f"array_{i}": a for i, a in enumerate(arrays)}
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez(file, allow_pickle=False, script=np.array(header), **members)
-        part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with written_whole(path) as file:
+        np.savez(file, allow_pickle=False, script=np.array(header), **members)
 
 
 def load(path: str | os.PathLike[str]) -> Case:

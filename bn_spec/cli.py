@@ -35,6 +35,7 @@ def main() -> None:
 @click.option("--max-examples", type=click.IntRange(1), help="Examples per property, backend and dtype.")
 @click.option("--requirement", metavar="GLOB", help="Check only the requirements that match, as in 'RUN-*'.")
 @click.option("--seed", type=int, help="Seed of the run (printed in the header).")
+@click.option("--record", metavar="FILE", help="Write the record of the run to this file, as JSON.")
 def run(
     arguments: tuple[str, ...],
     profile: str | None,
@@ -42,6 +43,7 @@ def run(
     max_examples: int | None,
     requirement: str | None,
     seed: int | None,
+    record: str | None,
 ) -> None:
     """Check backends (default: every built-in one that can run here).
 
@@ -58,6 +60,7 @@ def run(
         "--bn-max-examples": max_examples,
         "--bn-requirement": requirement,
         "--bn-seed": seed,
+        "--bn-record": record,
     }
     # This process has imported bn_spec before pytest could rewrite it; nothing in it asserts.
     call = [*_suite(), "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]

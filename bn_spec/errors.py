@@ -30,6 +30,10 @@ class CaseFileError(BnSpecError, ValueError):
     """A case file that cannot be read: damaged, of another version, or not a case file."""
 
 
+class RunFileError(BnSpecError, ValueError):
+    """A record of a run that cannot be read: damaged, of another version, or none."""
+
+
 class BackendError(BnSpecError):
     """A backend that cannot be used."""
 

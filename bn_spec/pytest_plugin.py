@@ -61,6 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     option("max-examples", "string", "examples per property, backend and dtype", type=_positive, metavar="N")
     option("seed", "string", "seed of the run (default: 0, or a new one for nightly)", type=int, metavar="N")
     option("requirement", "string", "check only the requirements that match, as in 'RUN-*'", metavar="GLOB")
+    option("record", "string", "write the record of the run to this file, as JSON", metavar="FILE")
 
 
 def _key(name: str) -> str:
@@ -109,7 +110,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Load the backends at once if this session runs the suite, so that a wrong name fails before anything else."""
     run = config.stash[RUN] = Run()
     run.stopped = bool(config.getoption("maxfail", 0))
-    config.pluginmanager.register(_Ledger(run), "bn_spec_ledger")
+    config.pluginmanager.register(_Ledger(run, config), "bn_spec_ledger")
     if _runs_the_suite(config):
         _pattern(config)
         _selection(config)
@@ -168,21 +169,34 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     """Print what is checked, and how."""
     if _SELECTION not in config.stash:
         return []
-    from . import __version__
-    from .requirements import SPECIFICATION
-
-    selection = config.stash[_SELECTION]
+    selection, by = config.stash[_SELECTION], _judged_by(config)
     examples = _number(config, "max_examples")
     lines = [
-        f"bn-spec: {__version__}, specification {SPECIFICATION}, profile {_profile(config).name}"
-        f"{f' with {examples} examples' if examples else ''}, seed {_seed(config)},"
+        f"bn-spec: {by['bn-spec']}, specification {by['specification']}, profile {by['profile']}"
+        f"{f' with {examples} examples' if examples else ''}, seed {by['seed']},"
         f" {'1 thread per worker' if config.getoption('numprocesses', None) else 'threads as the framework chooses'}"
     ]
     for backend in selection.backends.values():
         few = "; few signatures, as each is expensive" if backend.capabilities.expensive_signatures else ""
         lines.append(f"  {backend.name}: {backend.description}{few}")
+        lines += [f"    not as in PyTorch: {sentence}" for sentence in backend.capabilities.dialect.departures()]
     lines += [f"  {name}: not run ({reason})" for name, reason in selection.unavailable.items()]
     return lines
+
+
+def _judged_by(config: pytest.Config) -> dict[str, Any]:
+    """Return what judges, and how."""
+    from . import __version__
+    from .requirements import SPECIFICATION
+
+    profile = _profile(config)
+    return {
+        "bn-spec": __version__,
+        "specification": SPECIFICATION,
+        "profile": profile.name,
+        "examples": _number(config, "max_examples") or profile.examples,
+        "seed": _seed(config),
+    }
 
 
 # Collection --------------------------------------------------------------------------------------------
@@ -307,8 +321,8 @@ def _show(report: pytest.TestReport, status: str, text: str) -> None:
 class _Ledger:
     """Gathers the records of a session, wherever its tests ran, and shows them at the end."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, config: pytest.Config) -> None:
+        self.run, self.config = run, config
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.run.collected.update(item.nodeid for item in session.items)
@@ -326,6 +340,15 @@ class _Ledger:
         for name, value in report.user_properties:
             if name == _PROPERTY and report.when == "teardown":
                 self.run.records.append(Record.from_json(str(value)))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        path = _option(self.config, "record")
+        if path and _SELECTION in self.config.stash and not _is_worker(self.config):
+            from .report.run_file import Judged, RunFile
+
+            backends = self.config.stash[_SELECTION].backends.values()
+            RunFile.of(self.run, _judged_by(self.config), tuple(map(Judged.of, backends))).save(path)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self.run.records or self.run.lost:

@@ -41,11 +41,15 @@ CHAPTERS = MappingProxyType(
 )
 
 
+LEVELS = ("core", "training", "gradients", "module", "layout", "numerics")
+"""What a backend can be good for, from building a layer to the last bits."""
+
+
 @dataclass(frozen=True)
 class Requirement:
     """One sentence of the specification.
 
-    ``level`` is core, training, gradients, module, layout or numerics; ``needs`` names the capability flags, joined
+    ``level`` is one of :data:`LEVELS`; ``needs`` names the capability flags, joined
     by "and", without which a backend does not claim it (empty: every backend does). ``convention`` is the field of
     :class:`bn_spec.dialect.Dialect` that decides what the sentence says, in PyTorch's terms, of other dialects.
     """

@@ -84,7 +84,7 @@ def test_the_pytest_plugin_imports_neither_a_framework_nor_hypothesis() -> None:
 
 
 def test_every_import_of_ours_is_understood() -> None:
-    modules = ("backward", "catalogue", "faulty", "inaccurate", "sound", "unfriendly")
+    modules = ("backward", "catalogue", "dialects", "faulty", "inaccurate", "sound", "unfriendly")
     assert imported("bn_spec.specimens") == {f"bn_spec.specimens.{name}" for name in modules}
     assert {"bn_spec.bounds", "bn_spec.reference", "bn_spec.reference.formulas"} <= imported("bn_spec.block")
     foreign = {name.partition(".")[0] for module in MODULES for name in imported(module)} - sys.stdlib_module_names
@@ -95,7 +95,7 @@ def test_every_import_of_ours_is_understood() -> None:
     "module", [module for module in MODULES if within(module, "bn_spec.reference", "bn_spec.bounds")]
 )
 def test_reference_and_bounds_know_the_config_the_dtypes_and_numpy_alone(module: str) -> None:
-    known = ("bn_spec.reference", "bn_spec.config", "bn_spec.dtypes", "bn_spec.errors", "numpy")
+    known = ("bn_spec.reference", "bn_spec.config", "bn_spec.dialect", "bn_spec.dtypes", "bn_spec.errors", "numpy")
     strangers = {name for name in imported(module) if not within(name, *known, *sys.stdlib_module_names)}
     assert not strangers
 

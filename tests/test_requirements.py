@@ -17,18 +17,16 @@ from hypothesis import given
 from bn_spec import Capabilities, ConfigError
 from bn_spec.cell import PROPERTIES, Cell, Violation, conforms
 from bn_spec.profiles import PROFILES
-from bn_spec.requirements import CHAPTERS, REQUIREMENTS, Requirement, requirement_named
+from bn_spec.requirements import CHAPTERS, LEVELS, REQUIREMENTS, Requirement, requirement_named
 from bn_spec.specimens import SPECIMENS
 from bn_spec.strategies import ABSENT, WORDS, cases, chosen
 
 from .common import examples
 
 SUITE: dict[str, ModuleType] = {chapter: import_module(f"conformance.test_{chapter.lower()}") for chapter in CHAPTERS}
-FLAGS = {flag.name for flag in fields(Capabilities) if isinstance(flag.default, bool)} | {"double_backward"}
+FLAGS = {flag.name for flag in fields(Capabilities) if isinstance(flag.default, bool)}
+FLAGS |= {"double_backward", "answers_single_values", "refuses_single_values"}
 CHOICES = inspect.signature(cases).parameters.keys() - {"dtype", "claims"}
-
-
-LEVELS = ("core", "training", "gradients", "module", "layout", "numerics")
 
 
 def needs(requirement: Requirement) -> list[str]:
@@ -104,7 +102,8 @@ def test_a_requirement_is_numbered_in_a_chapter_and_needs_a_flag_that_backends_c
     assert requirement.needs == " and ".join(dict.fromkeys(needs(requirement)))  # each once, and nothing else
 
 
-BY_WORD = {claim for word in WORDS.values() for claim in word.needs if claim in FLAGS} - {"input_checks"}
+BY_WORD = {claim for word in WORDS.values() for claim in word.needs if claim in FLAGS}
+BY_WORD -= {"input_checks", "refuses_single_values"}
 """Flags without which some word adds no step; inputs to be refused also come from misuse."""
 
 
@@ -147,7 +146,8 @@ def test_a_backend_that_claims_no_more_than_a_requirement_needs_is_judged_by_it(
     (prop,) = PROPERTIES[requirement.id]
     unneeded = BY_WORD - set(needs(requirement))
     without: dict[str, Any] = {flag: () if flag == "double_backward" else False for flag in unneeded}
-    barely = replace(SUBJECT, capabilities=replace(SUBJECT.capabilities, **without))
+    subject = SPECIMENS["another-dialect"] if "answers_single_values" in needs(requirement) else SUBJECT
+    barely = replace(subject, capabilities=replace(subject.capabilities, **without))
     cell = Cell(prop, barely, prop.dtypes[0], PROFILES["smoke"].settings(5))
     with suppress(Violation):  # no specimen claims an output_layout
         cell.examine()

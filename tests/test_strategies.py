@@ -41,6 +41,7 @@ from bn_spec.case import (
 )
 from bn_spec.cell import PROPERTIES, Cell, Violation
 from bn_spec.config import STATE_FIELDS, initial_state
+from bn_spec.dialect import Dialect
 from bn_spec.dtypes import DTYPES, Array, format_named
 from bn_spec.expectation import refusal_of, refusal_to_load
 from bn_spec.laws import LAWS
@@ -477,6 +478,8 @@ def without(claim: str) -> Capabilities:
     """All claims but one, in the dtype of the cases."""
     if claim in LAYOUTS:
         return replace(EVERYTHING, layouts=tuple(layout for layout in LAYOUTS if layout != claim))
+    if claim == "refuses_single_values":
+        return replace(EVERYTHING, dialect=Dialect(single_value="answered"))
     less: dict[str, Any] = {claim: ("float64",) if claim == "double_backward" else False}
     return replace(EVERYTHING, **less)
 

@@ -63,11 +63,11 @@ def _cell(records: Sequence[Record]) -> str:
         return f"{len(bad)} FAILED"
     worst = max((share for record in claimed for share in record.shares.values()), default=None)
     known = len(having(claimed, KNOWN))
-    return ("ok" if worst is None else _share(worst)) + (f" ({known} known)" if known else "")
+    return ("ok" if worst is None else share_of(worst)) + (f" ({known} known)" if known else "")
 
 
-def _share(worst: float) -> str:
-    """Two digits; more, rounded down, where they would read as the limit itself."""
+def share_of(worst: float) -> str:
+    """Return err/bound in two digits; in more, rounded down, where they would read as the limit itself."""
     return f"{worst:.2f}" if worst < 0.995 else f"{floor(1000 * worst) / 1000:.3f}"
 
 

@@ -4,6 +4,7 @@ Each is a backend: ``bn-spec run bn_spec.specimens:runvar_bias`` shows how the s
 """
 
 from . import backward as _backward  # noqa: F401
+from . import dialects as _dialects  # noqa: F401
 from . import faulty as _faulty  # noqa: F401 - importing it fills the catalogue
 from . import inaccurate as _inaccurate  # noqa: F401
 from . import sound as _sound  # noqa: F401

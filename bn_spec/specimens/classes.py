@@ -140,6 +140,7 @@ _EPSILON = _family(
         "The divisor is sqrt(var) + eps instead of sqrt(var + eps).",
         "AlexeyAB/darknet#5447 pjreddie/darknet#17 keras-team/keras#8726 Tencent/ncnn#311",
     ),
+    ours=(("attribute-precision", "eps or momentum is held in another precision than is documented.", ""),),
 )
 
 _RUNNING = _family(

@@ -1,0 +1,142 @@
+"""Dialects: conventions are translated, held, told, and tested like all else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bn_spec import Capabilities, Case, Config, check, kernel_backend
+from bn_spec.audit import load_suite
+from bn_spec.case import Eval, Forward, Set
+from bn_spec.cell import PROPERTIES, Cell, Violation
+from bn_spec.dialect import PYTORCH, SENTENCES, Dialect
+from bn_spec.errors import ConfigError
+from bn_spec.pinned import is_claimed
+from bn_spec.profiles import PROFILES
+from bn_spec.specimens import SPECIMENS
+from bn_spec.specimens.dialects import DIALECT
+from bn_spec.strategies import cases
+
+from .test_strategies import drawn
+
+load_suite()
+
+X = np.array([1, 3, 5, 7], np.float32).reshape(4, 1, 1, 1)
+
+
+def test_the_defaults_are_pytorchs_and_nothing_is_said_of_them() -> None:
+    assert PYTORCH.departures() == []
+    assert PYTORCH.held(Config(2, eps=1e-5, momentum=0.1)) == Config(2, eps=1e-5, momentum=0.1)
+    assert Capabilities().dialect is PYTORCH
+
+
+def test_a_momentum_of_the_old_value_is_translated_and_held() -> None:
+    assert Dialect(momentum_weighs="old").momentum(0.25) == 0.75
+    assert Dialect("old").held(Config(1, momentum=0.1)).momentum == pytest.approx(0.1, abs=1e-16)
+    held = Dialect("old", attributes="float32").held(Config(1, momentum=0.1, eps=0.1))
+    assert held.momentum == 1 - float(np.float32(0.9))
+    assert held.eps == float(np.float32(0.1))
+    assert Dialect("old").held(Config(1, momentum=None)).momentum is None
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, 1 / 3, 1e-9])
+def test_a_held_momentum_is_a_weight(weight: float) -> None:
+    for attributes in ("float32", "float64"):
+        held = Dialect("old", attributes=attributes).held(Config(1, momentum=weight)).momentum
+        assert held is not None
+        assert 0 <= held <= 1
+
+
+def test_estimators() -> None:
+    assert [PYTORCH.estimator(n) for n in (1, 2, 5)] == [1.0, 2.0, 1.25]
+    assert [DIALECT.estimator(n) for n in (1, 2, 5)] == [1.0, 1.0, 1.0]
+
+
+def test_every_departure_is_told_in_a_sentence() -> None:
+    told = replace(DIALECT, counter=False, eps_range=(1e-5, 1e-3)).departures()
+    assert len(told) == len(SENTENCES)
+    assert "momentum is the weight of the old value of running statistics" in told
+    assert "eps must lie in (1e-05, 0.001)" in told
+
+
+@pytest.mark.parametrize(
+    "convention", ["momentum_weighs", "running_var", "single_value", "attributes"], ids=lambda name: name
+)
+def test_an_unknown_convention_is_refused(convention: str) -> None:
+    unknown: dict[str, Any] = {convention: "newest"}
+    with pytest.raises(ConfigError, match=r"'newest' is not known; known: "):
+        Dialect(**unknown)
+
+
+def test_a_dialect_is_expected_on_numbers_worked_out_by_hand() -> None:
+    """Mean 4, biased variance 5; of a momentum of 0.75 for the old value, a quarter of these enters."""
+    backend = replace(SPECIMENS["another-dialect"], name="old")
+    case = Case(Config(1, momentum=0.25), None, (Forward(X), Eval(), Forward(X)))
+    assert check(case, backend) == []
+    layer = backend.layer(case.config, None)
+    layer.forward(X)
+    assert layer.state().running_mean == 1
+    assert layer.state().running_var == 2
+    other = replace(backend, capabilities=replace(backend.capabilities, dialect=PYTORCH))
+    assert {d.observable for d in check(case, other)} == {"running_var"}
+
+
+def test_a_single_value_is_answered_or_refused_as_the_dialect_says() -> None:
+    case, answering = Case(Config(1), None, (Forward(X[:1]),)), SPECIMENS["another-dialect"]
+    assert check(case, answering) == []
+    claims = replace(answering.capabilities, dialect=replace(DIALECT, single_value="refused"))
+    assert "refusal" in {d.observable for d in check(case, replace(answering, capabilities=claims))}
+
+
+@pytest.mark.parametrize("requirement", ["TRN-10", "ERR-01"])
+def test_what_the_dialect_decides_is_claimed_by_one_of_two(requirement: str) -> None:
+    (prop,) = PROPERTIES[requirement]
+    specimens = (SPECIMENS[name] for name in ("another-dialect", "two-pass-pairwise"))
+    assert sum(bool(Cell(prop, specimen, "float32").not_claimed) for specimen in specimens) == 1
+
+
+def test_a_finding_tells_the_convention_that_it_is_about() -> None:
+    (prop,) = PROPERTIES["RUN-03"]
+    with pytest.raises(Violation) as found:
+        Cell(prop, SPECIMENS["biased-variance-claimed"], "float32", PROFILES["ci"].settings()).examine()
+    assert found.value.finding.note == "running_var is updated with the biased variance of the batch"
+
+
+NARROW = replace(Capabilities(), dialect=Dialect(eps_range=(2e-5, 1e-3)))
+
+
+def test_no_eps_is_drawn_or_pinned_that_the_dialect_does_not_take() -> None:
+    history = ("forward", "set eps", "forward")
+    met = drawn(cases(claims=replace(NARROW, live_attributes=True), history=history), 50)
+    every = {case.config.eps for case in met} | {s.value for case in met for s in case.steps if isinstance(s, Set)}
+    assert every == {1e-3}
+    assert {case.config.eps for case in drawn(cases(claims=NARROW, eps=(1.0,)), 5)} == {1e-3}
+    assert not is_claimed(Case(Config(1), None, (Forward(X),)), NARROW)
+    assert is_claimed(Case(Config(1, eps=1e-4), None, (Forward(X),)), NARROW)
+    assert not is_claimed(Case(Config(1, eps=1e-4), None, (Set("eps", 1.0),)), replace(NARROW, live_attributes=True))
+
+
+def test_kernel_functions_can_be_of_a_dialect() -> None:
+    dialect = Dialect("old", "biased")
+
+    def training(
+        x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, momentum: float, eps: float
+    ) -> Any:
+        def blended(held: Any, new: Any) -> Any:
+            old = dialect.momentum(momentum)
+            return None if held is None else np.float32(old) * held + np.float32(1 - old) * new
+
+        m, v = x.mean((0, 2, 3)), x.var((0, 2, 3))
+        y = (x - m.reshape(1, -1, 1, 1)) / np.sqrt(v + np.float32(eps)).reshape(1, -1, 1, 1)
+        if weight is not None:
+            y = y * weight.reshape(1, -1, 1, 1) + bias.reshape(1, -1, 1, 1)
+        return y, blended(running_mean, m), blended(running_var, v)
+
+    claims = Capabilities(dialect=dialect, inference=False, input_checks=False, grade="two-pass")
+    backend = kernel_backend("old", training, capabilities=claims)
+    for requirement in ("TRN-01", "RUN-01", "RUN-03", "MET-13"):
+        (prop,) = PROPERTIES[requirement]
+        Cell(prop, backend, "float32", PROFILES["ci"].settings(30)).examine()

@@ -1,0 +1,124 @@
+"""Records of runs: written whole, the same however many workers there were, read back or refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bn_spec.errors import RunFileError
+from bn_spec.files import written_whole
+from bn_spec.report.records import FAIL, KNOWN, NOT_CLAIMED, PASS, Record, Run
+from bn_spec.report.run_file import Judged, RunFile
+from bn_spec.specimens import SPECIMENS
+from docs.scoreboard import ENVIRONMENTS, TABLE, table
+
+from .process import pytest_suite
+
+BY = {"bn-spec": "0.1.0", "specification": "0.6", "profile": "ci", "examples": 100, "seed": 0}
+
+
+def record(requirement: str, status: str, dtype: str = "float32", **more: Any) -> Record:
+    return Record(requirement, "one", dtype, status, **more)
+
+
+RECORDS = [
+    record("TRN-01", PASS, shares={"output": 0.25}, judged=1000, grade="welford"),
+    record("CFG-01", PASS),
+    record("RUN-03", KNOWN, text="two steps are rounded\nthe mean is too", shares={"running_var": 0.996}),
+    record("RUN-03", FAIL, "float64", text="RUN-03 is violated\n  case  x = [0, 1]"),
+    record("GRD-01", NOT_CLAIMED, text="one does not claim gradients"),
+]
+JUDGED = Judged("one", "framework 1.0", "welford", ("running_var is updated with the biased variance of the batch",))
+
+
+def kept() -> RunFile:
+    lost = Run(list(RECORDS), {"other": "it is not installed"}, {"a", "b"}, {"a"})
+    return RunFile.of(lost, BY, (JUDGED,))
+
+
+def test_a_run_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "run.json"
+    kept().save(path)
+    assert RunFile.load(path) == kept()
+    assert kept().incomplete == ("b",)
+    assert [r.requirement for r in kept().records] == ["CFG-01", "GRD-01", "RUN-03", "TRN-01", "RUN-03"]
+
+
+def test_a_backend_is_kept_with_the_departures_of_its_dialect() -> None:
+    judged = Judged.of(SPECIMENS["another-dialect"])
+    assert judged.name == "another-dialect"
+    assert "running_var is updated with the biased variance of the batch" in judged.departures
+    assert Judged.of(SPECIMENS["two-pass-pairwise"]).departures == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "no record of a run, or a damaged one"),
+        (b"\xff\x00", "no record of a run, or a damaged one"),
+        (b"[]", "no record of a run, or a damaged one"),
+        (b'{"format": "bn-spec case", "version": 1}', "format 'bn-spec case'; expected 'bn-spec run'"),
+        (b'{"format": "bn-spec run", "version": 9}', "version 9; this bn-spec reads 1"),
+        (b'{"format": "bn-spec run", "version": 1}', "no record of a run, or a damaged one"),
+    ],
+)
+def test_what_is_no_record_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_bytes(content)
+    with pytest.raises(RunFileError, match=said):
+        RunFile.load(path)
+
+
+def test_a_record_that_is_not_there_is_not_damaged(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        RunFile.load(tmp_path / "run.json")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+    path.write_bytes(b"old")
+    with pytest.raises(TypeError), written_whole(path) as file:
+        file.write("no bytes")  # type: ignore[call-overload]
+    assert path.read_bytes() == b"old"
+    with written_whole(path) as file:
+        file.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_record_of_a_run_is_the_same_with_any_number_of_workers(tmp_path: Path) -> None:
+    def judged(workers: str) -> dict[str, Any]:
+        path = tmp_path / f"{workers}.json"
+        options = ("--bn-requirement=RUN-0[13]", f"-n{workers}", f"--bn-record={path}")
+        backend = "--bn-backend=bn_spec.specimens:another_dialect"
+        assert pytest_suite(backend, *options, cwd=tmp_path).returncode == 0
+        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        for each in content["records"]:
+            assert each.pop("seconds") >= 0
+        return content
+
+    alone = judged("0")
+    assert alone == judged("2")
+    assert alone == judged("4")
+    assert [each["requirement"] for each in alone["records"]] == ["RUN-01", "RUN-03"] * 6
+
+
+def test_the_scoreboard_says_what_the_records_say() -> None:
+    text = table([kept()], {"other": "it is not installed"})
+    assert "| [one](#one) | framework 1.0 | 1 of 1 | 1 of 2 | not claimed | not claimed |" in text
+    assert "Not as in PyTorch: running_var is updated with the biased variance of the batch." in text
+    assert "| float32 | welford | 0.996 (running_var) | 1,000 |" in text
+    assert "- understood (RUN-03): two steps are rounded" in text
+    assert "- understood (RUN-03): the mean is too" in text
+    assert "- open (RUN-03): RUN-03 is violated\n" in text
+    assert "- other: it is not installed" in text
+
+
+def test_every_backend_of_the_scoreboard_is_in_one_environment() -> None:
+    names = [backend for environment in ENVIRONMENTS for backend in environment.backends]
+    assert len(names) == len(set(names))
+    assert TABLE.name == "scoreboard.md"
