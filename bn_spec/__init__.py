@@ -9,6 +9,7 @@ from .backend import Backend, Capabilities, KnownFailure, Layer, kernel_backend
 from .case import Case
 from .checking import check
 from .config import Config, State
+from .dialect import Dialect
 from .errors import (
     BackendError,
     BnSpecError,
@@ -31,6 +32,7 @@ __all__ = [
     "CaseFileError",
     "Config",
     "ConfigError",
+    "Dialect",
     "KnownFailure",
     "Layer",
     "State",
