@@ -45,7 +45,7 @@ def run(
     seed: int | None,
     record: str | None,
 ) -> None:
-    """Check backends (default: every built-in one that can run here).
+    """Check backends (default: the reference, and PyTorch's on the devices of this machine).
 
     A BACKEND is a registered name, package.module:attribute, path/to/file.py:attribute, or 'all'. What follows
     -- goes to pytest.

@@ -53,7 +53,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "backend",
         "args",
         "backend to check: a registered name, package.module:attribute, path/to/file.py:attribute, or 'all'"
-        " (repeatable; default: every built-in backend that can run here)",
+        " (repeatable; default: the reference, and PyTorch's on the devices of this machine)",
         action="append",
         metavar="NAME",
     )

@@ -26,7 +26,10 @@ from .backend import Backend, Capabilities
 from .errors import BackendError, BrokenBackend, UnavailableBackend, UnknownBackend, allowed
 
 GROUP = "bn_spec.backends"
-_OWN_PACKAGE = __name__.partition(".")[0]
+
+BY_DEFAULT = ("reference", "torch-cpu", "torch-cuda")
+"""The backends of a run without names. All others are asked for, so that nothing else is imported for such a run."""
+
 _PROTOCOL = ("name", "description", "capabilities", "layer", "to_native", "to_numpy")
 
 
@@ -46,8 +49,8 @@ def registered() -> dict[str, EntryPoint]:
 def select(names: Iterable[str] = ()) -> Selection:
     """Load the backends called ``names``.
 
-    Without names: the built-in ones whose framework and device are present. ``all``: every registered one,
-    likewise; neither includes those of expensive signatures. A backend that was asked for by name must load.
+    Without names: those of :data:`BY_DEFAULT` whose framework and device are present. ``all``: every registered one,
+    likewise, but for those of expensive signatures. A backend that was asked for by name must load.
 
     Raises:
         BackendError: a backend that was asked for is unknown, broken or unavailable, or two have one name.
@@ -55,10 +58,7 @@ def select(names: Iterable[str] = ()) -> Selection:
     """
     wanted = tuple(dict.fromkeys(names))
     entries = registered()
-    if not wanted:
-        offered = [name for name, entry in entries.items() if entry.module.split(".")[0] == _OWN_PACKAGE]
-    else:
-        offered = list(entries) if "all" in wanted else []
+    offered = [name for name in entries if "all" in wanted or (not wanted and name in BY_DEFAULT)]
     chosen: dict[str, Backend] = {}
     unavailable: dict[str, str] = {}
     for name in offered:

@@ -8,9 +8,7 @@ import pytest
 
 from bn_spec.backends.reference import Reference, reference
 from bn_spec.errors import BackendError, BrokenBackend, UnavailableBackend, UnknownBackend
-from bn_spec.registry import GROUP, load, registered, select
-
-BUILT_IN = ("reference", "torch-cpu", "torch-cuda")
+from bn_spec.registry import BY_DEFAULT, GROUP, load, registered, select
 
 MODULE = """
 from bn_spec import UnavailableBackend
@@ -111,8 +109,8 @@ def refusal(name: str, kind: type[BackendError]) -> str:
 # Where a backend is found ------------------------------------------------------------------------------
 
 
-def test_the_built_in_backends_are_registered_in_the_order_of_their_names() -> None:
-    assert tuple(name for name in registered() if name in BUILT_IN) == BUILT_IN
+def test_the_backends_of_a_run_without_names_are_registered_in_the_order_of_their_names() -> None:
+    assert tuple(name for name in registered() if name in BY_DEFAULT) == BY_DEFAULT
 
 
 def test_a_registered_name_gives_its_backend() -> None:
@@ -166,7 +164,7 @@ def test_a_file_that_failed_is_read_anew_the_next_time(write: Write) -> None:
 def test_an_unknown_name_is_answered_with_what_exists_the_nearest_and_the_other_forms() -> None:
     sentence = refusal("torch-gpu", UnknownBackend)
     assert sentence.startswith("backend 'torch-gpu' is not known; known: ")
-    for part in (*BUILT_IN, "did you mean 'torch-cpu'?", "package.module:attribute or path/to/file.py:attribute"):
+    for part in (*BY_DEFAULT, "did you mean 'torch-cpu'?", "package.module:attribute or path/to/file.py:attribute"):
         assert part in sentence
 
 
@@ -268,11 +266,14 @@ def test_all_may_be_joined_by_others(module: str) -> None:
     }
 
 
-def test_by_default_the_backends_of_other_distributions_are_left_out(install: Callable[[str], None]) -> None:
+def test_by_default_all_other_backends_are_left_out_unmentioned_and_not_even_imported(
+    install: Callable[[str], None],
+) -> None:
     install("abacus = some_kernels:absent\nframe = some_kernels:made")
     selection = select()
-    assert "made" not in {backend.name for backend in selection.backends.values()}
-    assert "abacus" not in selection.unavailable
+    assert {*selection.backends, *selection.unavailable} == set(BY_DEFAULT)
+    assert "some_kernels" not in sys.modules
+    assert set(registered()) > set(BY_DEFAULT)
 
 
 def test_by_default_a_machine_without_a_device_gets_the_reference_and_torchs_cpu(
@@ -282,8 +283,7 @@ def test_by_default_a_machine_without_a_device_gets_the_reference_and_torchs_cpu
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     selection = select()
     assert [backend.name for backend in selection.backends.values()] == ["reference", "torch-cpu"]
-    minutes = "it takes minutes, since it compiles for every signature; ask for it by name"
-    assert selection.unavailable == {"torch-compile": minutes, "torch-cuda": "torch sees no CUDA device"}
+    assert selection.unavailable == {"torch-cuda": "torch sees no CUDA device"}
 
 
 def test_by_default_a_machine_without_torch_gets_the_reference_and_how_to_install_torch(
@@ -294,4 +294,4 @@ def test_by_default_a_machine_without_torch_gets_the_reference_and_how_to_instal
     selection = select()
     assert selection.backends == {"reference": reference}
     reason = "PyTorch is not installed; install it with: pip install 'bn-spec[torch]'"
-    assert selection.unavailable == dict.fromkeys(("torch-compile", "torch-cpu", "torch-cuda"), reason)
+    assert selection.unavailable == dict.fromkeys(("torch-cpu", "torch-cuda"), reason)
