@@ -282,6 +282,7 @@ def kernel_backend(
     description: str = "kernel functions",
     to_native: Callable[[Array], Native] = np.asarray,
     to_numpy: Callable[[Native], Array] = np.asarray,
+    known_failures: tuple[KnownFailure, ...] = (),
 ) -> Backend:
     """Make a backend of plain kernel functions; mode, counter, momentum and resets are kept for them.
 
@@ -303,6 +304,7 @@ def kernel_backend(
         description: version and device, for people.
         to_native: moves an array in, strides kept.
         to_numpy: moves a tensor out, strides kept.
+        known_failures: violations that are understood and recorded.
 
     """
     kernels = Capabilities(inference=forward_inference is not None, gradients=backward is not None)
@@ -316,7 +318,15 @@ def kernel_backend(
             f"{name} claims a double backward, which takes a layer of its own; claim less, or write one"
         )
     return _KernelBackend(
-        name, description, claims, forward_training, forward_inference, backward, to_native, to_numpy
+        name,
+        description,
+        claims,
+        forward_training,
+        forward_inference,
+        backward,
+        to_native,
+        to_numpy,
+        known_failures,
     )
 
 
@@ -330,6 +340,7 @@ class _KernelBackend:
     backward: BackwardKernel | None
     to_native: Callable[[Array], Native]
     to_numpy: Callable[[Native], Array]
+    known_failures: tuple[KnownFailure, ...]
 
     def layer(self, config: Config, state: State | None) -> Layer:
         return _KernelLayer(self, config, state or initial_state(config))
