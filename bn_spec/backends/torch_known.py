@@ -20,7 +20,7 @@ def _is_counted(x: Array, channels: int) -> bool:
     return x.ndim == 4 and (x.shape[1] != channels or x.size == channels)
 
 
-_COUNTS_REFUSED = tuple(
+COUNTS_REFUSED = tuple(
     KnownFailure(
         requirement,
         "num_batches_tracked",
@@ -31,14 +31,14 @@ _COUNTS_REFUSED = tuple(
     for requirement in ("ERR-04", "STA-09")
 )
 
-_LOADS_IN_PART = KnownFailure(
+LOADS_IN_PART = KnownFailure(
     "ERR-06",
     "*",
     "load_state_dict of torch.nn.Module copies the tensors that fit before it raises for the others (measured on"
     " torch 2.13.0)",
 )
 
-_INVERSE_STD_OVERFLOWS = KnownFailure(
+INVERSE_STD_OVERFLOWS = KnownFailure(
     "NUM-06",
     "numbers",
     "all-float16 layers keep 1 / sqrt(var + eps) in float16: for a constant channel and eps below 2.3e-10 it exceeds"
@@ -65,7 +65,7 @@ def _forwards(case: Case) -> Iterator[tuple[bool, Array]]:
     return ((training, x) for training, x, dy in _passes(case) if dy is None)
 
 
-def _backwards(case: Case) -> Iterator[tuple[bool, Array, Array]]:
+def backwards(case: Case) -> Iterator[tuple[bool, Array, Array]]:
     """Yield of each backward of a case whether its forward trained, the input and the gradient."""
     return ((training, x, dy) for training, x, dy in _passes(case) if dy is not None)
 
@@ -92,7 +92,7 @@ def _is_fast(x: Array, dy: Array) -> bool:
 
 
 def _is_misread(case: Case) -> bool:
-    return any(_is_fast(x, dy) and _direct_order(x) != _direct_order(dy) for _, x, dy in _backwards(case))
+    return any(_is_fast(x, dy) and _direct_order(x) != _direct_order(dy) for _, x, dy in backwards(case))
 
 
 def _direct_order(a: Array) -> tuple[bool, bool]:
@@ -100,7 +100,7 @@ def _direct_order(a: Array) -> tuple[bool, bool]:
 
 
 def _is_slow(case: Case) -> bool:
-    return any(not _is_fast(x, dy) for _, x, dy in _backwards(case))
+    return any(not _is_fast(x, dy) for _, x, dy in backwards(case))
 
 
 def _of_gradients(reason: str, **scope: Any) -> tuple[KnownFailure, ...]:
@@ -131,7 +131,7 @@ _RUNNING_STATISTICS_NOT_SAVED = KnownFailure(
     " a new version: pytorch/pytorch#13402",
 )
 
-_SAVED_IN_HALF = _of_gradients(
+SAVED_IN_HALF = _of_gradients(
     "the decomposition of native_batch_norm casts the saved mean and 1 / sqrt(var + eps) to the dtype of the input"
     " (torch/_decomp/decompositions.py), so that the backward of half-precision data has them in half precision,"
     " though the parameters are float32; in float16 the latter overflows (measured on torch 2.13.0)",
@@ -169,7 +169,7 @@ def _is_reduced_in_half(case: Case) -> bool:
     cudnn = _takes_cudnn(case)
     return any(
         not (_is_channels_last(x) and _is_channels_last(dy)) or (cudnn and _is_brought_to_nchw(x))
-        for training, x, dy in _backwards(case)
+        for training, x, dy in backwards(case)
         if not (cudnn and training)
     )
 
@@ -180,7 +180,7 @@ def _is_brought_to_nchw(x: Array) -> bool:
 
 def _is_given_order(case: Case) -> bool:
     """Whether there is a backward in eval mode of an input in NHWC order that is not in NCHW order as well."""
-    return any(not training and _direct_order(x) == (False, True) for training, x, _ in _backwards(case))
+    return any(not training and _direct_order(x) == (False, True) for training, x, _ in backwards(case))
 
 
 def _has_gaps(case: Case) -> bool:
@@ -233,21 +233,21 @@ _UPDATES_A_COPY = tuple(
 )
 
 CPU = (
-    *_COUNTS_REFUSED,
-    _LOADS_IN_PART,
-    _INVERSE_STD_OVERFLOWS,
+    *COUNTS_REFUSED,
+    LOADS_IN_PART,
+    INVERSE_STD_OVERFLOWS,
     *_MEMORY_FORMATS_MIXED_UP,
     *_STEPS_IN_HALF,
     _RUNNING_STATISTICS_NOT_SAVED,
 )
 """Of the eager kernels for the CPU."""
 
-COMPILED = (_LOADS_IN_PART, *_SAVED_IN_HALF, _VERSION_CHECKED)
+COMPILED = (LOADS_IN_PART, *SAVED_IN_HALF, _VERSION_CHECKED)
 """Of Inductor's."""
 
 CUDA = (
-    *_COUNTS_REFUSED,
-    _LOADS_IN_PART,
+    *COUNTS_REFUSED,
+    LOADS_IN_PART,
     _RUNNING_STATISTICS_NOT_SAVED,
     *_MEAN_IN_HALF,
     *_SUMS_IN_HALF,

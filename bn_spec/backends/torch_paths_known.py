@@ -1,0 +1,33 @@
+"""Known failures of PyTorch's other paths to BatchNorm2d: what was found, why it fails, on which cases."""
+
+from __future__ import annotations
+
+from ..backend import KnownFailure
+from ..case import Case
+from . import torch_known as known
+
+
+def _has_eval_backward(case: Case) -> bool:
+    """Whether there is a backward of a forward that running statistics normalised."""
+    return case.config.track_running_stats and any(not training for training, *_ in known.backwards(case))
+
+
+_NO_EVAL_BACKWARD = KnownFailure(
+    "*",
+    "error",
+    "mkldnn_batch_norm_backward refuses the backward of an eval forward: 'currently mkldnn only support train model'"
+    " (measured on torch 2.13.0)",
+    where=_has_eval_backward,
+)
+
+EAGER = tuple(failure for failure in known.CPU if failure not in known.COUNTS_REFUSED)
+"""Of the eager kernels, called by a program that has no module to count what it refuses, or is not asked."""
+
+FORWARD = (known.LOADS_IN_PART, known.INVERSE_STD_OVERFLOWS)
+"""Those without gradients."""
+
+ONEDNN = (known.LOADS_IN_PART, _NO_EVAL_BACKWARD)
+"""Of oneDNN's kernels."""
+
+DECOMPOSED = known.SAVED_IN_HALF
+"""Of the decomposition."""
