@@ -1,0 +1,50 @@
+"""A failure that several frameworks have in common: a variance of E[x²] − E[x]², which may come out negative.
+
+It is negative where the rounding of E[x²] exceeds it; where it exceeds eps too, the output is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from ..backend import GRADIENTS, KnownFailure
+from ..bounds import SUMMATIONS
+from ..case import Case, Forward, training_after
+from ..dtypes import Array, format_named
+from ..laws import LAWS
+from ..observables.laws import OTHERS
+
+GRADIENT_LAWS = ("gradient_linearity", "gradient_sums")
+OF_VALUES = ("output", "running_mean", "running_var", "numbers", *GRADIENTS, *GRADIENT_LAWS, *LAWS, *OTHERS)
+"""What is judged of values: tensors, laws, and whether they are numbers."""
+
+
+def negative_variance(reason: str, summation: str) -> tuple[KnownFailure, ...]:
+    """Return the failure of all that follows from the variance, on cases that may have a negative one."""
+    observables = ("running_var_sign", *(name for name in OF_VALUES if name != "running_mean"))
+    return tuple(KnownFailure("*", name, reason, where=partial(_is_at_risk, summation)) for name in observables)
+
+
+def _is_at_risk(summation: str, case: Case) -> bool:
+    return any(_cancels(x, summation) for x in _normalised_batches(case) if x.ndim == 4 and x.size)
+
+
+def _normalised_batches(case: Case) -> Iterator[Array]:
+    """Yield the batches that are normalised by their own statistics."""
+    training = True
+    for step in case.steps:
+        training = training_after(step, training)
+        if isinstance(step, Forward) and (training or not case.config.track_running_stats):
+            yield step.x
+
+
+def _cancels(x: Array, summation: str) -> bool:
+    """Whether the variance of a channel is below what squares, means and sums in float32 may lose to rounding."""
+    rows = np.moveaxis(x.astype(np.float64), 1, 0).reshape(x.shape[1], -1)
+    rounding = (SUMMATIONS[summation](rows.shape[1], u := format_named("float32").u) + 4) * u
+    with np.errstate(all="ignore"):
+        squares = np.square(rows).mean(axis=1)
+        return bool(((rows.var(axis=1) <= rounding * squares) & (squares > 0)).any())

@@ -1,0 +1,33 @@
+"""Known failures of Keras 3's BatchNormalization: what fails, why, and where. Needs no Keras."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from ..backend import KnownFailure
+from .cancellation import OF_VALUES, negative_variance
+
+Failures: TypeAlias = tuple[KnownFailure, ...]
+
+FLOAT64 = tuple(
+    KnownFailure(
+        "*",
+        observable,
+        "a layer of dtype float64 computes in float32, unless the backend is TensorFlow: call() casts its input to"
+        ' backend.result_type(inputs.dtype, "float32"), which gives float32 for float64'
+        " (BIT64_TO_BIT32_DTYPE in keras/src/backend/common/dtypes.py): of the kind of keras-team/keras#23704"
+        " (measured on Keras 3.15.1)",
+        dtypes=("float64",),
+    )
+    for observable in OF_VALUES
+)
+
+TEXTBOOK = (
+    *FLOAT64,
+    *negative_variance(
+        "moments() of the backends NumPy and PyTorch is E[x²] − E[x]², which may be negative and is not kept from it"
+        " (keras/src/backend/{numpy,torch}/nn.py): what keras-team/keras#18795 ended in those of TensorFlow and JAX"
+        " (measured on Keras 3.15.1)",
+        summation="pairwise",
+    ),
+)
