@@ -87,12 +87,13 @@ _PATHS: Mapping[str, _Path] = {
         f"{_UNEXPORTED} gradients gradient_layout",
         {"expensive_signatures": True, "double_backward": ()},
     ),
-    # Weights with gaps and parameters in bfloat16 make it read or write memory that is not theirs: docs/findings.
+    # Eval modules are scripted. Weights with gaps and parameters in bfloat16 are not for it: it reads, or writes,
+    # memory that is not theirs (docs/findings).
     "torch-mkldnn": _Path(
         "oneDNN's layout",
         _in_onednns_layout,
         known.ONEDNN,
-        "affine_off strided_state empty_batch input_checks subnormals output_layout gradient_layout folding",
+        "threads affine_off strided_state empty_batch input_checks subnormals output_layout gradient_layout folding",
         {"dtypes": ("float32", "mixed_bfloat16"), "double_backward": ()},
     ),
 }
