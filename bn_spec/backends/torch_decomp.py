@@ -31,9 +31,10 @@ def _backward(dy: Any, x: Any, eps: float, training: bool, saved: Any, wrt: tupl
     mean, inverse = saved or (None, None)
     mask = [name in wrt for name in ("input", "weight", "bias")]
     del tensors["bias"]  # no gradient depends on it
-    return _gradients(
+    dx, *others = _gradients(
         dy, x, **tensors, save_mean=mean, save_invstd=inverse, train=training, eps=eps, output_mask=mask
     )
+    return dx if mask[0] else None, *others  # it computes dx whatever the mask says
 
 
 def decomposed() -> Backend:
