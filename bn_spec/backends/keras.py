@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeAlias
 
-from ..backend import LAYOUTS, Backend, Capabilities, Gradients, kernel_backend
+from ..backend import Backend, Capabilities, Gradients, kernel_backend
 from ..dialect import Dialect
 from ..dtypes import DTYPES
 from ..errors import UnavailableBackend
@@ -44,8 +44,8 @@ def _by_autograd(function: Function, leaves: Sequence[Tensor], dy: Tensor) -> An
 
 _CLAIMS: dict[str, Any] = {"dialect": DIALECT, "dtypes": tuple(DTYPES), "deterministic": True, "threads": True}
 _CLAIMS |= {"tracking_off": False, "cumulative_momentum": False}  # Keras has neither
-_TWO_PASS = {"grade": "two-pass", "subnormals": False, "layouts": ("contiguous",)}
-_TEXTBOOK = {"grade": "textbook", "layouts": LAYOUTS}
+_TWO_PASS = {"grade": "two-pass", "subnormals": False, "overflow_safe": True, "layouts": ("contiguous",)}
+_TEXTBOOK = {"grade": "textbook", "direct_means": True, "centred_products": True, "output_layout": True}
 _BACKENDS: dict[str, tuple[tuple[str, ...], known.Failures, Function | None, dict[str, Any]]] = {
     "tensorflow": (("tensorflow",), (), _by_tape, _TWO_PASS),
     "jax": (("jax",), known.FLOAT64, _by_vjp, _TWO_PASS | {"expensive_signatures": True}),

@@ -37,6 +37,7 @@ _CLAIMS: dict[str, Any] = {
     "dtypes": ("float32", "mixed_float16", "mixed_bfloat16"),
     "layouts": ("contiguous",),
     "subnormals": False,
+    "centred_products": True,
     "gradients": True,
     "input_checks": False,
     "deterministic": True,
@@ -112,7 +113,10 @@ _XLA = negative_variance(
     " negative and is not kept from it: tensorflow/tensorflow#118701 (measured on TensorFlow 2.21.0)",
     summation="any order",
 )
-nhwc = _backend("tensorflow-nhwc", "NHWC", grade="two-pass")
-nchw = _backend("tensorflow-nchw", "NCHW", grade="two-pass")
-xla_nhwc = _backend("tensorflow-xla-nhwc", "NHWC", _XLA, grade="textbook", expensive_signatures=True)
-xla_nchw = _backend("tensorflow-xla-nchw", "NCHW", _XLA, grade="textbook", expensive_signatures=True)
+_COMPILED: dict[str, Any] = {"grade": "textbook", "direct_means": True, "expensive_signatures": True}
+_EAGER: dict[str, Any] = {"grade": "two-pass", "overflow_safe": True}
+
+nhwc = _backend("tensorflow-nhwc", "NHWC", **_EAGER)
+nchw = _backend("tensorflow-nchw", "NCHW", **_EAGER)
+xla_nhwc = _backend("tensorflow-xla-nhwc", "NHWC", _XLA, **_COMPILED)
+xla_nchw = _backend("tensorflow-xla-nchw", "NCHW", _XLA, **_COMPILED)
