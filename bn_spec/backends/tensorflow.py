@@ -32,17 +32,9 @@ Tensors: TypeAlias = dict[str, Tensor]
 DIALECT = Dialect(single_value="answered", attributes="float32", counter=False)
 """eps and exponential_avg_factor, the weight of the new value, are float32 attributes of the op; any eps is taken."""
 
-_CLAIMS: dict[str, Any] = {
-    "dialect": DIALECT,
-    "dtypes": ("float32", "mixed_float16", "mixed_bfloat16"),
-    "layouts": ("contiguous",),
-    "subnormals": False,
-    "centred_products": True,
-    "gradients": True,
-    "input_checks": False,
-    "deterministic": True,
-    "threads": True,
-}
+_CLAIMS: dict[str, Any] = {"dialect": DIALECT, "dtypes": ("float32", "mixed_float16", "mixed_bfloat16")}
+_CLAIMS |= {"layouts": ("contiguous",), "subnormals": False, "input_checks": False, "gradients": True}
+_CLAIMS |= {"centred_products": True, "deterministic": True, "threads": True}
 
 
 def _normalised(tensors: Tensors, momentum: float, eps: float, training: bool, data_format: str) -> Any:
