@@ -47,7 +47,7 @@ _CLAIMS |= {"tracking_off": False, "cumulative_momentum": False}  # Keras has ne
 _TWO_PASS = {"grade": "two-pass", "subnormals": False, "overflow_safe": True, "layouts": ("contiguous",)}
 _TEXTBOOK = {"grade": "textbook", "direct_means": True, "centred_products": True, "output_layout": True}
 _BACKENDS: dict[str, tuple[tuple[str, ...], known.Failures, Function | None, dict[str, Any]]] = {
-    "tensorflow": (("tensorflow",), (), _by_tape, _TWO_PASS),
+    "tensorflow": (("tensorflow",), known.TENSORFLOW, _by_tape, _TWO_PASS),
     "jax": (("jax",), known.FLOAT64, _by_vjp, _TWO_PASS | {"expensive_signatures": True}),
     "numpy": (("jax", "scipy"), known.TEXTBOOK, None, _TEXTBOOK),
     "torch": (("torch",), known.TEXTBOOK, _by_autograd, _TEXTBOOK),

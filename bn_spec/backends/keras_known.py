@@ -9,6 +9,15 @@ from .cancellation import OF_VALUES, negative_variance
 
 Failures: TypeAlias = tuple[KnownFailure, ...]
 
+TENSORFLOW = (
+    KnownFailure(
+        "ERR-07",
+        "refusal",
+        "tf.GradientTape.gradient does not compare the shapes of output_gradients and target; the ops that the layer"
+        " consists of broadcast, sum, or fail with tf.errors.InvalidArgumentError (measured on TensorFlow 2.21.0)",
+    ),
+)
+
 FLOAT64 = tuple(
     KnownFailure(
         "*",
