@@ -34,7 +34,7 @@ class Dialect:
     single_value: str = "refused"
     """A single value per channel in training is ``refused``, or ``answered``: its variance is 0 in any estimator."""
     attributes: str = "float64"
-    """The format in which eps and momentum are held."""
+    """The format in which eps and momentum are held, and 1 / k of a cumulative mean."""
     counter: bool = True
     """Whether batches are counted, in num_batches_tracked; otherwise the adapter does it, for the suite."""
     eps_range: tuple[float, float] = (0.0, inf)
@@ -55,11 +55,13 @@ class Dialect:
 
     def held(self, config: Config) -> Config:
         """Return the config that a layer has once its eps and momentum are held."""
-        momentum = config.momentum
-        if momentum is not None:
-            momentum = self.momentum(momentum)
-            momentum = momentum if self.momentum_weighs == "new" else 1 - momentum
+        momentum = None if config.momentum is None else self.weight(config.momentum)
         return replace(config, eps=self.eps(config.eps), momentum=momentum)
+
+    def weight(self, weight_of_new: float) -> float:
+        """Return the weight that the new value has once momentum is held."""
+        held = self.momentum(weight_of_new)
+        return held if self.momentum_weighs == "new" else 1 - held
 
     def _held(self, value: float) -> float:
         return float(np.dtype(self.attributes).type(value))

@@ -196,7 +196,7 @@ def drift(case: Case, initial: State, accuracy: Accuracy) -> Expectation:
             continue
         batches = np.asarray(batches + 1)
         held = accuracy.dialect.held(config)
-        momentum = f.update_factor(held.momentum, batches.item())
+        momentum = _update_factor(held, accuracy.dialect, batches.item())
         context = Context(held, initial, training, step)
         channels = (step.x.shape[1],)
         means, variances = _side_by_side(
@@ -243,7 +243,8 @@ def _expect_forward(context: Context, accuracy: Accuracy, parts: Collection[str]
     tracking = context.training and before.running_mean is not None
     state = _counted(before) if tracking else before
     batches = state.num_batches_tracked
-    momentum = f.update_factor(config.momentum, 1 if batches is None else batches.item()) if tracking else None
+    counted = 1 if batches is None else batches.item()
+    momentum = _update_factor(config, accuracy.dialect, counted) if tracking else None
     channels = x.shape[1]
     output, mean, var = Joined(x.shape), Joined((channels,)), Joined((channels,))
     for some, block in _blocks(context, accuracy) if {OUTPUT, STATISTICS}.intersection(parts) else ():
@@ -253,6 +254,13 @@ def _expect_forward(context: Context, accuracy: Accuracy, parts: Collection[str]
             mean.add(some, block.running_mean(momentum))
             var.add(some, block.running_var(momentum))
     return Expectation(state, output.whole, mean.whole, var.whole)
+
+
+def _update_factor(config: Config, dialect: Dialect, batches: int) -> Extended:
+    """Return the weight of the new value; that of a cumulative mean may be held in a format of its own."""
+    if config.momentum is None and dialect.attributes != PYTORCH.attributes:
+        return Extended(dialect.weight(1 / batches))
+    return f.update_factor(config.momentum, batches)
 
 
 def _expect_nothing(context: Context) -> Expectation:

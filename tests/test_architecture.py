@@ -20,7 +20,21 @@ MODULES = {
     for folder in ("bn_spec", "conformance")
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
-THIRD_PARTY = {"click", "hypothesis", "ml_dtypes", "numpy", "pytest", "rich", "torch"}
+FRAMEWORKS = {
+    "equinox",
+    "flax",
+    "haiku",
+    "jax",
+    "keras",
+    "mlx",
+    "onnx",
+    "onnxruntime",
+    "paddle",
+    "tensorflow",
+    "tinygrad",
+    "torch",
+}
+THIRD_PARTY = {"click", "hypothesis", "ml_dtypes", "numpy", "pytest", "rich"} | FRAMEWORKS
 OUR_TEXTS = [
     *(p for folder in ("bn_spec", "conformance", "examples") for p in sorted((ROOT / folder).rglob("*.py"))),
     *(ROOT / "examples").rglob("*.md"),
@@ -103,7 +117,7 @@ def test_reference_and_bounds_know_the_config_the_dtypes_and_numpy_alone(module:
 @pytest.mark.parametrize(
     ("target", "allowed"),
     [
-        ("torch", {"bn_spec.backends"}),
+        *((framework, {"bn_spec.backends"}) for framework in sorted(FRAMEWORKS)),
         ("pytest", {"bn_spec.pytest_plugin", "bn_spec.cli", "conformance"}),
         ("click", {"bn_spec.cli"}),
         ("rich", {"bn_spec.cli"}),

@@ -98,7 +98,6 @@ def backend(
         overflow_safe=True,
         deterministic=True,
         threads=True,
-        cumulative_momentum=False,  # an attribute of the model
         input_checks=False,
         **claims,
     )

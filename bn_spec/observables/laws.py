@@ -10,6 +10,7 @@ import numpy as np
 from ..bounded import Bounded
 from ..case import Forward
 from ..config import STATE_FIELDS, State
+from ..dialect import PYTORCH
 from ..dtypes import Array, Floats
 from ..laws import LAWS, doubled, is_exact, two_values
 from ..memory import same_bits
@@ -143,7 +144,8 @@ def contraction(verdict: Verdict, step: Step) -> None:
     before, (first, after) = both[0][0], (both[0][0].answer.before, step.answer.before)
     if not before.answer.training or not step.answer.training or not _goes_on(before, step):
         return
-    if after.num_batches_tracked is None:
+    held = step.config.momentum is not None or step.claims.dialect.attributes == PYTORCH.attributes
+    if after.num_batches_tracked is None or not held:  # factors of a cumulative mean that are rounded grow otherwise
         return
     m, k = step.config.momentum, int(after.num_batches_tracked)
     # How the weight of a batch grows from one to the next, and what the first leaves of the value before.
