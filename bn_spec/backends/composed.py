@@ -1,0 +1,27 @@
+"""Known failures of layers that are made of operations, each of which rounds to the dtype of the data."""
+
+from __future__ import annotations
+
+from ..backend import KnownFailure
+from ..case import Backward, Case, Forward, training_after
+from ..laws import LAWS
+from ..observables.laws import OTHERS
+
+
+def _reduces(case: Case) -> bool:
+    """Whether a step of a case sums over values: of a batch that is its own statistics, or of a gradient."""
+    training = True
+    for step in case.steps:
+        training = training_after(step, training)
+        own = training or not case.config.track_running_stats
+        if isinstance(step, Backward) or (isinstance(step, Forward) and own):
+            return True
+    return False
+
+
+def steps_in_half(reason: str) -> tuple[KnownFailure, ...]:
+    """Return what is judged of numbers in half precision, wherever sums are taken; eval forwards take none."""
+    judged = ("output", "running_*", "grad*", "numbers", "special", "elsewhere", *LAWS, *OTHERS)
+    return tuple(
+        KnownFailure("*", observable, reason, dtypes=("float16", "bfloat16"), where=_reduces) for observable in judged
+    )
