@@ -39,7 +39,30 @@ class Environment:
     backends: tuple[str, ...]
 
 
-ENVIRONMENTS: tuple[Environment, ...] = (Environment("torch", "torch", ("torch-cpu",)),)
+ENVIRONMENTS: tuple[Environment, ...] = (
+    Environment(
+        "torch",
+        "torch",
+        ("torch-cpu", "torch-script", "torch-export", "torch-export-decomposed", "torch-decomp", "torch-mkldnn"),
+    ),
+    Environment("onnx", "onnxruntime", ("onnxruntime", "onnx-reference")),
+    Environment("mlx", "mlx", ("mlx",)),
+    Environment("paddle", "paddle", ("paddle-nchw", "paddle-nhwc")),
+    Environment("tinygrad", "tinygrad", ("tinygrad",)),
+    Environment(
+        "jax",
+        "jax",
+        ("flax-linen", "flax-linen-accurate", "flax-nnx", "flax-nnx-accurate", "haiku", "equinox"),
+    ),
+    Environment(
+        "tensorflow",
+        "tensorflow",
+        ("tensorflow-nhwc", "tensorflow-nchw", "tensorflow-xla-nhwc", "tensorflow-xla-nchw"),
+    ),
+    Environment("keras", "keras,tensorflow", ("keras-tensorflow", "keras-numpy")),
+    Environment("keras-jax", "keras,jax", ("keras-jax",)),
+    Environment("keras-torch", "keras,torch", ("keras-torch",)),
+)
 """The frameworks that are judged, each with extras that one environment can hold."""
 
 
