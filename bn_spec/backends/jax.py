@@ -1,13 +1,14 @@
 """JAX: the BatchNorm layers of Flax (Linen and NNX), Haiku and Equinox, compiled by XLA for the CPU.
 
-Importing this module enables float64 in JAX (``jax_enable_x64``). Layers are built and called within jitted functions,
-as training steps are, with channels in axis 1 and outputs in the dtype of the data. Momentum and eps are arguments of
-these functions, so that none of their values has to be compiled for.
+Importing this module enables float64 in JAX (``jax_enable_x64``). Layers are built and called in jitted functions, as
+training steps are, with channels in axis 1 and outputs in the dtype of the data.
+
+Haiku and Equinox divide their averages by 1 − decay ** batches before they use them, for which dialects have no word.
+Their running statistics are here the averages before that, given to eval mode as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -30,125 +31,90 @@ except ModuleNotFoundError as error:
 
 jax.config.update("jax_enable_x64", True)
 
-Call = Callable[..., tuple[jax.Array, jax.Array, jax.Array]]
-"""``(x, weight, bias, mean, var, decay, eps, training)`` to y, mean and var; decay is the weight of the old value."""
+_DIALECT = Dialect(momentum_weighs="old", running_var="biased", single_value="answered", counter=False)
+_CLAIMS: dict[str, Any] = {"layouts": ("contiguous",), "gradients": True, "deterministic": True, "threads": True}
+_CLAIMS |= {"input_checks": False, "subnormals": False, "expensive_signatures": True, "dialect": _DIALECT}
 
 
-def _linen(x: Any, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any, **options: Any) -> Any:
-    decay, eps, training = rest
-    given = {"use_running_average": not training, "momentum": decay, "epsilon": eps, "dtype": x.dtype, **options}
-    layer = linen.BatchNorm(axis=1, use_scale=weight is not None, use_bias=bias is not None, **given)
-    variables = {"params": _present(scale=weight, bias=bias), "batch_stats": {"mean": mean, "var": var}}
+def _flax(x: Any, weight: Any, decay: Any, eps: Any, training: bool) -> dict[str, Any]:
+    given = {"use_running_average": not training, "momentum": decay, "epsilon": eps, "axis": 1, "dtype": x.dtype}
+    return given | dict.fromkeys(("use_scale", "use_bias"), weight is not None)
+
+
+def _linen(x: Any, held: Any, decay: Any, eps: Any, training: bool, **options: Any) -> Any:
+    weight, bias, mean, var = held
+    layer = linen.BatchNorm(**_flax(x, weight, decay, eps, training), **options)
+    variables = {"params": {"scale": weight, "bias": bias}, "batch_stats": {"mean": mean, "var": var}}
     y, changed = layer.apply(variables, x, mutable=["batch_stats"])
     return y, changed["batch_stats"]["mean"], changed["batch_stats"]["var"]
 
 
-def _nnx(x: Any, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any, **options: Any) -> Any:
-    decay, eps, training = rest
-    given = {"use_running_average": not training, "momentum": decay, "epsilon": eps, "dtype": x.dtype, **options}
-    affine = {"use_scale": weight is not None, "use_bias": bias is not None}
-    layer = nnx.BatchNorm(x.shape[1], axis=1, rngs=nnx.Rngs(0), **affine, **given)
-    for name, tensor in _present(scale=weight, bias=bias, mean=mean, var=var).items():
-        getattr(layer, name)[...] = tensor
+def _nnx(x: Any, held: Any, decay: Any, eps: Any, training: bool, **options: Any) -> Any:
+    layer = nnx.BatchNorm(x.shape[1], rngs=nnx.Rngs(0), **_flax(x, held[0], decay, eps, training), **options)
+    for name, tensor in zip(("scale", "bias", "mean", "var"), held, strict=True):
+        if tensor is not None:
+            getattr(layer, name)[...] = tensor
     return layer(x), layer.mean[...], layer.var[...]
 
 
-def _equinox(x: Any, weight: Any, bias: Any, mean: Any, var: Any, *rest: Any) -> Any:
-    decay, eps, training = rest
-    layer, state = equinox.nn.make_with_state(equinox.nn.BatchNorm)(
-        x.shape[1], "batch", eps, weight is not None, decay, not training, mean.dtype, mode="batch"
-    )
-    if weight is not None:
-        layer = equinox.tree_at(lambda it: (it.weight, it.bias), layer, (weight, bias))
+def _haiku(x: Any, held: Any, decay: Any, eps: Any, training: bool) -> Any:
+    scale, offset, mean, var = (None if a is None else a.reshape(1, -1, 1, 1) for a in held)
+    make = partial(haiku.BatchNorm, scale is not None, offset is not None, decay, eps, data_format="channels_first")
+    averages = {"batch_norm/~/mean_ema": mean, "batch_norm/~/var_ema": var}
+    state = {name: {"counter": jnp.int32(0), "hidden": a, "average": a} for name, a in averages.items()}
+    call = haiku.transform_with_state(lambda x: make()(x, training)).apply
+    y, state = call({"batch_norm": {"scale": scale, "offset": offset}}, state, None, x)
+    return y, *(state[name]["hidden"].ravel() for name in averages)
+
+
+def _equinox(x: Any, held: Any, decay: float, eps: float, training: bool) -> Any:
+    weight, bias, mean, var = held
+    given = (x.shape[1], "batch", eps, weight is not None, decay, not training, mean.dtype)
+    layer, state = equinox.nn.make_with_state(equinox.nn.BatchNorm)(*given, mode="batch")
+    layer = equinox.tree_at(lambda it: (it.weight, it.bias), layer, (weight, bias), is_leaf=lambda it: it is None)
     state = state.set(layer.batch_state_index, (mean, var))
     y, state = jax.vmap(layer, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)
     return y, *state.get(layer.batch_state_index)
 
 
-def _present(**tensors: Any) -> dict[str, Any]:
-    return {name: tensor for name, tensor in tensors.items() if tensor is not None}
-
-
-def _backend(
-    name: str, call: Call, version: str, failures: tuple[KnownFailure, ...], *, static: tuple[str, ...] = (), **claims: Any
-) -> Backend:
-    """Return the backend of a layer, by its forward and ``jax.vjp`` of it, both jitted."""
-    dialect = Dialect(momentum_weighs="old", running_var="biased", single_value="answered", counter=False)
+def _backend(name: str, call: Any, module: Any, failures: tuple[KnownFailure, ...], **claims: Any) -> Backend:
+    """Return the backend of a layer. In Equinox alone momentum and eps are constants, which are compiled for."""
+    static = ("decay", "eps") if call is _equinox else ()
 
     @partial(jax.jit, static_argnames=("training", *static))
-    def forward(x: Any, weight: Any, bias: Any, mean: Any, var: Any, decay: Any, eps: Any, training: bool) -> Any:
-        if mean is None:  # layers have running statistics, whether these are of use or not
-            shape, dtype = (x.shape[1],), jnp.promote_types(x.dtype, "float32")
-            mean, var = jnp.zeros(shape, dtype), jnp.ones(shape, dtype)
-        return call(x, weight, bias, mean, var, decay, eps, training)
+    def forward(x: Any, held: Any, decay: Any, eps: Any, training: bool) -> Any:
+        if held[2] is None:  # layers have running statistics, whether they are used or not
+            held = (*held[:2], jnp.zeros(x.shape[1], x.dtype), jnp.ones(x.shape[1], x.dtype))
+        return call(x, held, decay, eps, training)
 
-    def train(x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, momentum: float, eps: float) -> Any:
-        return forward(x, weight, bias, running_mean, running_var, dialect.momentum(momentum), eps, True)
+    def train(x: Any, *, momentum: float, eps: float, **held: Any) -> Any:
+        return forward(x, tuple(held.values()), _DIALECT.momentum(momentum), eps, True)
 
-    def infer(x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, eps: float) -> Any:
-        return forward(x, weight, bias, running_mean, running_var, 0.9, eps, False)[0]
+    def infer(x: Any, *, eps: float, **held: Any) -> Any:
+        return forward(x, tuple(held.values()), 0.9, eps, False)[0]
 
-    @partial(jax.jit, static_argnames=("training", "wrt", *static))
-    def pull(dy: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, eps: Any, training: bool, wrt: Any) -> Any:
-        tensors = {"input": x, "weight": weight, "bias": bias}
+    @partial(jax.jit, static_argnames=("training", "wrt", *static[1:]))
+    def backward(dy: Any, *, x: Any, eps: Any, training: bool, wrt: Any, **held: Any) -> Any:
+        held["input"] = x
 
         def output(leaves: dict[str, Any]) -> Any:
-            return forward(*(tensors | leaves).values(), mean, var, 0.9, eps, training)[0]
+            x, *tensors = map((held | leaves).get, ("input", "weight", "bias", "running_mean", "running_var"))
+            return forward(x, tuple(tensors), 0.9, eps, training)[0]
 
-        (found,) = jax.vjp(output, {name: tensors[name] for name in wrt})[1](dy)
-        return tuple(map(found.get, tensors))
+        (found,) = jax.vjp(output, {name: held[name] for name in wrt})[1](dy)
+        return tuple(map(found.get, ("input", "weight", "bias")))
 
-    def backward(dy: Any, *, running_mean: Any, running_var: Any, saved: Any, **recorded: Any) -> Any:
-        del saved
-        return pull(dy, mean=running_mean, var=running_var, **recorded)
-
-    return kernel_backend(
-        name,
-        train,
-        infer,
-        backward,
-        capabilities=Capabilities(
-            layouts=("contiguous",),
-            gradients=True,
-            deterministic=True,
-            threads=True,
-            input_checks=False,
-            subnormals=False,
-            expensive_signatures=True,
-            dialect=dialect,
-            **claims,
-        ),
-        description=f"{version}, jax {jax.__version__}, CPU",
-        to_native=partial(jnp.array, copy=True),
-        known_failures=failures,
-    )
+    given: dict[str, Any] = {"capabilities": Capabilities(**_CLAIMS | claims), "known_failures": failures}
+    given["description"] = f"{module.__name__} {module.__version__}, jax {jax.__version__}, CPU"
+    return kernel_backend(name, train, infer, backward, to_native=partial(jnp.array, copy=True), **given)
 
 
-_FLAX = f"flax {flax.__version__}"
-
-
-def flax_linen() -> Backend:
-    """``flax.linen.BatchNorm`` as it is by default: the variance is E[x²] − E[x]²."""
-    return _backend("flax-linen", _linen, _FLAX, known.LINEN, dtypes=("float32", "float64", *known.HALF), grade="textbook")
-
-
-def flax_linen_accurate() -> Backend:
-    """``flax.linen.BatchNorm`` with use_fast_variance=False."""
-    call = partial(_linen, use_fast_variance=False)
-    return _backend("flax-linen-accurate", call, _FLAX, known.LINEN, dtypes=("float32", "float64", *known.HALF), grade="two-pass")
-
-
-def flax_nnx() -> Backend:
-    """``flax.nnx.BatchNorm`` as it is by default: the variance is E[x²] − E[x]²."""
-    return _backend("flax-nnx", _nnx, _FLAX, known.LINEN, dtypes=("float32", *known.HALF), grade="textbook")
-
-
-def flax_nnx_accurate() -> Backend:
-    """``flax.nnx.BatchNorm`` with use_fast_variance=False."""
-    call = partial(_nnx, use_fast_variance=False)
-    return _backend("flax-nnx-accurate", call, _FLAX, known.LINEN, dtypes=("float32", *known.HALF), grade="two-pass")
-
-
-def equinox_batch() -> Backend:
-    """``equinox.nn.BatchNorm`` with mode="batch"."""
-    return _backend("equinox", _equinox, f"equinox {equinox.__version__}", (), static=("decay", "eps"), dtypes=("float32", "float64"), grade="two-pass")
+_FULL, _ACCURATE = ("float32", "float64"), {"use_fast_variance": False}
+_LINEN = partial(_backend, module=flax, failures=known.LINEN, dtypes=(*_FULL, *known.HALF))
+_NNX = partial(_backend, module=flax, failures=known.NNX, dtypes=("float32", *known.HALF))
+flax_linen = partial(_LINEN, "flax-linen", _linen, grade="textbook")
+flax_linen_accurate = partial(_LINEN, "flax-linen-accurate", partial(_linen, **_ACCURATE), grade="two-pass")
+flax_nnx = partial(_NNX, "flax-nnx", _nnx, grade="textbook")
+flax_nnx_accurate = partial(_NNX, "flax-nnx-accurate", partial(_nnx, **_ACCURATE), grade="two-pass")
+haiku_layer = partial(_backend, "haiku", _haiku, haiku, known.HAIKU, dtypes=_FULL, grade="textbook")
+equinox_layer = partial(_backend, "equinox", _equinox, equinox, (), dtypes=_FULL, grade="two-pass")

@@ -1,0 +1,74 @@
+"""The conventions of JAX's layers, on numbers worked out by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bn_spec.backend import Backend
+from bn_spec.config import Config, State
+from bn_spec.registry import load
+
+for name in ("jax", "flax", "haiku", "equinox"):
+    pytest.importorskip(name)
+
+X = np.array([0, 2, 1, 5], np.float32).reshape(1, 2, 1, 2)  # means 1 and 3, variances 1 and 4
+
+
+@pytest.fixture(params=["flax-linen", "flax-linen-accurate", "flax-nnx", "flax-nnx-accurate", "haiku", "equinox"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return load(request.param)
+
+
+def answered(backend: Backend, config: Config, x: Any) -> tuple[Any, Any]:
+    layer = backend.layer(config, None)
+    y = backend.to_numpy(layer.forward(backend.to_native(x)))
+    return y, layer.state()
+
+
+def test_channels_are_axis_1_and_the_variance_of_the_output_is_biased(backend: Backend) -> None:
+    y, _ = answered(backend, Config(2, eps=1e-12), X)
+    np.testing.assert_allclose(y.ravel(), [-1, 1, -1, 1], rtol=1e-6)
+
+
+def test_momentum_arrives_as_the_weight_of_the_new_value_and_running_var_is_biased(backend: Backend) -> None:
+    _, state = answered(backend, Config(2, momentum=0.25), X)
+    np.testing.assert_allclose(state.running_mean, [0.25, 0.75], rtol=1e-6)
+    np.testing.assert_allclose(state.running_var, [1, 1.75], rtol=1e-6)
+
+
+def test_a_single_value_per_channel_is_answered_with_the_bias(backend: Backend) -> None:
+    y, state = answered(backend, Config(2, momentum=0.5), np.array([2, 4], np.float32).reshape(1, 2, 1, 1))
+    np.testing.assert_array_equal(y.ravel(), [0, 0])
+    np.testing.assert_array_equal(state.running_var, [0.5, 0.5])
+
+
+def test_eval_uses_the_running_statistics_that_are_given(backend: Backend) -> None:
+    held = {"running_mean": [1, 1], "running_var": [4, 16], "weight": [1, 4], "bias": [0, 1]}
+    state = State(
+        **{name: np.array(a, np.float32) for name, a in held.items()}, num_batches_tracked=np.array(0, np.int64)
+    )
+    layer = backend.layer(Config(2, eps=1e-12), state)
+    layer.train(False)
+    y = backend.to_numpy(layer.forward(backend.to_native(X)))
+    np.testing.assert_allclose(y.ravel(), [-0.5, 0.5, 1, 5], rtol=1e-6)
+
+
+def test_each_gradient_is_that_of_its_tensor(backend: Backend) -> None:
+    layer: Any = backend.layer(Config(2, eps=1e-12), None)
+    layer.train(False)
+    _, record = layer.record(backend.to_native(X), ("input", "weight", "bias"))
+    found = [backend.to_numpy(a) for a in layer.backward(record, backend.to_native(X))]
+    expected: tuple[Any, ...] = (X, [4, 26], [2, 6])
+    for gradient, wanted in zip(found, expected, strict=True):  # x̂ is x, and so is dy
+        np.testing.assert_allclose(gradient, wanted, rtol=1e-6)
+
+
+def test_every_claimed_dtype_is_that_of_output_and_state(backend: Backend) -> None:
+    for dtype in backend.capabilities.dtypes:
+        config = Config(2, dtype=dtype)
+        y, state = answered(backend, config, X.astype(config.arithmetic.data.dtype))
+        assert y.dtype == config.arithmetic.data.dtype
+        assert state.running_var.dtype == config.arithmetic.parameters.dtype
