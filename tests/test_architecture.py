@@ -25,7 +25,6 @@ FRAMEWORKS = {
     "flax",
     "haiku",
     "jax",
-    "keras",
     "mlx",
     "onnx",
     "onnxruntime",

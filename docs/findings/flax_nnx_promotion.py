@@ -2,7 +2,8 @@
 
 BatchNorm.__call__ (flax/nnx/nn/normalization.py) promotes x, mean, var, scale and bias to the dtype of the output,
 the running statistics in float32 among them. A running_var above 65504 is then infinite and the output is the bias,
-and the gradients of weight and bias are sums in float16. In training these are float32 sums, rounded to float16. Linen promotes none of the tensors.
+and the gradients of weight and bias are sums in float16. In training these are float32 sums, rounded to float16.
+Linen promotes none of the tensors.
 """
 
 import jax
