@@ -48,7 +48,7 @@ _TWO_PASS = {"grade": "two-pass", "subnormals": False, "overflow_safe": True, "l
 _TEXTBOOK = {"grade": "textbook", "direct_means": True, "centred_products": True, "output_layout": True}
 _BACKENDS: dict[str, tuple[tuple[str, ...], known.Failures, Function | None, dict[str, Any]]] = {
     "tensorflow": (("tensorflow",), known.TENSORFLOW, _by_tape, _TWO_PASS),
-    "jax": (("jax",), known.FLOAT64, _by_vjp, _TWO_PASS | {"expensive_signatures": True}),
+    "jax": (("jax",), known.JAX, _by_vjp, _TWO_PASS | {"expensive_signatures": True}),
     "numpy": (("jax", "scipy"), known.TEXTBOOK, None, _TEXTBOOK),
     "torch": (("torch",), known.TEXTBOOK, _by_autograd, _TEXTBOOK),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from ..backend import KnownFailure
+from . import jax_known
 from .cancellation import OF_VALUES, negative_variance
 
 Failures: TypeAlias = tuple[KnownFailure, ...]
@@ -40,3 +41,6 @@ TEXTBOOK = (
         summation="pairwise",
     ),
 )
+
+JAX = (*FLOAT64, *jax_known.RSQRT)
+"""On JAX."""
