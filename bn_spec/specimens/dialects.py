@@ -20,8 +20,6 @@ class AnotherDialect(Kernel):
         super().check(x if x.ndim != 4 or x.size != x.shape[1] else np.concatenate([x, x]))
 
     def blend(self, old: Array, new: Array, m: float) -> Array:
-        if self.config.momentum is None:
-            return super().blend(old, new, m)
         weight_of_old = DIALECT.momentum(m)
         return old * weight_of_old + new * (1 - weight_of_old)
 
