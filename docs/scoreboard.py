@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bn_spec.dtypes import DTYPES
-from bn_spec.report.records import BAD, FAIL, INCOMPLETE, KNOWN, NEW_FINDING, NOT_CLAIMED, Record, having
+from bn_spec.report.records import BAD, CONFORMING, FAIL, KNOWN, NEW_FINDING, NOT_CLAIMED, Record, having
 from bn_spec.report.run_file import Judged, RunFile
 from bn_spec.report.table import share_of
 from bn_spec.requirements import LEVELS, REQUIREMENTS
@@ -93,7 +93,7 @@ def _run(scripts: Path, backend: str, workers: str, record: Path) -> str:
         done = subprocess.run(command, cwd=FOLDER, timeout=LONGEST, check=False)
     except subprocess.TimeoutExpired:
         return f"it took longer than {LONGEST} s"
-    left = done.returncode in (0, NEW_FINDING, INCOMPLETE) and record.exists()
+    left = done.returncode in (CONFORMING, NEW_FINDING) and record.exists()
     return "" if left else f"exit code {done.returncode} of bn-spec run {backend}"
 
 
@@ -190,9 +190,15 @@ def main() -> None:
             print(f"== {environment.name}: {', '.join(environment.backends)}", flush=True)
             judge(environment, options.workers)
     names = [backend for environment in ENVIRONMENTS for backend in environment.backends]
-    runs = [RunFile.load(path) for name in names if (path := FOLDER / f"{name}.json").exists()]
-    missing = {name: path.read_text("utf-8").strip() for name in names if (path := FOLDER / f"{name}.txt").exists()}
-    TABLE.write_text(table(runs, missing), "utf-8")
+    found = {name: RunFile.load(path) for name in names if (path := FOLDER / f"{name}.json").exists()}
+    runs = {name: run for name, run in found.items() if run.records and not run.incomplete}
+    missing = {name: _why_not(name) for name in names if name not in runs}
+    TABLE.write_text(table(runs.values(), missing), "utf-8")
+
+
+def _why_not(name: str) -> str:
+    reason = FOLDER / f"{name}.txt"
+    return reason.read_text("utf-8").strip() if reason.exists() else "there is no record of a complete run yet"
 
 
 if __name__ == "__main__":
