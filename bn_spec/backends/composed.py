@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..backend import KnownFailure
 from ..case import Backward, Case, Forward, training_after
 from ..laws import LAWS
@@ -17,6 +19,22 @@ def _reduces(case: Case) -> bool:
         if isinstance(step, Backward) or (isinstance(step, Forward) and own):
             return True
     return False
+
+
+_VARIANCE = 2.0**84
+"""Above it, 1 / sqrt(v)³ is subnormal in float32."""
+
+
+def _has_large_variance(case: Case) -> bool:
+    """Whether the variance of a channel of an input is that large."""
+    with np.errstate(all="ignore"):
+        inputs = (x.astype(np.float64) for x in case.forwards() if x.size)
+        return any((x.var(axis=(0, 2, 3)) > _VARIANCE).any() for x in inputs)
+
+
+def rsqrt_underflows(reason: str) -> KnownFailure:
+    """Return the failure of gradients that go through 1 / sqrt(v)³ before anything large multiplies it."""
+    return KnownFailure("*", "grad*", reason, dtypes=("float32",), where=_has_large_variance)
 
 
 def steps_in_half(reason: str) -> tuple[KnownFailure, ...]:

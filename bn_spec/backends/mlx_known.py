@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from .composed import rsqrt_underflows, steps_in_half
 
-from ..backend import KnownFailure
-from ..case import Case
-from .composed import steps_in_half
-
-_VARIANCE = 2.0**84
-"""Above it, the quotient 1 / sqrt(v) / v is subnormal in float32."""
-
-
-def _has_large_variance(case: Case) -> bool:
-    """Whether the variance of a channel of an input is that large."""
-    with np.errstate(all="ignore"):
-        return any((x.astype(np.float64).var(axis=(0, 2, 3)) > _VARIANCE).any() for x in case.forwards() if x.size)
-
-
-_RSQRT_UNDERFLOWS = KnownFailure(
-    "GRD-*",
-    "grad*",
+_RSQRT_UNDERFLOWS = rsqrt_underflows(
     "the gradient of mx.rsqrt is formed with the quotient 1 / sqrt(v) / v (Sqrt::vjp in mlx/primitives.cpp), which"
     " underflows in float32 where v exceeds 2**84, though its products with dy and x − mean do not (measured on mlx"
-    " 0.32.4)",
-    dtypes=("float32",),
-    where=_has_large_variance,
+    " 0.32.4)"
 )
 
 _STEPS_IN_HALF = steps_in_half(

@@ -21,9 +21,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "paddle":
         raise
-    raise UnavailableBackend(
-        "PaddlePaddle is not installed; install it with: pip install 'bn-spec[paddle]'"
-    ) from error
+    raise UnavailableBackend("paddle is not installed; install it with: pip install 'bn-spec[paddle]'") from error
 
 _NHWC, _NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 _NAMES = {"weight": "weight", "bias": "bias", "running_mean": "_mean", "running_var": "_variance"}
@@ -35,6 +33,8 @@ CLAIMS = Capabilities(
     cumulative_momentum=False,
     gradients=True,
     grade="two-pass",
+    centred_products=True,
+    overflow_safe=True,
     empty_batch=True,
     deterministic=True,
     dialect=Dialect(
@@ -56,12 +56,10 @@ class _Call:
 
     def __init__(self, data_format: str, tensors: Mapping[str, Any], momentum: float, eps: float) -> None:
         present = {_NAMES[name]: tensors[name] for name in _NAMES if tensors[name] is not None}
-        parameters = {} if "weight" in present else {"weight_attr": False, "bias_attr": False}
-        mean = present["_mean"]
-        self.module = paddle.nn.BatchNorm2D(
-            len(mean), CLAIMS.dialect.momentum(momentum), eps, data_format=data_format, **parameters
-        )
-        self.module.to(dtype=mean.dtype)
+        options = {} if "weight" in present else {"weight_attr": False, "bias_attr": False}
+        momentum = CLAIMS.dialect.momentum(momentum)
+        self.module = paddle.nn.BatchNorm2D(len(present["_mean"]), momentum, eps, data_format=data_format, **options)
+        self.module.to(dtype=present["_mean"].dtype)
         self.module.set_state_dict(present)
         self.transposed = data_format == "NHWC"
 

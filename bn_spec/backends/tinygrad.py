@@ -24,7 +24,7 @@ except ModuleNotFoundError as error:
 _BFLOAT16 = format_named("bfloat16").dtype
 
 CLAIMS = Capabilities(
-    dtypes=("float32", "float16"),
+    dtypes=("float32", "float64", "float16"),
     layouts=("contiguous",),
     cumulative_momentum=False,
     gradients=True,
