@@ -108,8 +108,8 @@ HEAD = """# Scoreboard
 What the suite says of real frameworks, each in its own dialect. Written by `docs/scoreboard.py` from the records of
 its runs; `python docs/scoreboard.py NAME` repeats one, in a virtual environment of its own.
 
-*Levels*: how many of the requirements that a backend claims hold, of a level; a failure that is understood is not a
-success, and stands below with its reason. *Grade*: the best numerical class of the variance whose bounds all examples
+*Levels*: how many of the requirements that a backend claims hold in float32, or the first dtype that it has; a failure
+that is understood is not a success, and stands below with its reason, those of other dtypes too. *Grade*: the best numerical class of the variance whose bounds all examples
 satisfied. *err/bound*: the worst error as a share of what any correct kernel may be off by; 1 is the limit.
 """
 
@@ -133,7 +133,8 @@ def table(runs: Iterable[RunFile], missing: dict[str, str]) -> str:
 
 def _row(judged: Judged, records: Sequence[Record]) -> str:
     known, bad = ({r.requirement for r in records if r.status in statuses} for statuses in ({KNOWN}, BAD))
-    cells = [_of_level(records, level) for level in LEVELS]
+    first = next((dtype for dtype in DTYPES if any(r.dtype == dtype for r in records)), "")
+    cells = [_of_level([r for r in records if r.dtype == first], level) for level in LEVELS]
     link = f"[{judged.name}](#{judged.name})"
     return f"| {' | '.join([link, judged.description, *cells, str(len(known)), str(len(bad))])} |"
 
