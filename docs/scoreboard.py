@@ -111,8 +111,8 @@ its runs; `python docs/scoreboard.py NAME` repeats one, in a virtual environment
 *Levels*: how many of the requirements that a backend claims hold in float32, or in the first dtype that it has; a
 failure that is understood is not a success, and stands below with its reason, as do those of other dtypes.
 
-*Grade*: the best numerical class of the variance whose bounds all examples satisfied. *err/bound*: the worst error as a
-share of what any correct kernel may be off by; 1 is the limit.
+*Grade*: the best numerical class of the variance whose bounds all examples satisfied. *err/bound*: the worst error as
+a share of what any correct kernel may be off by; 1 is the limit.
 """
 
 
