@@ -5,17 +5,17 @@ It is negative where the rounding of E[x²] exceeds it; where it exceeds eps too
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 
 from ..backend import GRADIENTS, KnownFailure
 from ..bounds import SUMMATIONS
-from ..case import Case, Forward, training_after
+from ..case import Case
 from ..dtypes import Array, format_named
 from ..laws import LAWS
 from ..observables.laws import OTHERS
+from .passes import forwards
 
 GRADIENT_LAWS = ("gradient_linearity", "gradient_sums")
 OF_VALUES = ("output", "running_mean", "running_var", "numbers", *GRADIENTS, *GRADIENT_LAWS, *LAWS, *OTHERS)
@@ -29,16 +29,8 @@ def negative_variance(reason: str, summation: str) -> tuple[KnownFailure, ...]:
 
 
 def _is_at_risk(summation: str, case: Case) -> bool:
-    return any(_cancels(x, summation) for x in _normalised_batches(case) if x.ndim == 4 and x.size)
-
-
-def _normalised_batches(case: Case) -> Iterator[Array]:
-    """Yield the batches that are normalised by their own statistics."""
-    training = True
-    for step in case.steps:
-        training = training_after(step, training)
-        if isinstance(step, Forward) and (training or not case.config.track_running_stats):
-            yield step.x
+    batches = (forward.x for forward in forwards(case) if forward.batch_statistics)
+    return any(_cancels(x, summation) for x in batches if x.ndim == 4 and x.size)
 
 
 def _cancels(x: Array, summation: str) -> bool:

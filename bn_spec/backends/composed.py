@@ -5,20 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from ..backend import KnownFailure
-from ..case import Backward, Case, Forward, training_after
+from ..case import Case
 from ..laws import LAWS
 from ..observables.laws import OTHERS
+from .passes import passes
 
 
 def _reduces(case: Case) -> bool:
     """Whether a step of a case sums over values: of a batch that is its own statistics, or of a gradient."""
-    training = True
-    for step in case.steps:
-        training = training_after(step, training)
-        own = training or not case.config.track_running_stats
-        if isinstance(step, Backward) or (isinstance(step, Forward) and own):
-            return True
-    return False
+    return any(each.batch_statistics or each.dy is not None for each in passes(case))
 
 
 _VARIANCE = 2.0**84

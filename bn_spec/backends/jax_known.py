@@ -7,25 +7,18 @@ from collections.abc import Iterator
 import numpy as np
 
 from ..backend import KnownFailure
-from ..case import Backward, Case, Forward, Load, Set, training_after
+from ..case import Backward, Case, Load
 from ..dtypes import Array
 from ..laws import LAWS
 from ..observables.laws import OTHERS
+from .passes import backwards, forwards
 
 HALF = ("mixed_float16", "mixed_bfloat16")
 
 
 def _differentiated(case: Case) -> Iterator[tuple[Array, float]]:
     """Yield the input and eps of each forward with statistics of the batch whose gradients are asked."""
-    training, eps, forwards = True, case.config.eps, list[tuple[bool, Array, float]]()
-    for step in case.steps:
-        training = training_after(step, training)
-        if isinstance(step, Set) and step.name == "eps" and step.value is not None:
-            eps = step.value
-        if isinstance(step, Forward):
-            forwards.append((training or not case.config.track_running_stats, step.x, eps))
-        elif isinstance(step, Backward) and forwards[step.of][0]:
-            yield forwards[step.of][1:]
+    return ((of.x, of.eps) for of, _ in backwards(case) if of.batch_statistics)
 
 
 def _cubes(case: Case) -> bool:
@@ -75,10 +68,7 @@ _SUM_OF_HALVES = tuple(
 
 def _is_promoted(case: Case) -> bool:
     """Whether a forward uses running statistics, or weight or bias are beyond the data's precision."""
-    training, used = True, False
-    for step in case.steps:
-        training = training_after(step, training)
-        used |= isinstance(step, Forward) and not training and case.config.track_running_stats
+    used = any(not forward.batch_statistics for forward in forwards(case))
     given = [case.state, *(step for step in case.steps if isinstance(step, Load))]
     parameters = [a for it in given if it is not None for a in (it.weight, it.bias) if a is not None]
     held = case.config.arithmetic.data.dtype
@@ -120,16 +110,15 @@ LINEN = (*RSQRT, *_SUM_OF_HALVES)
 
 def _may_be_negative(case: Case) -> bool:
     """Whether rounding may make E[x²] − E[x]² of a batch negative: its variance is no larger than their errors."""
-    u, training, always = case.config.arithmetic.accumulation.u, True, not case.config.track_running_stats
-    for step in case.steps:
-        training = training_after(step, training)
-        if isinstance(step, Forward) and (training or always) and step.x.size:
-            x = step.x.astype(np.float64)
-            n = x.size // x.shape[1]
-            with np.errstate(all="ignore"):
-                if np.any(x.var(axis=(0, 2, 3)) <= 4 * (n + 4) * u * np.square(x).mean(axis=(0, 2, 3))):
-                    return True
-    return False
+    u = case.config.arithmetic.accumulation.u
+
+    def cancels(batch: Array) -> bool:
+        x = batch.astype(np.float64)
+        n = x.size // x.shape[1]
+        with np.errstate(all="ignore"):
+            return bool(np.any(x.var(axis=(0, 2, 3)) <= 4 * (n + 4) * u * np.square(x).mean(axis=(0, 2, 3))))
+
+    return any(cancels(forward.x) for forward in forwards(case) if forward.batch_statistics and forward.x.size)
 
 
 HAIKU = (

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from ..backend import KnownFailure
-from ..case import Case, Forward, Set, training_after
+from ..case import Case, Set
 from ..laws import LAWS
 from ..observables.laws import OTHERS
+from .passes import forwards
 
 MIXED = ("mixed_float16", "mixed_bfloat16")
 HALF = ("float16", "bfloat16")
@@ -20,12 +21,7 @@ RUNNING = {"RUN-01": "running_mean", "RUN-02": "running_var"}
 
 def _takes_batch_statistics(case: Case) -> bool:
     """Whether a forward of a case is normalised by the statistics of its batch."""
-    training = True
-    for step in case.steps:
-        training = training_after(step, training)
-        if isinstance(step, Forward) and (training or not case.config.track_running_stats):
-            return True
-    return False
+    return any(forward.batch_statistics for forward in forwards(case))
 
 
 def _rounds_complement(case: Case) -> bool:

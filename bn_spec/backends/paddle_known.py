@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..backend import KnownFailure
-from ..case import Case, Forward, training_after
+from ..case import Case, Forward
 from ..dtypes import Array
+from .passes import forwards
 
 _KERNEL = "paddle/phi/kernels/cpu/batch_norm_kernel.cc"
 _BACKWARD = "paddle/phi/kernels/cpu/batch_norm_grad_kernel.cc"
@@ -13,12 +14,7 @@ _MEASURED = "measured on paddlepaddle 3.3.1"
 
 def _trained(case: Case) -> list[Array]:
     """Return the inputs of the training forwards of a case."""
-    training, inputs = True, []
-    for step in case.steps:
-        training = training_after(step, training)
-        if isinstance(step, Forward) and training and step.x.ndim == 4:
-            inputs.append(step.x)
-    return inputs
+    return [forward.x for forward in forwards(case) if forward.training and forward.x.ndim == 4]
 
 
 def _asks_for_one(wrt: tuple[str, ...]) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from ..backend import KnownFailure
-from ..case import Backward, Case, Forward, training_after
+from ..case import Case
 from ..dtypes import Array
 from ..laws import LAWS
 from ..observables.laws import OTHERS
+from .passes import backwards, forwards
 
 MIXED = ("mixed_float16", "mixed_bfloat16")
 HALF = (*MIXED, "float16", "bfloat16")
@@ -48,28 +48,6 @@ INVERSE_STD_OVERFLOWS = KnownFailure(
 )
 
 
-def _passes(case: Case) -> Iterator[tuple[bool, Array, Array | None]]:
-    """Yield of each forward whether it trains, its input and None; of each backward those of its forward and dy."""
-    training, forwards = True, list[tuple[bool, Array]]()
-    for step in case.steps:
-        training = training_after(step, training)
-        if isinstance(step, Forward):
-            forwards.append((training, step.x))
-            yield training, step.x, None
-        elif isinstance(step, Backward):
-            yield *forwards[step.of], step.dy
-
-
-def _forwards(case: Case) -> Iterator[tuple[bool, Array]]:
-    """Yield whether each forward of a case trains, and its input."""
-    return ((training, x) for training, x, dy in _passes(case) if dy is None)
-
-
-def backwards(case: Case) -> Iterator[tuple[bool, Array, Array]]:
-    """Yield of each backward of a case whether its forward trained, the input and the gradient."""
-    return ((training, x, dy) for training, x, dy in _passes(case) if dy is not None)
-
-
 def _is_dense(a: Array) -> bool:
     """Whether an array lies in NCHW or NHWC order, whatever the strides of its axes of length 1."""
     return a.flags.c_contiguous or _is_channels_last(a)
@@ -92,7 +70,7 @@ def _is_fast(x: Array, dy: Array) -> bool:
 
 
 def _is_misread(case: Case) -> bool:
-    return any(_is_fast(x, dy) and _direct_order(x) != _direct_order(dy) for _, x, dy in backwards(case))
+    return any(_is_fast(of.x, dy) and _direct_order(of.x) != _direct_order(dy) for of, dy in backwards(case))
 
 
 def _direct_order(a: Array) -> tuple[bool, bool]:
@@ -100,7 +78,7 @@ def _direct_order(a: Array) -> tuple[bool, bool]:
 
 
 def _is_slow(case: Case) -> bool:
-    return any(not _is_fast(x, dy) for _, x, dy in backwards(case))
+    return any(not _is_fast(of.x, dy) for of, dy in backwards(case))
 
 
 def _of_gradients(reason: str, **scope: Any) -> tuple[KnownFailure, ...]:
@@ -156,8 +134,7 @@ def _takes_cudnn(case: Case) -> bool:
 
 def _has_rounded_means(case: Case) -> bool:
     """Whether a forward of a case takes the mean of a batch that is in neither order, and is not cuDNN's."""
-    always = not case.config.track_running_stats
-    inputs = (x for training, x in _forwards(case) if (training or always) and x.ndim == 4)
+    inputs = (forward.x for forward in forwards(case) if forward.batch_statistics and forward.x.ndim == 4)
     return not _takes_cudnn(case) and not all(map(_is_dense, inputs))
 
 
@@ -168,9 +145,9 @@ def _is_reduced_in_half(case: Case) -> bool:
     """
     cudnn = _takes_cudnn(case)
     return any(
-        not (_is_channels_last(x) and _is_channels_last(dy)) or (cudnn and _is_brought_to_nchw(x))
-        for training, x, dy in backwards(case)
-        if not (cudnn and training)
+        not (_is_channels_last(of.x) and _is_channels_last(dy)) or (cudnn and _is_brought_to_nchw(of.x))
+        for of, dy in backwards(case)
+        if not (cudnn and of.training)
     )
 
 
@@ -180,7 +157,7 @@ def _is_brought_to_nchw(x: Array) -> bool:
 
 def _is_given_order(case: Case) -> bool:
     """Whether there is a backward in eval mode of an input in NHWC order that is not in NCHW order as well."""
-    return any(not training and _direct_order(x) == (False, True) for training, x, _ in backwards(case))
+    return any(not of.training and _direct_order(of.x) == (False, True) for of, _ in backwards(case))
 
 
 def _has_gaps(case: Case) -> bool:

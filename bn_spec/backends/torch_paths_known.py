@@ -5,11 +5,12 @@ from __future__ import annotations
 from ..backend import KnownFailure
 from ..case import Case
 from . import torch_known as known
+from .passes import backwards
 
 
 def _has_eval_backward(case: Case) -> bool:
     """Whether there is a backward of a forward that running statistics normalised."""
-    return case.config.track_running_stats and any(not training for training, *_ in known.backwards(case))
+    return case.config.track_running_stats and any(not of.training for of, _ in backwards(case))
 
 
 _NO_EVAL_BACKWARD = KnownFailure(
