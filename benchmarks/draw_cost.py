@@ -16,7 +16,6 @@ from typing import TypeAlias
 from hypothesis import given, seed
 from hypothesis import strategies as st
 
-from bn_spec.audit import load_suite
 from bn_spec.backend import Backend
 from bn_spec.bounds import Accuracy
 from bn_spec.case import Case
@@ -30,6 +29,7 @@ from bn_spec.profiles import PROFILES
 from bn_spec.registry import load
 from bn_spec.requirements import CHAPTERS
 from bn_spec.strategies import cases
+from bn_spec.suite import load_suite
 
 ROUNDS = 3
 EXAMPLES = 15

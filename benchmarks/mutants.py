@@ -37,7 +37,6 @@ import numpy as np
 from hypothesis import Phase, given, settings
 from hypothesis import seed as seeded
 
-from bn_spec.audit import load_suite
 from bn_spec.backend import LAYOUTS, Backend
 from bn_spec.bounded import Bounded
 from bn_spec.case import Backward, Case, DoubleBackward, Forward, Restore, Save, config_after
@@ -51,6 +50,7 @@ from bn_spec.profiles import PROFILES
 from bn_spec.specimens import SPECIMENS, Specimen, kernel
 from bn_spec.strategies import ABSENT, PARAMETER_STYLES, RUNNING_STYLES, WORDS, cases, histories, shapes
 from bn_spec.strategies.histories import USUAL
+from bn_spec.suite import load_suite
 
 load_suite()
 

@@ -10,15 +10,12 @@ where its fault shows, a sound one in all of them.
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from math import prod
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,9 +27,10 @@ from .backend import Backend
 from .cell import PROPERTIES, Cell, Vacuous, Violation
 from .files import written_whole
 from .profiles import PROFILES
-from .requirements import CHAPTERS, REQUIREMENTS
+from .requirements import REQUIREMENTS
 from .specimens import SPECIMENS, Specimen
 from .strategies.shapes import LARGE
+from .suite import load_suite
 
 SOUND_SHARE = 0.25
 """Of a profile's examples, for a sound specimen and requirement: there are many of them, and each draws its own."""
@@ -149,16 +147,6 @@ def scaled_down() -> Iterator[None]:
         yield
     finally:
         values.TILES, kernel.limit = tiles, limit
-
-
-@cache
-def load_suite() -> None:
-    """Import the chapters of the suite, which declares their properties, as installed or in a checkout."""
-    package = "bn_spec.conformance" if find_spec("bn_spec.conformance") else "conformance"
-    if package == "conformance" and not find_spec(package):
-        sys.path.append(str(Path(__file__).parents[1]))
-    for chapter in CHAPTERS:
-        import_module(f"{package}.test_{chapter.lower()}")
 
 
 @dataclass(frozen=True)

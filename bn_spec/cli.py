@@ -17,9 +17,10 @@ from . import __version__
 from .backend import Backend, Capabilities
 from .errors import BackendError, UnavailableBackend
 from .profiles import PROFILES
-from .pytest_plugin import RUN, SUITE, suite_folder
+from .pytest_plugin import RUN
 from .registry import load, registered
 from .report.records import CONFORMING, INCOMPLETE, NEW_FINDING, UNUSABLE, Run
+from .suite import SUITE, suite_folder
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

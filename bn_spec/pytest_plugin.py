@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +13,7 @@ from .profiles import PROFILES, Profile
 from .report.records import CRASHED, FAIL, KNOWN, NOT_CLAIMED, PASS, UNEXPECTED_PASS, VACUOUS, Record, Run
 from .report.table import summary
 from .requirements import CHAPTERS, REQUIREMENTS
+from .suite import SUITE, suite_folder
 
 if TYPE_CHECKING:
     from .backend import Backend
@@ -24,18 +24,8 @@ RUN = pytest.StashKey[Run]()
 _SELECTION = pytest.StashKey["Selection"]()
 _SEED = pytest.StashKey[int]()
 
-SUITE = "bn_spec.conformance"
-"""The suite's import name once it is installed; in a checkout it is the folder ``conformance`` beside the package."""
-
 _PROPERTY = "bn_spec"
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-def suite_folder() -> Path:
-    """Return the folder of the suite, as installed or in a checkout."""
-    package = Path(__file__).parent
-    installed = package / "conformance"
-    return installed if installed.is_dir() else package.parent / "conformance"
 
 
 # Options -----------------------------------------------------------------------------------------------

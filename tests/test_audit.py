@@ -15,6 +15,7 @@ from bn_spec.cell import PROPERTIES
 from bn_spec.cli import main
 from bn_spec.specimens import SPECIMENS
 from bn_spec.specimens.sound import Pairwise
+from bn_spec.suite import load_suite
 
 SOUND = SPECIMENS["two-pass-pairwise"]
 
@@ -31,7 +32,7 @@ def written(tmp_path: Path) -> dict[str, list[dict[str, object]]]:
 
 @pytest.fixture
 def one_chapter(monkeypatch: pytest.MonkeyPatch) -> None:
-    audit.load_suite()
+    load_suite()
     for requirement in list(PROPERTIES):
         if not requirement.startswith("RUN"):
             monkeypatch.delitem(PROPERTIES, requirement)

@@ -10,7 +10,6 @@ import pytest
 
 from benchmarks.diagnosis import AMONG_THREE, FIRST, anonymous, diagnosed
 from bn_spec import Case, Config
-from bn_spec.audit import load_suite
 from bn_spec.case import Backward, Eval, Forward, Restore, Save, identical
 from bn_spec.cell import PROPERTIES, Cell, Violation
 from bn_spec.diagnosis import CHANGES, LARGEST, _near, agree, explanations
@@ -18,6 +17,7 @@ from bn_spec.dtypes import Array
 from bn_spec.play import play
 from bn_spec.specimens import SPECIMENS
 from bn_spec.specimens.kernel import Kernel
+from bn_spec.suite import load_suite
 
 load_suite()
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from bn_spec import Capabilities, Case, Config, check, kernel_backend
-from bn_spec.audit import load_suite
 from bn_spec.case import Eval, Forward, Set
 from bn_spec.cell import PROPERTIES, Cell, Violation
 from bn_spec.dialect import PYTORCH, SENTENCES, Dialect
@@ -19,6 +18,7 @@ from bn_spec.profiles import PROFILES
 from bn_spec.specimens import SPECIMENS
 from bn_spec.specimens.dialects import DIALECT
 from bn_spec.strategies import cases
+from bn_spec.suite import load_suite
 
 from .test_strategies import drawn
 

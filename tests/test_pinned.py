@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from bn_spec import Capabilities, Case, Config, State
-from bn_spec.audit import load_suite
 from bn_spec.backend import EVERYTHING
 from bn_spec.case import Backward, DoubleBackward, Eval, Fold, Forward, Load, Save, Set, identical, source
 from bn_spec.cell import PROPERTIES, Cell, Violation
 from bn_spec.memory import FILLER
 from bn_spec.pinned import PATH, Pinned, is_claimed, of_requirement, pinned
 from bn_spec.specimens import SPECIMENS
+from bn_spec.suite import load_suite
 from docs.faults import LUCK, TABLE, table
 
 load_suite()

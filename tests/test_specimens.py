@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from bn_spec import UnknownBackend
-from bn_spec.audit import load_suite, scaled_down
+from bn_spec.audit import scaled_down
 from bn_spec.bounds import GRADES
 from bn_spec.cell import PROPERTIES, Cell, Property, Violation
 from bn_spec.dtypes import DTYPES
@@ -19,6 +19,7 @@ from bn_spec.profiles import PROFILES
 from bn_spec.registry import load
 from bn_spec.requirements import CHAPTERS, REQUIREMENTS
 from bn_spec.specimens import SPECIMENS, Specimen
+from bn_spec.suite import load_suite
 
 load_suite()
 
