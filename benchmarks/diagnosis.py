@@ -13,9 +13,10 @@ import sys
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from bn_spec.audit import first_cell
-from bn_spec.cell import Violation
+from bn_spec.cell import Cell, Violation
 from bn_spec.diagnosis import reordered
 from bn_spec.specimens import SPECIMENS, Specimen
 
@@ -30,12 +31,21 @@ def anonymous(specimen: Specimen) -> Specimen:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Who was named for a specimen, the likeliest first: with it among the suspects, and without it."""
+    """Who was named for a specimen that a cell found failing, or did not, the likeliest first."""
 
     specimen: Specimen
     requirement: str
     named: tuple[Specimen, ...]
-    without: tuple[Specimen, ...]
+    cell: Cell
+    found: Violation | None
+
+    @cached_property
+    def without(self) -> tuple[Specimen, ...]:
+        """Who is named without the specimen among the suspects; that takes as long again."""
+        if self.found is None:
+            return ()
+        others = [each for each in SPECIMENS.values() if each is not self.specimen]
+        return tuple(self.cell.explanations(self.found, others) or ())
 
     def right(self, named: Collection[Specimen]) -> bool:
         """Whether a fault of the same class is among those that were named."""
@@ -51,10 +61,8 @@ def diagnosed(specimen: Specimen, seed: int) -> Diagnosis | None:
         cell.examine()
     except Violation as found:
         named = cell.explanations(found)
-        others = [each for each in SPECIMENS.values() if each is not specimen]
-        without = cell.explanations(found, others)
-        return None if named is None else Diagnosis(specimen, requirement, tuple(named), tuple(without or ()))
-    return Diagnosis(specimen, requirement, (), ())
+        return None if named is None else Diagnosis(specimen, requirement, tuple(named), cell, found)
+    return Diagnosis(specimen, requirement, (), cell, None)
 
 
 def main() -> None:
