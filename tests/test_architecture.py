@@ -117,15 +117,16 @@ def test_reference_and_bounds_know_the_config_the_dtypes_and_numpy_alone(module:
     ("target", "allowed"),
     [
         *((framework, {"bn_spec.backends"}) for framework in sorted(FRAMEWORKS)),
-        ("pytest", {"bn_spec.pytest_plugin", "bn_spec.cli", "conformance"}),
-        ("click", {"bn_spec.cli"}),
-        ("rich", {"bn_spec.cli"}),
+        ("pytest", {"bn_spec.pytest_plugin", "bn_spec.commands", "conformance"}),
+        ("click", {"bn_spec.cli", "bn_spec.commands"}),
+        ("rich", {"bn_spec.commands"}),
         ("hypothesis", {"bn_spec.strategies", "bn_spec.cell", "bn_spec.profiles", "bn_spec.audit", "conformance"}),
-        ("bn_spec.report", {"bn_spec.cli", "bn_spec.pytest_plugin"}),
+        ("bn_spec.report", {"bn_spec.commands", "bn_spec.pytest_plugin"}),
+        ("bn_spec.commands", {"bn_spec.cli"}),
         ("bn_spec.cli", set()),
-        ("bn_spec.pytest_plugin", {"bn_spec.cli"}),
+        ("bn_spec.pytest_plugin", {"bn_spec.commands"}),
         ("bn_spec.backends", set()),
-        ("bn_spec.specimens", {"bn_spec.audit", "bn_spec.cell", "bn_spec.cli", "bn_spec.diagnosis"}),
+        ("bn_spec.specimens", {"bn_spec.audit", "bn_spec.cell", "bn_spec.commands", "bn_spec.diagnosis"}),
     ],
 )
 def test_only_those_who_may_import_it_do(target: str, allowed: set[str]) -> None:

@@ -1,0 +1,1 @@
+"""The commands of ``bn-spec``: a module for each, that renders what the library returns."""

@@ -1,0 +1,88 @@
+"""``bn-spec run``: builds the pytest call, and turns what it leaves behind into an exit code."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+import click
+import pytest
+
+from ..profiles import PROFILES
+from ..pytest_plugin import RUN
+from ..report.records import CONFORMING, INCOMPLETE, NEW_FINDING, UNUSABLE, Run
+from ..suite import SUITE, suite_folder
+
+
+@click.command()
+@click.argument("arguments", nargs=-1, metavar="[BACKEND]... [-- PYTEST ARGS]")
+@click.option("--profile", type=click.Choice(tuple(PROFILES)), help="How hard to look (default: ci).")
+@click.option("-n", "workers", metavar="N|auto", help="Worker processes, as for pytest-xdist.")
+@click.option("--max-examples", type=click.IntRange(1), help="Examples per property, backend and dtype.")
+@click.option("--requirement", metavar="GLOB", help="Check only the requirements that match, as in 'RUN-*'.")
+@click.option("--seed", type=int, help="Seed of the run (printed in the header).")
+@click.option("--record", metavar="FILE", help="Write the record of the run to this file, as JSON.")
+def run(
+    arguments: tuple[str, ...],
+    profile: str | None,
+    workers: str | None,
+    max_examples: int | None,
+    requirement: str | None,
+    seed: int | None,
+    record: str | None,
+) -> None:
+    """Check backends (default: the reference, and PyTorch's on the devices of this machine).
+
+    A BACKEND is a registered name, package.module:attribute, path/to/file.py:attribute, or 'all'. What follows
+    -- goes to pytest.
+
+    Exit codes: 0 conforming, known failures apart; 1 a finding or an unexpected pass; 2 a wrong option or a backend
+    that does not load; 3 an incomplete run; 5 nothing tested.
+    """
+    own, passed_on = _split(arguments)
+    options: dict[str, object] = {
+        "--numprocesses": workers,
+        "--bn-profile": profile,
+        "--bn-max-examples": max_examples,
+        "--bn-requirement": requirement,
+        "--bn-seed": seed,
+        "--bn-record": record,
+    }
+    # This process has imported bn_spec before pytest could rewrite it; nothing in it asserts.
+    call = [*_suite(), "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
+    call += [f"--bn-backend={name}" for name in own]
+    for option, value in options.items():
+        if value is not None:
+            call += [option, str(value)]
+    if workers is not None:
+        call += ["--dist", "worksteal"]  # cells differ in cost; an idle worker takes over from a busy one
+    sys.exit(_pytest([*call, *passed_on]))
+
+
+def _split(arguments: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Split at the first argument that is an option: backends before it, pytest's arguments from it on."""
+    first = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
+    return list(arguments[:first]), list(arguments[first:])
+
+
+def _suite() -> list[str]:
+    return ["--pyargs", SUITE] if find_spec(SUITE) else [str(suite_folder())]
+
+
+def _pytest(call: list[str]) -> int:
+    """Run pytest and return the exit code of ``bn-spec``."""
+
+    class Keep:
+        run: Run | None = None
+
+        def pytest_unconfigure(self, config: pytest.Config) -> None:
+            self.run = config.stash.get(RUN, None)
+
+    keep = Keep()
+    code = pytest.main(call, plugins=[keep])
+    if code == pytest.ExitCode.USAGE_ERROR or keep.run is None:
+        return UNUSABLE
+    if code in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR) and not keep.run.stopped:
+        return INCOMPLETE
+    failed_elsewhere = NEW_FINDING if code == pytest.ExitCode.TESTS_FAILED else CONFORMING
+    return keep.run.exit_code or failed_elsewhere
