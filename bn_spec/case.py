@@ -1,27 +1,23 @@
 """A case: config, initial state and a list of steps with their arrays. Data, that only checks that it makes sense.
 
-Because a case is data it can be drawn and shrunk, printed as Python (``source``), kept in a file (``save``,
-``load``) and played on any backend (:func:`bn_spec.play.play`).
+Because a case is data it can be drawn and shrunk, printed as Python (``source``), kept in a file
+(:mod:`bn_spec.case_file`) and played on any backend (:func:`bn_spec.play.play`).
 """
 
 from __future__ import annotations
 
-import json
-import os
 from base64 import b85decode, b85encode
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeAlias, get_args
 from zlib import compress, decompress
 
 import numpy as np
 
 from .config import STATE_FIELDS, Config, State
-from .dtypes import Array, format_named
-from .errors import CaseFileError, ConfigError, allowed
-from .files import written_whole
-from .memory import Parts, put_together, same_bits, take_apart
+from .dtypes import Array
+from .errors import ConfigError, allowed
+from .memory import Parts, interchangeable, put_together, take_apart
 
 
 @dataclass(frozen=True)
@@ -264,8 +260,24 @@ def _check_of(number: int, step: Backward | DoubleBackward, forwards: list[Forwa
 
 def identical(a: Case, b: Case) -> bool:
     """Whether two cases agree in every field, every stride and every bit."""
-    (script_a, arrays_a), (script_b, arrays_b) = _encode(a), _encode(b)
-    return script_a == script_b and all(map(same_bits, arrays_a, arrays_b))
+    ours, theirs = tuple(_leaves(a)), tuple(_leaves(b))
+    return len(ours) == len(theirs) and all(map(_agree, ours, theirs))
+
+
+def _leaves(case: Case) -> Iterator[object]:
+    yield case.config
+    yield from (case.state.tensors().items() if case.state is not None else ())
+    for step in case.steps:
+        yield type(step)
+        yield from (getattr(step, field.name) for field in fields(step))
+
+
+def _agree(one: Any, other: Any) -> bool:
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return interchangeable(one, other)
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_agree, one, other))
+    return bool(type(one) is type(other) and one == other)
 
 
 # Python source -----------------------------------------------------------------------------------------
@@ -369,95 +381,3 @@ def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
         strides.append(step)
         step *= max(length, 1)
     return tuple(reversed(strides))
-
-
-# Files -------------------------------------------------------------------------------------------------
-
-FORMAT = "bn-spec case"
-VERSION = 1
-
-
-def save(case: Case, path: str | os.PathLike[str]) -> None:
-    """Write the case to ``path`` (npz with a JSON script inside): whole or not at all."""
-    script, arrays = _encode(case)
-    header = json.dumps({"format": FORMAT, "version": VERSION, "case": script})
-    members = {f"array_{i}": a for i, a in enumerate(arrays)}
-    with written_whole(path) as file:
-        np.savez(file, allow_pickle=False, script=np.array(header), **members)
-
-
-def load(path: str | os.PathLike[str]) -> Case:
-    """Read a case that :func:`save` wrote.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        CaseFileError: the file is damaged, of another version, or not a case file. Nothing in it is executed.
-
-    """
-    try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as members:
-            header = json.loads(str(members["script"]))
-            if header["format"] != FORMAT:
-                raise CaseFileError(f"{path}: format {header['format']!r}; expected {FORMAT!r}")
-            if header["version"] != VERSION:
-                raise CaseFileError(
-                    f"{path}: version {header['version']!r} of the case format; this bn-spec reads {VERSION}"
-                )
-            return _decode(header["case"], members)
-    except (FileNotFoundError, CaseFileError):
-        raise
-    except Exception as e:  # zipfile, zlib, json and NumPy raise anything on damaged bytes
-        raise CaseFileError(f"{path}: not a case file, or a damaged one ({type(e).__name__}: {e})") from e
-
-
-def _encode(case: Case) -> tuple[dict[str, Any], list[Array]]:
-    """Split a case into a script (JSON) and the flat arrays that the script refers to by position."""
-    arrays: list[Array] = []
-
-    def placed(a: Array | None) -> dict[str, Any] | None:
-        if a is None:
-            return None
-        flat, shape, strides = take_apart(a)
-        placed = {"array": len(arrays), "shape": list(shape), "strides": list(strides)}
-        if flat.dtype.kind == "V":  # npz knows NumPy's own dtypes only; bfloat16 goes as bits and a name
-            placed["dtype"], flat = flat.dtype.name, flat.view(f"u{flat.itemsize}")
-        arrays.append(flat)
-        return placed
-
-    def argument(value: Any) -> Any:
-        return placed(value) if isinstance(value, np.ndarray) else value
-
-    script = {
-        "config": asdict(case.config),
-        "state": None if case.state is None else {name: placed(a) for name, a in case.state.items()},
-        "steps": [
-            {"step": type(step).__name__, **{f.name: argument(getattr(step, f.name)) for f in fields(step)}}
-            for step in case.steps
-        ],
-    }
-    return script, arrays
-
-
-def _decode(script: dict[str, Any], members: Any) -> Case:
-    def fetched(entry: dict[str, Any] | None) -> Array | None:
-        if entry is None:
-            return None
-        flat = members[f"array_{int(entry['array'])}"]
-        if "dtype" in entry:
-            flat = flat.view(format_named(entry["dtype"]).dtype)
-        return put_together(Parts(flat, tuple(map(int, entry["shape"])), tuple(map(int, entry["strides"]))))
-
-    def argument(value: Any) -> Any:
-        return fetched(value) if isinstance(value, dict) else tuple(value) if isinstance(value, list) else value
-
-    def step(entry: dict[str, Any]) -> Step:
-        arguments = {name: argument(value) for name, value in entry.items() if name != "step"}
-        made: Step = STEPS[entry["step"]](**arguments)
-        return made
-
-    state = script["state"]
-    return Case(
-        config=Config(**script["config"]),
-        state=None if state is None else State(**{name: fetched(entry) for name, entry in state.items()}),
-        steps=tuple(map(step, script["steps"])),
-    )

@@ -1,26 +1,19 @@
 """Cases survive being printed and being saved, bit for bit; what is no case file is refused in a sentence."""
 
-import io
-import json
-import pickle
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bn_spec import Case, CaseFileError, Config, ConfigError, State
+from bn_spec import Case, Config, ConfigError, State
 from bn_spec.case import (
     DIFFERENTIABLE,
-    FORMAT,
     LONGEST_LISTING,
     STEPS,
-    VERSION,
     Backward,
     DoubleBackward,
     Eval,
@@ -36,12 +29,11 @@ from bn_spec.case import (
     Train,
     config_after,
     identical,
-    load,
     negated,
-    save,
     source,
     training_after,
 )
+from bn_spec.case_file import decoded, encoded
 from bn_spec.dtypes import DTYPES, Array
 from bn_spec.strategies import ABSENT, LAYOUT, PARAMETER_STYLES, RUNNING, WORDS, cases, histories, shapes
 
@@ -358,249 +350,6 @@ def test_cases_that_differ_in_a_stride_or_in_the_sign_of_zero_are_not_identical(
     assert not identical(of(x), of(-x))
 
 
-# Files -------------------------------------------------------------------------------------------------
-
-
-def test_a_drawn_case_is_loaded_identically_from_its_file(tmp_path: Path) -> None:
-    @examples(100)
-    @given(drawn(shapes("tiny", "different", "small")))
-    def judge(case: Case) -> None:
-        save(case, tmp_path / "case.npz")
-        assert identical(load(tmp_path / "case.npz"), case)
-
-    judge()
-    assert [file.name for file in tmp_path.iterdir()] == ["case.npz"]
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_an_unusual_case_is_loaded_identically_from_its_file(case: Case, tmp_path: Path) -> None:
-    save(case, tmp_path / "case")
-    assert identical(load(str(tmp_path / "case")), case)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_every_half_precision_number_is_loaded_from_its_file_with_its_strides(dtype: str, tmp_path: Path) -> None:
-    every = every_half(dtype)
-    weight, bias, mean, var = every.reshape(4, -1)
-    state = State(weight, bias, mean, var, np.array(0))
-    laid = LAYOUT["cropped"](every.reshape(2, 2**13, 2, 2))
-    case = Case(Config(2**14, dtype=dtype), state, (Forward(laid),))
-    save(case, tmp_path / "case.npz")
-    loaded = load(tmp_path / "case.npz")
-    assert identical(loaded, case)
-    assert next(loaded.forwards()).dtype == np.dtype(dtype)
-
-
-def test_cases_of_one_bit_pattern_in_two_formats_are_not_identical() -> None:
-    ones = np.ones((2, 1, 1, 1), np.float16)
-    half, brain = (Case(Config(1), None, (Forward(x),)) for x in (ones, ones.view(np.dtype("bfloat16"))))
-    assert not identical(half, brain)
-
-
-@pytest.mark.parametrize("error", [OSError("no space left on device"), KeyboardInterrupt()])
-def test_saving_that_fails_midway_leaves_the_old_file_and_no_other(
-    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(file: io.RawIOBase, **_: Any) -> NoReturn:
-        file.write(b"PK half a file")
-        raise error
-
-    path = tmp_path / "case.npz"
-    save(EVERY_STEP, path)
-    monkeypatch.setattr(np, "savez", broken)
-    with pytest.raises(type(error)):
-        save(LARGE, path)
-    assert [file.name for file in tmp_path.iterdir()] == ["case.npz"]
-    assert identical(load(path), EVERY_STEP)
-
-
-def test_a_file_that_does_not_exist_is_reported_as_such(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.npz"):
-        load(tmp_path / "nowhere.npz")
-
-
-def header(**changes: Any) -> dict[str, Any]:
-    """Return a sound header of a case with one input of shape (2, 1, 1, 1)."""
-    script = {
-        "config": {"num_features": 1},
-        "state": None,
-        "steps": [{"step": "Forward", "x": {"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]}}],
-    }
-    return {"format": FORMAT, "version": VERSION, "case": script | changes}
-
-
-def forward(**entry: Any) -> dict[str, Any]:
-    """Return a header whose input is described by another entry."""
-    x = {"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]} | entry
-    return header(steps=[{"step": "Forward", "x": x}])
-
-
-def backward(
-    of: Any = -1, wrt: Any = ("input",), steps: int = 1, step: str = "Backward", **entry: Any
-) -> dict[str, Any]:
-    """Return a header with so many recorded forwards, and a backward whose dy is described by another entry."""
-    x = {"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]}
-    asked = {"step": "Forward", "x": x, "wrt": wrt}
-    cotangent = {"input": x} if step == "DoubleBackward" else {}
-    return header(steps=[*[asked] * steps, {"step": step, "dy": x | entry, "of": of} | cotangent])
-
-
-def stepping(*steps: str, **arguments: Any) -> dict[str, Any]:
-    """Return a header with these steps, the last one with arguments."""
-    *before, last = ({"step": step} for step in steps)
-    return header(steps=[*before, last | arguments])
-
-
-def written(script: object, **members: Any) -> bytes:
-    """Return a file with this script, as JSON unless it is a string, and these members."""
-    buffer = io.BytesIO()
-    text = script if isinstance(script, str) else json.dumps(script)
-    np.savez(buffer, script=np.array(text), **{"array_0": np.zeros(2, np.float32)} | members)
-    return buffer.getvalue()
-
-
-def npz(**members: Any) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **members)
-    return buffer.getvalue()
-
-
-def npy(array: Array) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-class Bomb:
-    """Unpickling this is what must never happen."""
-
-    def __reduce__(self) -> tuple[Callable[[str], NoReturn], tuple[str]]:
-        return pytest.fail, ("a file was executed",)
-
-
-BOMB = np.array([Bomb()], dtype=object)
-DAMAGED = "not a case file, or a damaged one"
-
-UNREADABLE: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", DAMAGED),
-    "random bytes": (bytes(range(256)), DAMAGED),
-    "random bytes after a zip's magic": (b"PK\x03\x04" + bytes(range(256)), DAMAGED),
-    "cut in half": (written(header())[: len(written(header())) // 2], DAMAGED),
-    "without its last byte": (written(header())[:-1], DAMAGED),
-    "a pickle": (pickle.dumps(Bomb()), DAMAGED),
-    "an npy file": (npy(np.zeros(3)), DAMAGED),
-    "an npy file of objects": (npy(BOMB), DAMAGED),
-    "no script": (npz(array_0=np.zeros(2)), f"{DAMAGED} (KeyError: 'script is not a file in the archive')"),
-    "a script of objects": (npz(script=BOMB), "Object arrays cannot be loaded"),
-    "an array of objects": (
-        written(header(), array_0=BOMB),
-        "Object arrays cannot be loaded when allow_pickle=False",
-    ),
-    "not JSON": (written("{"), DAMAGED),
-    "JSON without end": (written("[" * 100_000), DAMAGED),
-    "JSON of another kind": (written([]), DAMAGED),
-    "no format": (written({}), f"{DAMAGED} (KeyError: 'format')"),
-    "another format": (written(header() | {"format": "recipe"}), "format 'recipe'; expected 'bn-spec case'"),
-    "another version": (
-        written(header() | {"version": 2}),
-        "version 2 of the case format; this bn-spec reads 1",
-    ),
-    "no version": (written({"format": FORMAT}), f"{DAMAGED} (KeyError: 'version')"),
-    "no case": (written({"format": FORMAT, "version": VERSION}), f"{DAMAGED} (KeyError: 'case')"),
-    "a case that is null": (written({"format": FORMAT, "version": VERSION, "case": None}), DAMAGED),
-    "a config that no layer has": (written(header(config={"num_features": 0})), "num_features is 0"),
-    "a config with another argument": (written(header(config={"num_features": 1, "gamma": 1})), "gamma"),
-    "a state with another tensor": (written(header(state={"gamma": None})), "gamma"),
-    "a state that is a list": (written(header(state=[1])), DAMAGED),
-    "an unknown step": (written(header(steps=[{"step": "Sideways"}])), "'Sideways'"),
-    "a step without an argument": (written(header(steps=[{"step": "Backward"}])), "'dy'"),
-    "a backward of no forward": (written(backward(steps=0)), "step 1: a backward of forward -1; the case has 0"),
-    "a backward of a forward that is half": (written(backward(of=0.5)), DAMAGED),
-    "a backward of what was not recorded": (written(backward(wrt=[])), "in which nothing requires a gradient"),
-    "a dy of another shape in a double backward": (
-        written(backward(step="DoubleBackward", shape=[1, 1, 1, 1])),
-        "step 2: dy has shape (1, 1, 1, 1); allowed: (2, 1, 1, 1)",
-    ),
-    "a dy that reaches outside": (written(backward(shape=[3, 1, 1, 1])), "does not fit into 2 elements"),
-    "a gradient for another tensor": (written(backward(wrt=["gamma"])), "gradient 'gamma' is not known"),
-    "gradients of letters": (written(backward(wrt="input")), "gradient 'i' is not known"),
-    "gradients that are null": (written(backward(wrt=None)), DAMAGED),
-    "a step with another argument": (written(header(steps=[{"step": "Train", "mode": None}])), "mode"),
-    "a checkpoint that is not there": (written(stepping("Restore", of=-1)), "checkpoint -1; the case has 0"),
-    "a part of a checkpoint that no layer has": (
-        written(stepping("Save", "Restore", only=["gamma"])),
-        "tensor of a checkpoint 'gamma' is not known",
-    ),
-    "a part of a checkpoint in letters": (written(stepping("Save", "Restore", only="bias")), "checkpoint 'b' is not"),
-    "a part of a checkpoint that is null": (written(stepping("Save", "Restore", only=None)), DAMAGED),
-    "a tensor that no layer has": (written(stepping("Load", gamma=None)), "gamma"),
-    "an attribute that no layer has": (written(stepping("Set", name="gamma", value=1)), "'gamma' is not known"),
-    "a value that no attribute has": (written(stepping("Set", name="eps", value=None)), "step 1: eps is None"),
-    "a convolution of other channels": (
-        written(stepping("Fold", weight={"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]})),
-        "step 1: a convolution of weight (2, 1, 1, 1); allowed: (1, I, h, w)",
-    ),
-    "a step that is a number": (written(header(steps=[1])), DAMAGED),
-    "a step that is a list": (written(header(steps=[[]])), DAMAGED),
-    "steps that are null": (written(header(steps=None)), DAMAGED),
-    "an array that is missing": (written(forward(array=7)), "array_7 is not a file in the archive"),
-    "an index that is infinite": (written(forward(array=float("inf"))), DAMAGED),
-    "strides that reach outside": (written(forward(strides=[2, 1, 1, 1])), "does not fit into 2 elements"),
-    "strides that are negative": (written(forward(strides=[-1, 1, 1, 1])), "does not fit into 2 elements"),
-    "a shape that is too large": (written(forward(shape=[3, 1, 1, 1])), "does not fit into 2 elements"),
-    "a shape beyond any memory": (written(forward(shape=[10**30], strides=[0])), DAMAGED),
-    "an array of an unknown dtype": (written(forward(dtype="quaternion")), DAMAGED),
-    "an array of a dtype that is no float": (written(forward(dtype="int8")), DAMAGED),
-    "a dtype that is a number": (written(forward(dtype=2)), DAMAGED),
-    "strides of another length": (written(forward(strides=[1])), DAMAGED),
-}
-
-
-@pytest.mark.parametrize(("content", "sentence"), UNREADABLE.values(), ids=UNREADABLE)
-def test_what_is_no_case_file_is_refused_in_one_sentence_that_names_it(
-    content: bytes, sentence: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "some file"
-    path.write_bytes(content)
-    with pytest.raises(CaseFileError) as refused:
-        load(path)
-    assert str(refused.value).startswith(f"{path}: ")
-    assert sentence in str(refused.value)
-
-
-def test_the_header_on_which_the_refusals_are_built_is_sound(tmp_path: Path) -> None:
-    path = tmp_path / "sound"
-    path.write_bytes(written(header()))
-    assert identical(load(path), Case(Config(1), None, (Forward(np.zeros((2, 1, 1, 1), np.float32)),)))
-
-
-def test_so_is_the_one_with_a_backward(tmp_path: Path) -> None:
-    path = tmp_path / "sound"
-    path.write_bytes(written(backward()))
-    zeros = np.zeros((2, 1, 1, 1), np.float32)
-    assert identical(load(path), Case(Config(1), None, (Forward(zeros, ("input",)), Backward(zeros))))
-
-
-def damaged(content: bytes) -> Iterator[bytes]:
-    """Truncations of a file, and the files that differ from it in all bits of one byte."""
-    for position, byte in enumerate(content):
-        yield content[:position] + bytes([byte ^ 0xFF]) + content[position + 1 :]
-        if position % 16 == 0:
-            yield content[:position]
-
-
-def test_a_file_damaged_in_any_one_byte_is_refused_or_still_the_same_case(tmp_path: Path) -> None:
-    path = tmp_path / "case.npz"
-    save(EVERY_STEP, path)
-    for content in damaged(path.read_bytes()):
-        path.write_bytes(content)
-        try:
-            case = load(path)
-        except CaseFileError:
-            continue
-        assert identical(case, EVERY_STEP)
-
-
 # What makes no sense -----------------------------------------------------------------------------------
 
 X = np.ones((3, 2, 2, 1), np.float32)
@@ -733,11 +482,10 @@ def test_forwards_are_counted_from_either_end_and_backwards_are_none_of_them(of:
 
 
 @pytest.mark.parametrize("dy", [X[:2], X[0], np.zeros((3, 2, 2, 2), np.float32)], ids=["samples", "rank", "width"])
-def test_a_dy_of_another_shape_makes_sense_since_a_layer_must_refuse_it(dy: Array, tmp_path: Path) -> None:
+def test_a_dy_of_another_shape_makes_sense_since_a_layer_must_refuse_it(dy: Array) -> None:
     case = Case(Config(2), None, (ASKED, Backward(dy)))
-    save(case, tmp_path / "case")
     assert identical(printed_and_read(case), case)
-    assert identical(load(tmp_path / "case"), case)
+    assert identical(decoded(encoded(case))[0], case)
 
 
 @pytest.mark.parametrize("of", [-2, -1, 0, 1])

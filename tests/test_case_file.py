@@ -1,0 +1,401 @@
+"""Case files: written whole, read back identically, and harmless whatever is in them."""
+
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+from bn_spec import Case, CaseFileError, Config, State
+from bn_spec.case import Backward, Forward, identical
+from bn_spec.case_file import FORMAT, MOST_ELEMENTS, VERSION, encoded, load, load_with_notes, save
+from bn_spec.dtypes import Array
+from bn_spec.strategies import LAYOUT, shapes
+
+from .common import examples
+from .process import REPOSITORY, python
+from .test_case import CASES, EVERY_STEP, LARGE, drawn, every_half
+
+
+def test_a_drawn_case_is_loaded_identically_from_its_file(tmp_path: Path) -> None:
+    @examples(100)
+    @given(drawn(shapes("tiny", "different", "small")))
+    def judge(case: Case) -> None:
+        save(case, tmp_path / "case.npz")
+        assert identical(load(tmp_path / "case.npz"), case)
+
+    judge()
+    assert [file.name for file in tmp_path.iterdir()] == ["case.npz"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_unusual_case_is_loaded_identically_from_its_file(case: Case, tmp_path: Path) -> None:
+    save(case, tmp_path / "case")
+    assert identical(load(str(tmp_path / "case")), case)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_every_half_precision_number_is_loaded_from_its_file_with_its_strides(dtype: str, tmp_path: Path) -> None:
+    every = every_half(dtype)
+    weight, bias, mean, var = every.reshape(4, -1)
+    state = State(weight, bias, mean, var, np.array(0))
+    laid = LAYOUT["cropped"](every.reshape(2, 2**13, 2, 2))
+    case = Case(Config(2**14, dtype=dtype), state, (Forward(laid),))
+    save(case, tmp_path / "case.npz")
+    loaded = load(tmp_path / "case.npz")
+    assert identical(loaded, case)
+    assert next(loaded.forwards()).dtype == np.dtype(dtype)
+
+
+def test_cases_of_one_bit_pattern_in_two_formats_are_not_identical() -> None:
+    ones = np.ones((2, 1, 1, 1), np.float16)
+    half, brain = (Case(Config(1), None, (Forward(x),)) for x in (ones, ones.view(np.dtype("bfloat16"))))
+    assert not identical(half, brain)
+
+
+@pytest.mark.parametrize("error", [OSError("no space left on device"), KeyboardInterrupt()])
+def test_saving_that_fails_midway_leaves_the_old_file_and_no_other(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(file: io.RawIOBase, **_: Any) -> NoReturn:
+        file.write(b"PK half a file")
+        raise error
+
+    path = tmp_path / "case.npz"
+    save(EVERY_STEP, path)
+    monkeypatch.setattr(np, "savez", broken)
+    with pytest.raises(type(error)):
+        save(LARGE, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["case.npz"]
+    assert identical(load(path), EVERY_STEP)
+
+
+def test_a_file_that_does_not_exist_is_reported_as_such(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.npz"):
+        load(tmp_path / "nowhere.npz")
+
+
+def header(**changes: Any) -> dict[str, Any]:
+    """Return a sound header of a case with one input of shape (2, 1, 1, 1)."""
+    script = {
+        "config": {"num_features": 1},
+        "state": None,
+        "steps": [{"step": "Forward", "x": {"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]}}],
+    }
+    return {"format": FORMAT, "version": VERSION, "case": script | changes}
+
+
+def forward(**entry: Any) -> dict[str, Any]:
+    """Return a header whose input is described by another entry."""
+    x = {"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]} | entry
+    return header(steps=[{"step": "Forward", "x": x}])
+
+
+def backward(
+    of: Any = -1, wrt: Any = ("input",), steps: int = 1, step: str = "Backward", **entry: Any
+) -> dict[str, Any]:
+    """Return a header with so many recorded forwards, and a backward whose dy is described by another entry."""
+    x = {"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]}
+    asked = {"step": "Forward", "x": x, "wrt": wrt}
+    cotangent = {"input": x} if step == "DoubleBackward" else {}
+    return header(steps=[*[asked] * steps, {"step": step, "dy": x | entry, "of": of} | cotangent])
+
+
+def stepping(*steps: str, **arguments: Any) -> dict[str, Any]:
+    """Return a header with these steps, the last one with arguments."""
+    *before, last = ({"step": step} for step in steps)
+    return header(steps=[*before, last | arguments])
+
+
+def written(script: object, **members: Any) -> bytes:
+    """Return a file with this script, as JSON unless it is a string, and these members."""
+    buffer = io.BytesIO()
+    text = script if isinstance(script, str) else json.dumps(script)
+    np.savez(buffer, script=np.array(text), **{"array_0": np.zeros(2, np.float32)} | members)
+    return buffer.getvalue()
+
+
+def npz(**members: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **members)
+    return buffer.getvalue()
+
+
+def npy(array: Array) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+class Bomb:
+    """Unpickling this is what must never happen."""
+
+    def __reduce__(self) -> tuple[Callable[[str], NoReturn], tuple[str]]:
+        return pytest.fail, ("a file was executed",)
+
+
+BOMB = np.array([Bomb()], dtype=object)
+DAMAGED = "not a case file, or a damaged one"
+
+UNREADABLE: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", DAMAGED),
+    "random bytes": (bytes(range(256)), DAMAGED),
+    "random bytes after a zip's magic": (b"PK\x03\x04" + bytes(range(256)), DAMAGED),
+    "cut in half": (written(header())[: len(written(header())) // 2], DAMAGED),
+    "without its last byte": (written(header())[:-1], DAMAGED),
+    "a pickle": (pickle.dumps(Bomb()), DAMAGED),
+    "an npy file": (npy(np.zeros(3)), DAMAGED),
+    "an npy file of objects": (npy(BOMB), DAMAGED),
+    "no script": (npz(array_0=np.zeros(2)), f"{DAMAGED} (KeyError: "),
+    "a script of objects": (npz(script=BOMB), "script holds Python objects; allowed: numbers"),
+    "an array of objects": (written(header(), array_0=BOMB), "array_0 holds Python objects; allowed: numbers"),
+    "not JSON": (written("{"), DAMAGED),
+    "JSON without end": (written("[" * 100_000), DAMAGED),
+    "JSON of another kind": (written([]), DAMAGED),
+    "no format": (written({}), f"{DAMAGED} (KeyError: 'format')"),
+    "another format": (written(header() | {"format": "recipe"}), "format 'recipe'; expected 'bn-spec case'"),
+    "another version": (
+        written(header() | {"version": 2}),
+        "version 2 of the case format; this bn-spec reads 1",
+    ),
+    "no version": (written({"format": FORMAT}), f"{DAMAGED} (KeyError: 'version')"),
+    "no case": (written({"format": FORMAT, "version": VERSION}), f"{DAMAGED} (KeyError: 'case')"),
+    "a case that is null": (written({"format": FORMAT, "version": VERSION, "case": None}), DAMAGED),
+    "a config that no layer has": (written(header(config={"num_features": 0})), "num_features is 0"),
+    "a config with another argument": (written(header(config={"num_features": 1, "gamma": 1})), "gamma"),
+    "a state with another tensor": (written(header(state={"gamma": None})), "gamma"),
+    "a state that is a list": (written(header(state=[1])), DAMAGED),
+    "an unknown step": (written(header(steps=[{"step": "Sideways"}])), "'Sideways'"),
+    "a step without an argument": (written(header(steps=[{"step": "Backward"}])), "'dy'"),
+    "a backward of no forward": (written(backward(steps=0)), "step 1: a backward of forward -1; the case has 0"),
+    "a backward of a forward that is half": (written(backward(of=0.5)), DAMAGED),
+    "a backward of what was not recorded": (written(backward(wrt=[])), "in which nothing requires a gradient"),
+    "a dy of another shape in a double backward": (
+        written(backward(step="DoubleBackward", shape=[1, 1, 1, 1])),
+        "step 2: dy has shape (1, 1, 1, 1); allowed: (2, 1, 1, 1)",
+    ),
+    "a dy that reaches outside": (written(backward(shape=[3, 1, 1, 1])), "does not fit into 2 elements"),
+    "a gradient for another tensor": (written(backward(wrt=["gamma"])), "gradient 'gamma' is not known"),
+    "gradients of letters": (written(backward(wrt="input")), "gradient 'i' is not known"),
+    "gradients that are null": (written(backward(wrt=None)), DAMAGED),
+    "a step with another argument": (written(header(steps=[{"step": "Train", "mode": None}])), "mode"),
+    "a checkpoint that is not there": (written(stepping("Restore", of=-1)), "checkpoint -1; the case has 0"),
+    "a part of a checkpoint that no layer has": (
+        written(stepping("Save", "Restore", only=["gamma"])),
+        "tensor of a checkpoint 'gamma' is not known",
+    ),
+    "a part of a checkpoint in letters": (written(stepping("Save", "Restore", only="bias")), "checkpoint 'b' is not"),
+    "a part of a checkpoint that is null": (written(stepping("Save", "Restore", only=None)), DAMAGED),
+    "a tensor that no layer has": (written(stepping("Load", gamma=None)), "gamma"),
+    "an attribute that no layer has": (written(stepping("Set", name="gamma", value=1)), "'gamma' is not known"),
+    "a value that no attribute has": (written(stepping("Set", name="eps", value=None)), "step 1: eps is None"),
+    "a convolution of other channels": (
+        written(stepping("Fold", weight={"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]})),
+        "step 1: a convolution of weight (2, 1, 1, 1); allowed: (1, I, h, w)",
+    ),
+    "a step that is a number": (written(header(steps=[1])), DAMAGED),
+    "a step that is a list": (written(header(steps=[[]])), DAMAGED),
+    "steps that are null": (written(header(steps=None)), DAMAGED),
+    "an array that is missing": (written(forward(array=7)), "There is no item named 'array_7.npy' in the archive"),
+    "an index that is infinite": (written(forward(array=float("inf"))), DAMAGED),
+    "strides that reach outside": (written(forward(strides=[2, 1, 1, 1])), "does not fit into 2 elements"),
+    "strides that are negative": (written(forward(strides=[-1, 1, 1, 1])), "does not fit into 2 elements"),
+    "a shape that is too large": (written(forward(shape=[3, 1, 1, 1])), "does not fit into 2 elements"),
+    "a shape beyond any memory": (written(forward(shape=[10**30], strides=[0])), DAMAGED),
+    "an array of an unknown dtype": (written(forward(dtype="quaternion")), DAMAGED),
+    "an array of a dtype that is no float": (written(forward(dtype="int8")), DAMAGED),
+    "a dtype that is a number": (written(forward(dtype=2)), DAMAGED),
+    "strides of another length": (written(forward(strides=[1])), DAMAGED),
+}
+
+
+@pytest.mark.parametrize(("content", "sentence"), UNREADABLE.values(), ids=UNREADABLE)
+def test_what_is_no_case_file_is_refused_in_one_sentence_that_names_it(
+    content: bytes, sentence: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "some file"
+    path.write_bytes(content)
+    with pytest.raises(CaseFileError) as refused:
+        load(path)
+    assert str(refused.value).startswith(f"{path}: ")
+    assert sentence in str(refused.value)
+
+
+def test_the_header_on_which_the_refusals_are_built_is_sound(tmp_path: Path) -> None:
+    path = tmp_path / "sound"
+    path.write_bytes(written(header()))
+    assert identical(load(path), Case(Config(1), None, (Forward(np.zeros((2, 1, 1, 1), np.float32)),)))
+
+
+def test_so_is_the_one_with_a_backward(tmp_path: Path) -> None:
+    path = tmp_path / "sound"
+    path.write_bytes(written(backward()))
+    zeros = np.zeros((2, 1, 1, 1), np.float32)
+    assert identical(load(path), Case(Config(1), None, (Forward(zeros, ("input",)), Backward(zeros))))
+
+
+def damaged(content: bytes) -> Iterator[bytes]:
+    """Truncations of a file, and the files that differ from it in all bits of one byte."""
+    for position, byte in enumerate(content):
+        yield content[:position] + bytes([byte ^ 0xFF]) + content[position + 1 :]
+        if position % 16 == 0:
+            yield content[:position]
+
+
+def test_a_file_damaged_in_any_one_byte_is_refused_or_still_the_same_case(tmp_path: Path) -> None:
+    path = tmp_path / "case.npz"
+    save(EVERY_STEP, path)
+    for content in damaged(path.read_bytes()):
+        path.write_bytes(content)
+        try:
+            case = load(path)
+        except CaseFileError:
+            continue
+        assert identical(case, EVERY_STEP)
+
+
+# Hostile files -----------------------------------------------------------------------------------------
+
+
+def zipped(compression: int = zipfile.ZIP_STORED, **members: bytes) -> bytes:
+    """Return an archive with these members, as they are."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return buffer.getvalue()
+
+
+def of_shape(*shape: int) -> bytes:
+    """Return an npy file that says it has this shape, and holds eight bytes."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return buffer.getvalue() + bytes(8)
+
+
+SCRIPT = npy(np.array(json.dumps(header())))
+EXPANDED = {"array": 0, "shape": [MOST_ELEMENTS, 1, 2, 1], "strides": [0, 1, 1, 1]}
+HUNGRY: dict[str, tuple[bytes, str]] = {
+    "an array beyond any memory": (
+        zipped(script=SCRIPT, array_0=of_shape(2**50)),
+        f"array_0 says that it has shape ({2**50},); it holds 8 bytes",
+    ),
+    "zeros that are compressed": (
+        zipped(zipfile.ZIP_DEFLATED, script=SCRIPT, array_0=npy(np.zeros(2**22, np.float32))),
+        "its members claim to be larger than the file",
+    ),
+    "a compressed script": (
+        zipped(zipfile.ZIP_DEFLATED, script=npy(np.array("["))),
+        "compressed; case files are not",
+    ),
+    "one element that stands for many": (
+        written(header(steps=[{"step": "Forward", "x": EXPANDED}])),
+        f"a tensor or a layer of {2 * MOST_ELEMENTS} elements; allowed: {MOST_ELEMENTS}",
+    ),
+    "a layer of many channels": (
+        written(header(config={"num_features": 2**40})),
+        f"a tensor or a layer of {2**40} elements",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "sentence"), HUNGRY.values(), ids=HUNGRY)
+def test_a_file_that_asks_for_more_memory_than_it_has_is_refused(
+    content: bytes, sentence: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "some file"
+    path.write_bytes(content)
+    with pytest.raises(CaseFileError) as refused:
+        load(path)
+    assert sentence in str(refused.value)
+
+
+def test_what_nobody_could_load_is_not_saved(tmp_path: Path) -> None:
+    many = Case(Config(1), None, (Forward(np.broadcast_to(np.float32(1), (MOST_ELEMENTS + 1, 1, 1, 1))),))
+    with pytest.raises(CaseFileError, match=f"{MOST_ELEMENTS + 1} elements; files hold {MOST_ELEMENTS}"):
+        save(many, tmp_path / "case.npz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_said_about_a_case_is_read_back(tmp_path: Path) -> None:
+    about = {"requirement": "RUN-03", "backend": "it's «mine»"}
+    save(EVERY_STEP, tmp_path / "case.npz", about)
+    case, notes = load_with_notes(tmp_path / "case.npz")
+    assert identical(case, EVERY_STEP)
+    assert notes == about
+
+
+def test_the_same_case_gives_the_same_bytes() -> None:
+    assert encoded(EVERY_STEP, {"a": "b"}) == encoded(EVERY_STEP, {"a": "b"})
+    assert encoded(EVERY_STEP) != encoded(LARGE)
+
+
+HOSTILE = """
+import random, resource, sys
+from bn_spec.case_file import CaseFileError, decoded, encoded
+from tests.test_case import CASES
+from tests.test_case_file import HUNGRY, UNREADABLE
+
+sound = [encoded(case.values[0]) for case in CASES]
+bad = [content for content, _ in (*HUNGRY.values(), *UNREADABLE.values())]
+generator = random.Random(0)
+
+
+def mutated(content):
+    content = bytearray(content)
+    for _ in range(generator.choice((1, 1, 2, 8, 64))):
+        if not content:
+            break
+        at, kind = generator.randrange(len(content)), generator.randrange(5)
+        if kind == 0:
+            content[at] = generator.randrange(256)
+        elif kind == 1:
+            del content[at : at + generator.randrange(64)]
+        elif kind == 2:
+            content[at:at] = generator.randbytes(generator.randrange(64))
+        elif kind == 3:
+            content[at : at + 4] = generator.choice((b"\\xff" * 4, b"\\x00" * 4, b"9999", b"\\x7f\\xff\\xff\\xff"))
+        else:
+            other = generator.choice(sound)
+            content[at:] = other[min(at, len(other)) :]
+    return bytes(content)
+
+
+def audit(event, args):
+    if event in ("exec", "compile", "import", "os.system", "subprocess.Popen", "pickle.find_class"):
+        if watching and not (event == "compile" or event == "exec" and "ast" in str(args)):
+            print("EXECUTED", event, args)
+
+
+watching = False
+sys.addaudithook(audit)
+for content in sound + bad:  # what is imported once is imported now
+    try:
+        decoded(content)
+    except CaseFileError:
+        pass
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+watching, refused = True, 0
+for _ in range(10_000):
+    try:
+        decoded(mutated(generator.choice(sound + bad)))
+    except CaseFileError:
+        refused += 1
+watching = False
+print(refused, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_ten_thousand_hostile_files_neither_run_nor_crash_nor_fill_the_memory(tmp_path: Path) -> None:
+    done = python("-c", HOSTILE, cwd=tmp_path, PYTHONPATH=str(REPOSITORY))
+    assert done.returncode == 0, done.stderr
+    assert "EXECUTED" not in done.stdout
+    refused, megabytes = map(int, done.stdout.split())
+    assert refused > 8000
+    assert megabytes < 200
