@@ -13,7 +13,7 @@ import functools
 import inspect
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from math import log2
 from types import UnionType
@@ -25,7 +25,7 @@ from .backend import Backend, Capabilities, KnownFailure, known_failures
 from .bounds import GRADES
 from .case import Case, Step, negated
 from .channels import in_parts
-from .coverage import OR, REGIONS, reached, unreached
+from .coverage import OR, REGIONS, conditioning, reached, unreached
 from .dtypes import DTYPES
 from .errors import BnSpecError, ConfigError, allowed
 from .finding import Finding
@@ -135,11 +135,13 @@ class Cell:
     """One property against one backend in one dtype.
 
     ``share`` is that of the examples that a property needs, less than 1 where another dtype gets them all.
-    ``address`` is the name under which the backend was asked for, for people who want to load it again. ``shares``
-    holds the worst err / bound by observable, ``grades`` the worst of all under the bounds of each grade;
-    ``judged`` and ``outside`` count elements within and outside the domain of the bounds, ``reached`` cases by the
-    regions that they reach; ``known`` are the known failures that were seen, ``expecting`` counts the cases on which
-    each was to be expected.
+    ``address`` is the name under which the backend was asked for, for people who want to load it again. ``stored``
+    are the cases, by id, on which the backend failed in earlier runs, and ``passed_again`` those of which it does not
+    any more. ``shares`` holds the worst err / bound by observable, ``worst_case`` the case of the worst of all;
+    ``grades`` the worst of all under the bounds of each grade, ``conditioning`` likewise by decades of |mean| / σ.
+    ``discarded`` counts the examples that judged nothing, ``judged`` and ``outside`` elements within and outside the
+    domain of the bounds, ``reached`` cases by the regions that they reach; ``known`` are the known failures that were
+    seen, ``expecting`` counts the cases on which each was to be expected.
     """
 
     prop: Property
@@ -149,12 +151,17 @@ class Cell:
     seed: int = 0
     address: str = ""
     share: float = 1.0
+    stored: Mapping[str, Case] = field(default_factory=dict)
+    passed_again: list[str] = field(default_factory=list)
     shares: dict[str, float] = field(default_factory=dict)
+    worst_case: Case | None = None
     examples: int = 0
+    discarded: int = 0
     judged: int = 0
     outside: int = 0
     reached: Counter[str] = field(default_factory=Counter)
     grades: dict[str, float] = field(default_factory=dict)
+    conditioning: dict[str, dict[str, float]] = field(default_factory=dict)
     known: list[KnownFailure] = field(default_factory=list)
     expecting: Counter[KnownFailure] = field(default_factory=Counter)
 
@@ -217,15 +224,33 @@ class Cell:
         return next((grade for grade in GRADES if self.grades[grade] <= 1), WORSE)
 
     def run(self) -> None:
-        """Play the pinned cases, then draw others; explain what is found by the catalogue of faults.
+        """Play the stored cases and the pinned ones, then draw others; explain what is found by known faults.
 
         Raises what :meth:`examine` raises.
         """
         try:
+            self.play_stored()
             self.replay()
             self.examine()
         except Violation as found:
             raise self._explained(found) from None
+
+    def play_stored(self) -> None:
+        """Judge the cases on which the backend failed before; they count for nothing else.
+
+        Raises:
+            Violation: one of them fails still.
+
+        """
+        for name, case in self.stored.items():
+            if is_claimed(case, self.claims):
+                if found := self._apart().violation(case):
+                    raise found
+                self.passed_again.append(name)
+
+    def _apart(self) -> Cell:
+        """Return a cell that keeps its own count."""
+        return Cell(self.prop, self.backend, self.dtype, address=self.address)
 
     def replay(self) -> None:
         """Judge the smallest cases on which this requirement has caught the faults of the catalogue.
@@ -239,7 +264,7 @@ class Cell:
         self._check_arithmetic()
         for known in of_requirement(self.prop.requirement.id):
             if known.case.config.dtype == self.dtype and is_claimed(known.case, self.claims):
-                apart = Cell(self.prop, self.backend, self.dtype, address=self.address)
+                apart = self._apart()
                 if found := apart.violation(known.case):
                     self.grades = apart.grades  # nothing else will be measured
                     raise found
@@ -281,8 +306,10 @@ class Cell:
 
         def check(case: Case) -> None:
             self.examples += 1
+            before = self.judged
             if found := self.violation(case):
                 raise found
+            self.discarded += self.judged == before
 
         strategy = cases(dtype=self.dtype, claims=self.claims, **self.prop.choices)
         profile = settings(self.profile, max_examples=self._number_of(self.profile.max_examples, self.share))
@@ -323,6 +350,8 @@ class Cell:
         for grade, verdict in verdicts.items():
             worst = max([*verdict.shares.values(), 0.0, *(d.factor for d in verdict.discrepancies)])
             self.grades[grade] = max(worst, self.grades.get(grade, 0.0))
+            of_decade = self.conditioning.setdefault(conditioning(case), {})
+            of_decade[grade] = max(worst, of_decade.get(grade, 0.0))
             if currently_in_test_context():  # not where a case is played again
                 target(log2(min(max(worst, 2.0**-60), 2.0**60)), label=f"err/bound of {grade}")
         fitting = next((grade for grade, verdict in verdicts.items() if not verdict.discrepancies), WORSE)
@@ -376,6 +405,8 @@ class Cell:
         excused = {d.observable for d in verdict.discrepancies if self._known(d, case)}
         for name, share in verdict.shares.items():
             if name not in excused:
+                if share > max(self.shares.values(), default=0.0):
+                    self.worst_case = case
                 self.shares[name] = max(share, self.shares.get(name, 0.0))
         for discrepancy in verdict.discrepancies:
             if known := self._known(discrepancy, case):

@@ -92,6 +92,13 @@ def reached(case: Case) -> set[str]:
     return {region for axis in AXES.values() for region in axis.of(seen)}
 
 
+@np.errstate(all="ignore")
+def conditioning(case: Case) -> str:
+    """Return the largest decade of |mean| / σ that a channel of the case reaches, or an empty string."""
+    reached_decades = set(_of_means(_Seen(case)))
+    return next((name for _, name in sorted(_MEANS.items(), reverse=True) if name in reached_decades), "")
+
+
 OR = " or "
 """Joins regions of which one is enough."""
 

@@ -49,6 +49,7 @@ class Finding:
 
     ``address`` is the name under which the backend can be loaded again; ``note`` adds what the property knows.
     ``faults`` are those of the catalogue that answer likewise, the likeliest first; None if nobody has looked.
+    ``replay`` is the command that plays the case again, where it is kept.
     """
 
     requirement: Requirement
@@ -58,6 +59,7 @@ class Finding:
     discrepancy: Discrepancy
     note: str = ""
     faults: tuple[str, ...] | None = None
+    replay: str = ""
 
     def __str__(self) -> str:
         return "\n".join([self.headline(), *self.body()])
@@ -82,6 +84,8 @@ class Finding:
         if self.note:
             yield f"  {'note':<10}{self.note}"
         yield from self._explanation()
+        if self.replay:
+            yield f"  {'replay':<10}{self.replay}"
         values = sum(x.size for x in self.case.forwards())
         code = source(self.case) if values <= MOST_VALUES else ""
         if not code or len(code) > LONGEST_CODE:

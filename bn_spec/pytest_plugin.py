@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -17,14 +22,19 @@ from .suite import SUITE, suite_folder
 
 if TYPE_CHECKING:
     from .backend import Backend
+    from .case import Case
     from .cell import Cell, Property
     from .registry import Selection
+    from .store import Store, Stored
 
 RUN = pytest.StashKey[Run]()
 _SELECTION = pytest.StashKey["Selection"]()
 _SEED = pytest.StashKey[int]()
+_STORED = pytest.StashKey[list["Stored"]]()
 
-_PROPERTY = "bn_spec"
+_ATTRIBUTE = "bn_spec"
+"""Of the report of a cell: what travels with it from a worker to who gathers the records."""
+
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -51,7 +61,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     option("max-examples", "string", "examples per property, backend and dtype", type=_positive, metavar="N")
     option("seed", "string", "seed of the run (default: 0, or a new one for nightly)", type=int, metavar="N")
     option("requirement", "string", "check only the requirements that match, as in 'RUN-*'", metavar="GLOB")
-    option("record", "string", "write the record of the run to this file, as JSON", metavar="FILE")
+    option(
+        "report-dir",
+        "string",
+        "folder for the record of the run (run.json) and the cases of its findings (default: .bn_spec)",
+        metavar="DIR",
+    )
 
 
 def _key(name: str) -> str:
@@ -85,6 +100,18 @@ def _profile(config: pytest.Config) -> Profile:
     return PROFILES[name]
 
 
+def _report_dir(config: pytest.Config) -> Path:
+    from .store import FOLDER
+
+    return config.invocation_params.dir / (_option(config, "report_dir") or FOLDER)
+
+
+def _store(config: pytest.Config) -> Store:
+    from .store import Store
+
+    return Store(_report_dir(config) / "cases")
+
+
 def _pattern(config: pytest.Config) -> str | None:
     pattern: str | None = _option(config, "requirement")
     if pattern is not None and not any(fnmatchcase(name, pattern) for name in REQUIREMENTS):
@@ -104,6 +131,16 @@ def pytest_configure(config: pytest.Config) -> None:
     if _runs_the_suite(config):
         _pattern(config)
         _selection(config)
+        _check_report_dir(config)
+
+
+def _check_report_dir(config: pytest.Config) -> None:
+    """Make the folder that was asked for, so that nobody learns after the run that there cannot be one."""
+    if folder := _option(config, "report_dir"):
+        try:
+            _report_dir(config).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise pytest.UsageError(f"bn_report_dir is {folder!r}, which cannot be made: {error}") from None
 
 
 def _runs_the_suite(config: pytest.Config) -> bool:
@@ -202,11 +239,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     config = metafunc.config
     settings = _profile(config).settings(_number(config, "max_examples"))
     cells = [
-        Cell(prop, backend, dtype, settings, _seed(config), address, OTHER_DTYPES if place else 1.0)
+        Cell(
+            prop,
+            backend,
+            dtype,
+            settings,
+            _seed(config),
+            address,
+            OTHER_DTYPES if place else 1.0,
+            _stored(config, prop.requirement.id, backend.name, dtype),
+        )
         for address, backend in _selection(config).backends.items()
         for place, dtype in enumerate(_dtypes(prop, backend))
     ]
     metafunc.parametrize("cell", [_parameter(cell) for cell in cells])
+
+
+def _stored(config: pytest.Config, requirement: str, backend: str, dtype: str) -> Mapping[str, Case]:
+    """Return the cases, by id, on which a backend violated a requirement in a dtype in earlier runs."""
+    if _STORED not in config.stash:
+        config.stash[_STORED] = list(_store(config))
+    wanted = (requirement, backend, dtype)
+    return {
+        each.id: each.case
+        for each in config.stash[_STORED]
+        if (each.requirement, each.backend, each.case.config.dtype) == wanted
+    }
 
 
 def _dtypes(prop: Property, backend: Backend) -> Sequence[str]:
@@ -254,30 +312,74 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn the outcome of a cell into a record, and a finding into its own text.
 
-    The record becomes a property of the item, which travels with its last report (and into JUnit files).
+    The record becomes an attribute of the report, which travels with it; JUnit files get what is short.
     """
     report = yield
     cell = _cell(item)
     if cell is not None and (call.when == "call" or (call.when == "setup" and not report.passed)):
-        status, text = _status(cell, report, call.excinfo.value if call.excinfo else None)
+        kept = _kept(item.config, call.excinfo.value if call.excinfo else None)
+        status, text = _status(cell, report, kept.error)
         _show(report, status, text)
-        record = Record(
-            cell.prop.requirement.id,
-            cell.backend.name,
-            cell.dtype,
-            status,
-            cell.examples,
-            cell.judged,
-            cell.outside,
-            round(call.duration, 4),
-            cell.shares,
-            text,
-            cell.measured_grade,
-            cell.claims.grade,
-            dict(cell.reached),
-        )
-        item.user_properties.append((_PROPERTY, record.to_json()))
+        record = _record(cell, status, text, call.duration, tuple(kept.cases))
+        setattr(report, _ATTRIBUTE, {"record": record.to_dict(), "cases": kept.cases, "passed": cell.passed_again})
+        item.user_properties += _junit(record)
     return report
+
+
+class _Kept(NamedTuple):
+    """An error, which says how to play its case again, and the files of the cases that are to be kept, by id."""
+
+    error: BaseException | None
+    cases: dict[str, str]
+
+
+def _kept(config: pytest.Config, error: BaseException | None) -> _Kept:
+    from .cell import Violation
+    from .store import Stored
+
+    if not isinstance(error, Violation) or (stored := Stored.of(error.finding, error.drawn)) is None:
+        return _Kept(error, {})
+    folder = _option(config, "report_dir")
+    name = str(_store(config).path(stored.id)) if folder else stored.id
+    told = type(error)(replace(error.finding, replay=f"bn-spec replay {name}"))
+    return _Kept(told, {stored.id: b64encode(stored.content).decode()})
+
+
+LONGEST_CASE = 4096
+"""Values and characters beyond which the case of the worst err / bound is not written into a record."""
+
+
+def _record(cell: Cell, status: str, text: str, seconds: float, cases: tuple[str, ...]) -> Record:
+    from .case import source
+
+    worst = cell.worst_case
+    small = worst is not None and sum(x.size for x in worst.forwards()) <= LONGEST_CASE
+    code = source(worst) if worst is not None and small else ""
+    return Record(
+        cell.prop.requirement.id,
+        cell.backend.name,
+        cell.dtype,
+        status,
+        examples=cell.examples,
+        discarded=cell.discarded,
+        judged=cell.judged,
+        outside=cell.outside,
+        seconds=round(seconds, 4),
+        shares=cell.shares,
+        worst_case=code if len(code) <= LONGEST_CASE else "",
+        text=text,
+        cases=cases,
+        grade=cell.measured_grade,
+        claimed_grade=cell.claims.grade,
+        conditioning=cell.conditioning,
+        reached=dict(cell.reached),
+    )
+
+
+def _junit(record: Record) -> list[tuple[str, object]]:
+    """Return what JUnit files say of a cell."""
+    worst = [] if record.worst is None else [("worst err/bound", f"{record.worst:.4g}")]
+    return [("requirement", record.requirement), ("status", record.status), *worst]
 
 
 def _status(cell: Cell, report: pytest.TestReport, error: BaseException | None) -> tuple[str, str]:
@@ -313,6 +415,9 @@ class _Ledger:
 
     def __init__(self, run: Run, config: pytest.Config) -> None:
         self.run, self.config = run, config
+        self.started = datetime.now(UTC), time.monotonic()
+        self.cases: dict[str, str] = {}
+        self.passed_again: list[str] = []
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.run.collected.update(item.nodeid for item in session.items)
@@ -327,18 +432,39 @@ class _Ledger:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.run.reported.add(report.nodeid)
-        for name, value in report.user_properties:
-            if name == _PROPERTY and report.when == "teardown":
-                self.run.records.append(Record.from_json(str(value)))
+        if sent := getattr(report, _ATTRIBUTE, None):
+            self.run.records.append(Record.from_dict(sent["record"]))
+            self.cases |= sent["cases"]
+            self.passed_again += sent["passed"]
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
-        path = _option(self.config, "record")
-        if path and _SELECTION in self.config.stash and not _is_worker(self.config):
-            from .report.run_file import Judged, RunFile
+        if _SELECTION not in self.config.stash or _is_worker(self.config):
+            return
+        try:
+            self._write()
+        except OSError as error:
+            self.run.notes.append(f"the record and the cases of this run could not be written: {error}")
 
-            backends = self.config.stash[_SELECTION].backends.values()
-            RunFile.of(self.run, _judged_by(self.config), tuple(map(Judged.of, backends))).save(path)
+    def _write(self) -> None:
+        """Write the record of the run, and what it found; let go of what passes again."""
+        from .report.run_file import NAME, RunFile
+
+        folder, store = _report_dir(self.config), _store(self.config)
+        began, clock = self.started
+        timing = {
+            "started": began.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - clock, 3),
+            "workers": self.config.getoption("numprocesses", None) or 0,
+        }
+        backends = list(self.config.stash[_SELECTION].backends.values())
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".gitignore").write_text("*\n", "utf-8")
+        RunFile.of(self.run, _judged_by(self.config), backends, timing).save(folder / NAME)
+        for name, content in self.cases.items():
+            store.put(name, b64decode(content))
+        for name in self.passed_again:
+            store.remove(name)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self.run.records or self.run.lost:

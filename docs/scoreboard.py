@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bn_spec.dtypes import DTYPES
 from bn_spec.report.records import BAD, CONFORMING, FAIL, KNOWN, NEW_FINDING, NOT_CLAIMED, Record, having
-from bn_spec.report.run_file import Judged, RunFile
+from bn_spec.report.run_file import NAME, Judged, RunFile
 from bn_spec.report.table import share_of
 from bn_spec.requirements import LEVELS, REQUIREMENTS
 
@@ -78,7 +78,7 @@ def judge(environment: Environment, workers: str) -> None:
     wanted = [str(scripts / "pip"), "install", "--quiet", "-c", "constraints.txt", "-e", f".[{environment.extras}]"]
     installed = subprocess.run(wanted, cwd=ROOT, capture_output=True, text=True, check=False)
     for backend in environment.backends:
-        record, reason = FOLDER / f"{backend}.json", FOLDER / f"{backend}.txt"
+        record, reason = _record_of(backend), FOLDER / f"{backend}.txt"
         for old in (record, reason):
             old.unlink(missing_ok=True)
         failed = _last_line(installed.stderr) if installed.returncode else _run(scripts, backend, workers, record)
@@ -86,9 +86,13 @@ def judge(environment: Environment, workers: str) -> None:
             reason.write_text(f"{failed}\n", "utf-8")
 
 
+def _record_of(backend: str) -> Path:
+    return FOLDER / "runs" / backend / NAME
+
+
 def _run(scripts: Path, backend: str, workers: str, record: Path) -> str:
     """Run a backend; return why it left no record, or nothing."""
-    command = [str(scripts / "bn-spec"), "run", backend, "-n", workers, "--record", str(record)]
+    command = [str(scripts / "bn-spec"), "run", backend, "-n", workers, "--report-dir", str(record.parent)]
     try:
         done = subprocess.run(command, cwd=FOLDER, timeout=LONGEST, check=False)
     except subprocess.TimeoutExpired:
@@ -150,7 +154,9 @@ def _of_level(records: Sequence[Record], level: str) -> str:
 
 def _section(judged: Judged, run: RunFile, records: Sequence[Record]) -> Iterator[str]:
     yield f"## {judged.name}\n"
-    how = "profile {profile}, seed {seed}, Python {python}, {machine}".format_map(run.judged_by)
+    how = "profile {profile}, seed {seed}, Python {python}, {machine}".format_map(
+        {**run.judged_by, **run.environment}
+    )
     yield f"{judged.description}; {how}.\n"
     if judged.departures:
         yield "Not as in PyTorch: " + "; ".join(judged.departures) + ".\n"
@@ -193,7 +199,7 @@ def main() -> None:
             print(f"== {environment.name}: {', '.join(environment.backends)}", flush=True)
             judge(environment, options.workers)
     names = [backend for environment in ENVIRONMENTS for backend in environment.backends]
-    found = {name: RunFile.load(path) for name in names if (path := FOLDER / f"{name}.json").exists()}
+    found = {name: RunFile.load(path) for name in names if (path := _record_of(name)).exists()}
     runs = {name: run for name, run in found.items() if run.records and not run.incomplete}
     missing = {name: _why_not(name) for name in names if name not in runs}
     TABLE.write_text(table(runs.values(), missing), "utf-8")

@@ -243,11 +243,6 @@ def test_the_summary_adds_up_what_all_cells_reached_and_shows_what_none_did() ->
     assert "momentum: 0 1, 1 0, None 0, between 0" in lines
 
 
-def test_a_record_carries_its_regions_between_workers() -> None:
-    one = Record("RUN-01", "mine", "float32", PASS, reached={"n = 2": 3})
-    assert Record.from_json(one.to_json()) == one
-
-
 def test_a_backend_of_few_claims_is_not_vacuous() -> None:
     claims = Capabilities(layouts=("contiguous",), cumulative_momentum=False)
     cell = replace(cell_of(("sliced", "momentum None", "momentum 1")), backend=_Modest(claims))

@@ -128,11 +128,6 @@ def test_the_table_shows_the_measured_grade_and_the_claimed_one_where_they_diffe
     assert "grade: the best numerical class of the variance whose bounds all examples satisfied" in others
 
 
-def test_a_record_carries_its_grades_between_workers() -> None:
-    one = record(grade="textbook", claimed="welford")
-    assert Record.from_json(one.to_json()) == one
-
-
 def test_a_run_prints_the_measured_grade_beside_the_claimed_one(tmp_path: Path) -> None:
     done = pytest_suite(
         f"--bn-backend={strange('no_inference')}",

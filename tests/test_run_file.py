@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bn_spec import Capabilities, Dialect, kernel_backend
 from bn_spec.errors import RunFileError
 from bn_spec.files import written_whole
 from bn_spec.report.records import FAIL, KNOWN, NOT_CLAIMED, PASS, Record, Run
-from bn_spec.report.run_file import Judged, RunFile
+from bn_spec.report.run_file import NAME, Judged, RunFile
 from bn_spec.specimens import SPECIMENS
 from docs.scoreboard import ENVIRONMENTS, TABLE, table
 
@@ -31,12 +33,33 @@ RECORDS = [
     record("RUN-03", FAIL, "float64", text="RUN-03 is violated\n  case  x = [0, 1]"),
     record("GRD-01", NOT_CLAIMED, text="one does not claim gradients"),
 ]
-JUDGED = Judged("one", "framework 1.0", "welford", ("running_var is updated with the biased variance of the batch",))
+DEPARTURE = "running_var is updated with the biased variance of the batch"
+
+
+WHOLE = record(
+    "NUM-01",
+    FAIL,
+    examples=12,
+    discarded=1,
+    judged=30,
+    outside=2,
+    seconds=0.5,
+    shares={"output": inf, "running_var": 1.5},
+    worst_case="Case(Config(1))",
+    text="NUM-01 is violated",
+    cases=("0123456789",),
+    grade="textbook",
+    claimed_grade="welford",
+    conditioning={"mean/σ 1e3": {"welford": 2.5, "textbook": inf}},
+    reached={"n = 2": 3},
+)
 
 
 def kept() -> RunFile:
     lost = Run(list(RECORDS), {"other": "it is not installed"}, {"a", "b"}, {"a"})
-    return RunFile.of(lost, BY, (JUDGED,))
+    biased = Capabilities(inference=False, dialect=Dialect(running_var="biased", eps_range=(1e-5, inf)))
+    one = kernel_backend("one", lambda *_: (), capabilities=biased, description="framework 1.0")
+    return RunFile.of(lost, BY, [one], {"started": "2026-11-26T09:00:00+00:00", "seconds": 1.5, "workers": 2})
 
 
 def test_a_run_is_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -47,11 +70,23 @@ def test_a_run_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert [r.requirement for r in kept().records] == ["CFG-01", "GRD-01", "RUN-03", "TRN-01", "RUN-03"]
 
 
+def test_a_record_is_plain_data_and_back() -> None:
+    assert all(vars(WHOLE).values())
+    assert Record.from_dict(json.loads(json.dumps(WHOLE.to_dict()))) == WHOLE
+    assert WHOLE.worst == inf
+
+
+def test_numbers_that_are_not_finite_survive_a_file_without_them(tmp_path: Path) -> None:
+    RunFile.of(Run([WHOLE]), BY, []).save(tmp_path / NAME)
+    assert "Infinity" not in (tmp_path / NAME).read_text("utf-8")
+    assert RunFile.load(tmp_path / NAME).records == (WHOLE,)
+
+
 def test_a_backend_is_kept_with_the_departures_of_its_dialect() -> None:
-    judged = Judged.of(SPECIMENS["another-dialect"])
+    judged = Judged.of(SPECIMENS["another-dialect"], RECORDS)
     assert judged.name == "another-dialect"
     assert "running_var is updated with the biased variance of the batch" in judged.departures
-    assert Judged.of(SPECIMENS["two-pass-pairwise"]).departures == ()
+    assert Judged.of(SPECIMENS["two-pass-pairwise"], []).departures == ()
 
 
 @pytest.mark.parametrize(
@@ -61,8 +96,8 @@ def test_a_backend_is_kept_with_the_departures_of_its_dialect() -> None:
         (b"\xff\x00", "no record of a run, or a damaged one"),
         (b"[]", "no record of a run, or a damaged one"),
         (b'{"format": "bn-spec case", "version": 1}', "format 'bn-spec case'; expected 'bn-spec run'"),
-        (b'{"format": "bn-spec run", "version": 9}', "version 9; this bn-spec reads 1"),
-        (b'{"format": "bn-spec run", "version": 1}', "no record of a run, or a damaged one"),
+        (b'{"format": "bn-spec run", "version": 9}', "version 9; this bn-spec reads 2"),
+        (b'{"format": "bn-spec run", "version": 2}', "no record of a run, or a damaged one"),
     ],
 )
 def test_what_is_no_record_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
@@ -92,11 +127,12 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 def test_the_record_of_a_run_is_the_same_with_any_number_of_workers(tmp_path: Path) -> None:
     def judged(workers: str) -> dict[str, Any]:
-        path = tmp_path / f"{workers}.json"
-        options = ("--bn-requirement=RUN-0[13]", f"-n{workers}", f"--bn-record={path}")
+        folder = tmp_path / workers
+        options = ("--bn-requirement=RUN-0[13]", f"-n{workers}", f"--bn-report-dir={folder}")
         backend = "--bn-backend=bn_spec.specimens:another_dialect"
         assert pytest_suite(backend, *options, cwd=tmp_path).returncode == 0
-        content: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        content: dict[str, Any] = json.loads((folder / NAME).read_text("utf-8"))
+        assert content.pop("timing")["workers"] == int(workers)
         for each in content["records"]:
             assert each.pop("seconds") >= 0
         return content

@@ -21,7 +21,9 @@ from ..suite import SUITE, suite_folder
 @click.option("--max-examples", type=click.IntRange(1), help="Examples per property, backend and dtype.")
 @click.option("--requirement", metavar="GLOB", help="Check only the requirements that match, as in 'RUN-*'.")
 @click.option("--seed", type=int, help="Seed of the run (printed in the header).")
-@click.option("--record", metavar="FILE", help="Write the record of the run to this file, as JSON.")
+@click.option(
+    "--report-dir", metavar="DIR", help="Folder for the record and the cases of findings (default: .bn_spec)."
+)
 def run(
     arguments: tuple[str, ...],
     profile: str | None,
@@ -29,7 +31,7 @@ def run(
     max_examples: int | None,
     requirement: str | None,
     seed: int | None,
-    record: str | None,
+    report_dir: str | None,
 ) -> None:
     """Check backends (default: the reference, and PyTorch's on the devices of this machine).
 
@@ -46,7 +48,7 @@ def run(
         "--bn-max-examples": max_examples,
         "--bn-requirement": requirement,
         "--bn-seed": seed,
-        "--bn-record": record,
+        "--bn-report-dir": report_dir,
     }
     # This process has imported bn_spec before pytest could rewrite it; nothing in it asserts.
     call = [*_suite(), "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]

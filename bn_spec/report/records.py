@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 PASS, FAIL, KNOWN, UNEXPECTED_PASS, NOT_CLAIMED, CRASHED, VACUOUS = (
     "pass",
@@ -28,10 +28,13 @@ CONFORMING, NEW_FINDING, UNUSABLE, INCOMPLETE, NOTHING_TESTED = 0, 1, 2, 3, 5
 class Record:
     """One cell: a requirement judged on one backend in one dtype.
 
-    ``shares`` holds the worst err / bound by observable; ``judged`` and ``outside`` count elements within and outside
-    the domain of the bounds; ``seconds`` is the duration; ``text`` explains every status but ``pass``; ``grade`` is
-    the measured one, where the requirement measures it, and ``claimed_grade`` what the backend claims; ``reached``
-    counts the cases that reached each region of :mod:`bn_spec.coverage`.
+    ``examples`` were drawn; the ``discarded`` ones of them had nothing to judge. ``judged`` and ``outside`` count
+    elements within and outside the domain of the bounds. ``shares`` holds the worst err / bound by observable, and
+    ``worst_case`` the case of the worst of all, as Python, where it is short. ``seconds`` is the duration; ``text``
+    explains every status but ``pass``, and ``cases`` are the ids of those that are kept. ``grade`` is the measured
+    one, where the requirement measures it, ``claimed_grade`` what the backend claims, ``conditioning`` the worst
+    err / bound under the bounds of each grade by decades of |mean| / σ; ``reached`` counts the cases that reached
+    each region of :mod:`bn_spec.coverage`.
     """
 
     requirement: str
@@ -39,13 +42,17 @@ class Record:
     dtype: str
     status: str
     examples: int = 0
+    discarded: int = 0
     judged: int = 0
     outside: int = 0
     seconds: float = 0.0
     shares: dict[str, float] = field(default_factory=dict)
+    worst_case: str = ""
     text: str = ""
+    cases: tuple[str, ...] = ()
     grade: str = ""
     claimed_grade: str = ""
+    conditioning: dict[str, dict[str, float]] = field(default_factory=dict)
     reached: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -53,14 +60,32 @@ class Record:
         """The chapter of the specification under which the requirement stands."""
         return self.requirement.partition("-")[0]
 
-    def to_json(self) -> str:
-        """Return the record as text that travels between workers."""
-        return json.dumps(asdict(self))
+    @property
+    def worst(self) -> float | None:
+        """The worst err / bound of all observables, if one was measured."""
+        return max(self.shares.values(), default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as plain data."""
+        return asdict(self)
 
     @staticmethod
-    def from_json(text: str) -> Record:
-        """Return the record that :meth:`to_json` wrote."""
-        return Record(**json.loads(text))
+    def from_dict(content: Mapping[str, Any]) -> Record:
+        """Return the record that :meth:`to_dict` took apart."""
+        by_decade = content["conditioning"].items()
+        return Record(
+            **{
+                **content,
+                "cases": tuple(content["cases"]),
+                "shares": _floats(content["shares"]),
+                "conditioning": {decade: _floats(shares) for decade, shares in by_decade},
+            }
+        )
+
+
+def _floats(shares: Mapping[str, Any]) -> dict[str, float]:
+    """Return shares as numbers; JSON has those that are not finite as text."""
+    return {name: float(share) for name, share in shares.items()}
 
 
 @dataclass
@@ -72,6 +97,10 @@ class Run:
     collected: set[str] = field(default_factory=set)
     reported: set[str] = field(default_factory=set)
     lost: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+    """What is wrong with the run as a whole, a sentence each."""
+    notes: list[str] = field(default_factory=list)
+    """What else is to be said at its end."""
     stopped: bool = False
     """Whether the user asked to stop at a failure, so that unreported tests are no gap."""
 
@@ -85,7 +114,7 @@ class Run:
         """Return the exit code of ``bn-spec run`` for this run."""
         if self.lost or self.missing:
             return INCOMPLETE
-        if any(record.status in BAD for record in self.records):
+        if self.faults or any(record.status in BAD for record in self.records):
             return NEW_FINDING
         tested = any(record.status != NOT_CLAIMED for record in self.records)
         return CONFORMING if tested else NOTHING_TESTED

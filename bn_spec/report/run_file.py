@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +18,106 @@ from ..files import written_whole
 from .records import Record, Run
 
 FORMAT = "bn-spec run"
-VERSION = 1
+VERSION = 2
+
+NAME = "run.json"
+"""What the file is called in the folder of a report."""
+
+PACKAGES = ("numpy", "ml_dtypes", "hypothesis", "pytest", "pytest-xdist")
+"""Their versions decide what is drawn and how it is computed."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A backend that was judged: its name and version, and how its conventions depart from PyTorch's."""
+    """A backend that was judged: its name and version, its claims, and the grade that was measured by dtype.
+
+    ``departures`` say in a sentence each where its conventions are not PyTorch's.
+    """
 
     name: str
     description: str
-    grade: str
+    claims: Mapping[str, Any] = field(default_factory=dict)
     departures: tuple[str, ...] = ()
+    measured: Mapping[str, str] = field(default_factory=dict)
 
     @staticmethod
-    def of(backend: Backend) -> Judged:
-        """Return what is to be kept of a backend."""
+    def of(backend: Backend, records: Sequence[Record]) -> Judged:
+        """Return what is to be kept of a backend, given the records of a run."""
         claims = backend.capabilities
-        return Judged(backend.name, backend.description, claims.grade, tuple(claims.dialect.departures()))
+        measured = {r.dtype: r.grade for r in records if r.backend == backend.name and r.grade}
+        departures = tuple(claims.dialect.departures())
+        return Judged(
+            backend.name, backend.description, _plain(asdict(claims)), departures, dict(sorted(measured.items()))
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it: lists for tuples, text for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, float) and not isfinite(value) else value
+
+
+def _environment() -> dict[str, Any]:
+    """Return where a run took place: Python, machine, cores, and the versions of what a run stands on."""
+
+    def of_package(name: str) -> str:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return "not installed"
+
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count() or 1,
+        "packages": {name: of_package(name) for name in PACKAGES},
+    }
 
 
 @dataclass(frozen=True)
 class RunFile:
-    """What is kept of a run: versions of what judged, machine and Python, the backends, and one record per cell."""
+    """What is kept of a run: who judged whom, where, what came of it, and one record per cell.
+
+    ``judged_by`` has versions, profile, examples and seed; ``timing`` the start (UTC), the seconds it took and the
+    number of workers, the only parts, with the ``seconds`` of records, that differ from one run to the next.
+    """
 
     judged_by: Mapping[str, Any]
+    environment: Mapping[str, Any]
     backends: tuple[Judged, ...]
     records: tuple[Record, ...]
     unavailable: Mapping[str, str]
+    faults: tuple[str, ...]
     incomplete: tuple[str, ...]
+    exit_code: int
+    timing: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
-    def of(run: Run, judged_by: Mapping[str, Any], backends: tuple[Judged, ...]) -> RunFile:
+    def of(
+        run: Run, judged_by: Mapping[str, Any], backends: Sequence[Backend], timing: Mapping[str, Any] | None = None
+    ) -> RunFile:
         """Return what is to be kept of a run; its records in an order that does not depend on who made them."""
-        machine = {"python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
-        records = sorted(run.records, key=lambda r: (r.backend, r.dtype, r.requirement))
-        return RunFile({**judged_by, **machine}, backends, tuple(records), run.unavailable, (*run.lost, *run.missing))
+        return RunFile(
+            judged_by,
+            _environment(),
+            tuple(Judged.of(backend, run.records) for backend in backends),
+            tuple(sorted(run.records, key=lambda r: (r.backend, r.dtype, r.requirement))),
+            run.unavailable,
+            tuple(run.faults),
+            (*run.lost, *run.missing),
+            run.exit_code,
+            timing or {},
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, and the folder that it is to lie in: whole or not at all."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        content = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        content = _plain({"format": FORMAT, "version": VERSION, **asdict(self)})
         with written_whole(path) as file:
-            file.write(json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+            file.write(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> RunFile:
@@ -76,10 +136,14 @@ class RunFile:
                 raise RunFileError(f"{path}: version {content['version']!r}; this bn-spec reads {VERSION}")
             return RunFile(
                 content["judged_by"],
+                content["environment"],
                 tuple(Judged(**each | {"departures": tuple(each["departures"])}) for each in content["backends"]),
-                tuple(Record(**each) for each in content["records"]),
+                tuple(map(Record.from_dict, content["records"])),
                 content["unavailable"],
+                tuple(content["faults"]),
                 tuple(content["incomplete"]),
+                content["exit_code"],
+                content["timing"],
             )
         except (FileNotFoundError, RunFileError):
             raise

@@ -99,6 +99,8 @@ def _sentences(run: Run) -> Iterator[str]:
             yield from _listed(f"{requirement} {backend} ({', '.join(dtypes)}): {status}", text)
     for name, reason in sorted(run.unavailable.items()):
         yield from _listed(f"{name}: not run", reason)
+    for sentence in (*run.faults, *run.notes):
+        yield from _listed(sentence, "")
     for name in run.lost:
         yield from _listed("INCOMPLETE: a worker was lost", name)
     if run.missing:
