@@ -59,8 +59,8 @@ ENVIRONMENTS: tuple[Environment, ...] = (
         "tensorflow",
         ("tensorflow-nhwc", "tensorflow-nchw", "tensorflow-xla-nhwc", "tensorflow-xla-nchw"),
     ),
-    Environment("keras", "keras,tensorflow", ("keras-tensorflow", "keras-numpy")),
-    Environment("keras-jax", "keras,jax", ("keras-jax",)),
+    Environment("keras", "keras,tensorflow", ("keras-tensorflow",)),
+    Environment("keras-jax", "keras,jax", ("keras-jax", "keras-numpy")),
     Environment("keras-torch", "keras,torch", ("keras-torch",)),
 )
 """The frameworks that are judged, each with extras that one environment can hold."""

@@ -57,7 +57,7 @@ WHOLE = record(
 
 def kept() -> RunFile:
     lost = Run(list(RECORDS), {"other": "it is not installed"}, {"a", "b"}, {"a"})
-    biased = Capabilities(inference=False, dialect=Dialect(running_var="biased", eps_range=(1e-5, inf)))
+    biased = Capabilities(inference=False, dialect=Dialect(running_var="biased"))
     one = kernel_backend("one", lambda *_: (), capabilities=biased, description="framework 1.0")
     return RunFile.of(lost, BY, [one], {"started": "2026-11-26T09:00:00+00:00", "seconds": 1.5, "workers": 2})
 
