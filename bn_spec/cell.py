@@ -262,6 +262,8 @@ class Cell:
 
         """
         self._check_arithmetic()
+        if self.claims.expensive_signatures:
+            return  # each of these cases has one of its own
         for known in of_requirement(self.prop.requirement.id):
             if known.case.config.dtype == self.dtype and is_claimed(known.case, self.claims):
                 apart = self._apart()
@@ -274,6 +276,12 @@ class Cell:
         faults = self.explanations(found)
         named = None if faults is None else tuple(fault.title for fault in faults)
         return type(found)(replace(found.finding, faults=named))
+
+    def explained_violation(self, case: Case) -> Violation | None:
+        """Judge one case, and return what it violates, explained; raise what :meth:`run` does but that."""
+        self._check_arithmetic()
+        found = self.violation(case)
+        return found and self._explained(found)
 
     def explanations(self, found: Violation, specimens: Iterable[Specimen] | None = None) -> list[Specimen] | None:
         """Return what :func:`bn_spec.diagnosis.explanations` returns for a violation of this cell."""

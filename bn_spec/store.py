@@ -13,6 +13,7 @@ from .case_file import encoded, load_with_notes
 from .errors import CaseFileError
 from .files import written_whole
 from .finding import Finding
+from .registry import registered
 
 FOLDER = ".bn_spec"
 """Where a run leaves what it found, in the folder where it was started, unless another is asked for."""
@@ -34,6 +35,11 @@ class Stored:
     backend: str
     address: str
     content: bytes = b""
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether its backend is one that somebody installed, so that loading it runs nothing that the file names."""
+        return self.address in registered()
 
     @staticmethod
     def of(finding: Finding, case: Case) -> Stored | None:

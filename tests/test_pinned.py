@@ -138,11 +138,17 @@ def test_a_case_is_claimed_with_all_that_it_needs(flag: str, case: Case) -> None
     assert not is_claimed(case, replace(EVERYTHING, **{flag: lacking}))
 
 
-def test_layouts_and_dtypes_must_be_claimed_and_signatures_cheap() -> None:
+def test_layouts_and_dtypes_must_be_claimed() -> None:
     plain = Case(Config(2), None, (Forward(X),))
     strided = Case(Config(2), None, (Forward(SPREAD),))
     dense = Capabilities(layouts=("contiguous",))
     assert [is_claimed(case, dense) for case in (plain, strided)] == [True, False]
     assert is_claimed(strided, Capabilities())
     assert not is_claimed(plain, Capabilities(dtypes=("float64",)))
-    assert not is_claimed(plain, Capabilities(expensive_signatures=True))
+
+
+def test_who_pays_seconds_for_a_signature_is_spared_those_of_pinned_cases() -> None:
+    cell = cell_of("runvar-bias", "RUN-03", "float32")
+    claims = replace(cell.claims, expensive_signatures=True)
+    assert shows(cell.replay)
+    assert not shows(replace(cell, backend=replace(SPECIMENS["runvar-bias"], capabilities=claims)).replay)

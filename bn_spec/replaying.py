@@ -1,0 +1,47 @@
+"""A stored case, judged once more by the properties of the requirement that was violated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .backend import Backend, KnownFailure
+from .cell import PROPERTIES, Cell, Violation
+from .errors import CaseFileError
+from .pinned import is_claimed
+from .registry import load
+from .requirements import REQUIREMENTS
+from .store import Stored
+from .suite import load_suite
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came of playing a case again on a backend: the violation, if there is one still, or known failures."""
+
+    backend: Backend
+    violation: Violation | None
+    known: tuple[KnownFailure, ...]
+
+    @staticmethod
+    def of(stored: Stored, name: str) -> Replay:
+        """Judge a case on the backend called ``name``.
+
+        Raises:
+            BackendError: it cannot be loaded.
+            CaseFileError: the requirement is not in this specification, or the backend does not claim what the case
+                needs.
+            BnSpecError: the arithmetic of this process is not that of IEEE 754.
+
+        """
+        if stored.requirement not in REQUIREMENTS:
+            raise CaseFileError(f"cannot replay {stored.id}: there is no requirement {stored.requirement!r}")
+        load_suite()
+        backend = load(name)
+        dtype = stored.case.config.dtype
+        cells = [Cell(prop, backend, dtype, address=name) for prop in PROPERTIES[stored.requirement]]
+        if reason := next(filter(None, (cell.not_claimed for cell in cells)), ""):
+            raise CaseFileError(f"cannot replay {stored.id}: {reason}")
+        if not is_claimed(stored.case, backend.capabilities):
+            raise CaseFileError(f"cannot replay {stored.id}: {backend.name} does not claim what the case asks for")
+        found = next(filter(None, (cell.explained_violation(stored.case) for cell in cells)), None)
+        return Replay(backend, found, tuple(known for cell in cells for known in cell.known))
