@@ -87,6 +87,10 @@ WORSE = "worse than textbook"
 MANY = 20
 """So many cases on which a known failure is to be expected, without it, say that it is no longer one."""
 
+SEEN, MISSED, UNREACHED, UNSETTLED = FATES = ("seen", "missed", "unreached", "unsettled")
+"""What becomes of a known failure in a cell: it is seen; it is not, though :data:`MANY` cases are where it is to be
+expected; it is not, and no case is; or too little was looked at to tell."""
+
 LEAST_EXAMPLES = 5
 """However little effort a property needs, it looks at so many examples."""
 
@@ -135,7 +139,8 @@ class Cell:
     """One property against one backend in one dtype.
 
     ``share`` is that of the examples that a property needs, less than 1 where another dtype gets them all.
-    ``address`` is the name under which the backend was asked for, for people who want to load it again. ``stored``
+    ``address`` is the name under which the backend was asked for, for people who want to load it again.
+    ``excused`` are known failures of a file, beside those that the backend declares. ``stored``
     are the cases, by id, on which the backend failed in earlier runs, and ``passed_again`` those of which it does not
     any more. ``shares`` holds the worst err / bound by observable, ``worst_case`` the case of the worst of all;
     ``grades`` the worst of all under the bounds of each grade, ``conditioning`` likewise by decades of |mean| / σ.
@@ -151,6 +156,7 @@ class Cell:
     seed: int = 0
     address: str = ""
     share: float = 1.0
+    excused: tuple[KnownFailure, ...] = ()
     stored: Mapping[str, Case] = field(default_factory=dict)
     passed_again: list[str] = field(default_factory=list)
     shares: dict[str, float] = field(default_factory=dict)
@@ -186,23 +192,28 @@ class Cell:
 
     @property
     def expected_failures(self) -> list[KnownFailure]:
-        """The known failures that the backend declares for this requirement."""
-        return [
-            known for known in known_failures(self.backend) if known.concerns(self.prop.requirement.id, self.dtype)
-        ]
+        """The known failures of this requirement: those of a file, and those that the backend declares."""
+        known = (*self.excused, *known_failures(self.backend))
+        return [each for each in known if each.concerns(self.prop.requirement.id, self.dtype)]
 
     @property
     def no_longer_failing(self) -> list[KnownFailure]:
-        """The known failures that were not seen on any of many cases where they are expected.
+        """The known failures that the backend declares and that were not seen, though they were to be expected.
 
         One that covers several requirements need not show in each of them.
         """
-        if not self._thorough(self.share):
-            return []
         own = [known for known in self.expected_failures if known.requirement == self.prop.requirement.id]
-        return [
-            known for known in own if known not in self.known and self.expecting[known] >= self._number_of(MANY, 1.0)
-        ]
+        return [known for known in own if known not in self.excused and self.fate(known) == MISSED]
+
+    def fate(self, known: KnownFailure) -> str:
+        """Return what became of a known failure: one of :data:`FATES`."""
+        if known in self.known:
+            return SEEN
+        if not self._thorough(self.share):
+            return UNSETTLED
+        if not self.expecting[known]:
+            return UNREACHED
+        return MISSED if self.expecting[known] >= self._number_of(MANY, 1.0) else UNSETTLED
 
     @property
     def unreached(self) -> list[str]:
@@ -250,7 +261,7 @@ class Cell:
 
     def _apart(self) -> Cell:
         """Return a cell that keeps its own count."""
-        return Cell(self.prop, self.backend, self.dtype, address=self.address)
+        return Cell(self.prop, self.backend, self.dtype, address=self.address, excused=self.excused)
 
     def replay(self) -> None:
         """Judge the smallest cases on which this requirement has caught the faults of the catalogue.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from .profiles import PROFILES, Profile
-from .report.records import CRASHED, FAIL, KNOWN, NOT_CLAIMED, PASS, UNEXPECTED_PASS, VACUOUS, Record, Run
+from .report.records import CRASHED, FAIL, KNOWN, NOT_CLAIMED, PASS, UNEXPECTED_PASS, VACUOUS, Record, Run, having
 from .report.table import summary
 from .requirements import CHAPTERS, REQUIREMENTS
 from .suite import SUITE, suite_folder
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .backend import Backend
     from .case import Case
     from .cell import Cell, Property
+    from .known_failures import Entry
     from .registry import Selection
     from .store import Store, Stored
 
@@ -31,6 +33,8 @@ RUN = pytest.StashKey[Run]()
 _SELECTION = pytest.StashKey["Selection"]()
 _SEED = pytest.StashKey[int]()
 _STORED = pytest.StashKey[list["Stored"]]()
+_ENTRIES = pytest.StashKey[tuple["Entry", ...]]()
+_CONCERNED = pytest.StashKey[Counter[int]]()
 
 _ATTRIBUTE = "bn_spec"
 """Of the report of a cell: what travels with it from a worker to who gathers the records."""
@@ -61,6 +65,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     option("max-examples", "string", "examples per property, backend and dtype", type=_positive, metavar="N")
     option("seed", "string", "seed of the run (default: 0, or a new one for nightly)", type=int, metavar="N")
     option("requirement", "string", "check only the requirements that match, as in 'RUN-*'", metavar="GLOB")
+    option("known-failures", "string", "failures that are known, each with its reason (TOML)", metavar="FILE")
+    group.addoption(
+        "--bn-known-failures-update",
+        action="store_true",
+        help="add the failures of this run to the file of known failures, reasons left to be filled in",
+    )
     option(
         "report-dir",
         "string",
@@ -131,7 +141,37 @@ def pytest_configure(config: pytest.Config) -> None:
     if _runs_the_suite(config):
         _pattern(config)
         _selection(config)
+        _entries(config)
         _check_report_dir(config)
+
+
+def _known_failures_file(config: pytest.Config) -> Path | None:
+    name = _option(config, "known_failures")
+    return config.invocation_params.dir / name if name else None
+
+
+def _entries(config: pytest.Config) -> tuple[Entry, ...]:
+    """Return the known failures of the file, if there is one; those whose time is over excuse nobody any more."""
+    if _ENTRIES in config.stash:
+        return config.stash[_ENTRIES]
+    from .errors import ConfigError
+    from .known_failures import load, superfluous
+
+    path, updated = _known_failures_file(config), config.getoption("bn_known_failures_update")
+    if path is None and updated:
+        raise pytest.UsageError("--bn-known-failures-update needs to know of which file: --bn-known-failures FILE")
+    try:
+        entries = load(path) if path and (path.exists() or not updated) else ()
+    except ConfigError as error:
+        raise pytest.UsageError(f"bn-spec: {error}") from None
+    today, run = datetime.now(UTC).date(), config.stash[RUN]
+    run.faults += [
+        f"{e} expired on {e.expires}: {e.reason}; mend it, or renew it" for e in entries if e.expired(today)
+    ]
+    entries = tuple(entry for entry in entries if not entry.expired(today))
+    run.faults += superfluous(entries, _selection(config).backends.values())
+    config.stash[_ENTRIES] = entries
+    return entries
 
 
 def _check_report_dir(config: pytest.Config) -> None:
@@ -247,6 +287,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             _seed(config),
             address,
             OTHER_DTYPES if place else 1.0,
+            tuple(e.failure for e in _entries(config) if e.concerns(backend.name, prop.requirement.id, dtype)),
             _stored(config, prop.requirement.id, backend.name, dtype),
         )
         for address, backend in _selection(config).backends.items()
@@ -279,6 +320,7 @@ def _parameter(cell: Cell) -> Any:
     return pytest.param(cell, id=f"{cell.backend.name}-{cell.dtype}", marks=marks)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect cells whose requirement does not match ``--bn-requirement``, and those that nobody asked for."""
     pattern = _pattern(config) or "*"
@@ -292,9 +334,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         everyday = not cell.prop.huge and (deep or not cell.prop.deep)
         return requirement == pattern or (everyday and fnmatchcase(requirement, pattern))
 
+    def everyday(item: pytest.Item) -> bool:
+        cell = _cell(item)
+        return cell is not None and not cell.not_claimed and not cell.prop.huge and (deep or not cell.prop.deep)
+
+    config.stash[_CONCERNED] = Counter(
+        place for item in items if everyday(item) for place in _concerning(config, _cell(item))
+    )
     if unwanted := [item for item in items if not wanted(item)]:
         config.hook.pytest_deselected(items=unwanted)
         items[:] = [item for item in items if wanted(item)]
+
+
+def _concerning(config: pytest.Config, cell: Cell | None) -> list[int]:
+    """Return the places of the known failures, among those of the file, that a cell may have."""
+    excused = cell.excused if cell else ()
+    return [place for place, entry in enumerate(_entries(config)) if entry.failure in excused]
 
 
 # Reports -----------------------------------------------------------------------------------------------
@@ -320,10 +375,18 @@ def pytest_runtest_makereport(
         kept = _kept(item.config, call.excinfo.value if call.excinfo else None)
         status, text = _status(cell, report, kept.error)
         _show(report, status, text)
-        record = _record(cell, status, text, call.duration, tuple(kept.cases))
-        setattr(report, _ATTRIBUTE, {"record": record.to_dict(), "cases": kept.cases, "passed": cell.passed_again})
+        record = _record(cell, status, text, call.duration, kept)
+        sent = {"record": record.to_dict(), "cases": kept.cases, "passed": cell.passed_again}
+        setattr(report, _ATTRIBUTE, sent | {"failures": _failures(item.config, cell)})
         item.user_properties += _junit(record)
     return report
+
+
+def _failures(config: pytest.Config, cell: Cell) -> list[tuple[int, int, str]]:
+    """Return of each entry of the file that concerns a cell: its place, how many it concerns, and its fate."""
+    entries, concerned = _entries(config), config.stash[_CONCERNED]
+
+    return [(place, concerned[place], cell.fate(entries[place].failure)) for place in _concerning(config, cell)]
 
 
 class _Kept(NamedTuple):
@@ -349,8 +412,11 @@ LONGEST_CASE = 4096
 """Values and characters beyond which the case of the worst err / bound is not written into a record."""
 
 
-def _record(cell: Cell, status: str, text: str, seconds: float, cases: tuple[str, ...]) -> Record:
+def _record(cell: Cell, status: str, text: str, seconds: float, kept: _Kept) -> Record:
     from .case import source
+    from .cell import Violation
+
+    found = kept.error.finding.discrepancy.observable if isinstance(kept.error, Violation) else ""
 
     worst = cell.worst_case
     small = worst is not None and sum(x.size for x in worst.forwards()) <= LONGEST_CASE
@@ -368,7 +434,8 @@ def _record(cell: Cell, status: str, text: str, seconds: float, cases: tuple[str
         shares=cell.shares,
         worst_case=code if len(code) <= LONGEST_CASE else "",
         text=text,
-        cases=cases,
+        observable=found,
+        cases=tuple(kept.cases),
         grade=cell.measured_grade,
         claimed_grade=cell.claims.grade,
         conditioning=cell.conditioning,
@@ -418,6 +485,7 @@ class _Ledger:
         self.started = datetime.now(UTC), time.monotonic()
         self.cases: dict[str, str] = {}
         self.passed_again: list[str] = []
+        self.failures: dict[int, list[tuple[int, str]]] = {}
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self.run.collected.update(item.nodeid for item in session.items)
@@ -436,15 +504,50 @@ class _Ledger:
             self.run.records.append(Record.from_dict(sent["record"]))
             self.cases |= sent["cases"]
             self.passed_again += sent["passed"]
+            for place, concerned, did in sent["failures"]:
+                self.failures.setdefault(place, []).append((concerned, did))
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if _SELECTION not in self.config.stash or _is_worker(self.config):
             return
+        self._judge_known_failures()
+        if self.run.faults and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         try:
             self._write()
         except OSError as error:
             self.run.notes.append(f"the record and the cases of this run could not be written: {error}")
+
+    def _judge_known_failures(self) -> None:
+        """Say which entries of the file are of no use any more; write others where that was asked for."""
+        from .cell import MISSED, SEEN, UNSETTLED
+
+        for place, entry in enumerate(_entries(self.config)):
+            done = self.failures.get(place, [])
+            fates = {fate for _, fate in done}
+            if not done or len(done) < done[0][0] or fates & {SEEN, UNSETTLED}:
+                continue  # not all that it concerns was run, or it is what it says
+            gone = "passes unexpectedly" if MISSED in fates else "matches nothing: no case is in its regions"
+            self.run.faults.append(f"{entry} {gone}; its reason was: {entry.reason}; remove it")
+        path = _known_failures_file(self.config)
+        if path and self.config.getoption("bn_known_failures_update"):
+            from .known_failures import append
+
+            added = append(path, self._new_failures())
+            self.run.notes.append(f"{path}: {added} entries were added; fill in their reasons")
+
+    def _new_failures(self) -> list[tuple[str, str, str, str]]:
+        """Return the failures of this run: requirement, backend, dtype (or all) and observable."""
+        found: dict[tuple[str, str, str], list[str]] = {}
+        for record in having(self.run.records, FAIL):
+            found.setdefault((record.requirement, record.backend, record.observable), []).append(record.dtype)
+        tested = Counter((r.requirement, r.backend) for r in self.run.records if r.status != NOT_CLAIMED)
+        return [
+            (requirement, backend, dtype, observable)
+            for (requirement, backend, observable), dtypes in sorted(found.items())
+            for dtype in (["*"] if len(dtypes) == tested[requirement, backend] else dtypes)
+        ]
 
     def _write(self) -> None:
         """Write the record of the run, and what it found; let go of what passes again."""

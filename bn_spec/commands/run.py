@@ -21,6 +21,8 @@ from ..suite import SUITE, suite_folder
 @click.option("--max-examples", type=click.IntRange(1), help="Examples per property, backend and dtype.")
 @click.option("--requirement", metavar="GLOB", help="Check only the requirements that match, as in 'RUN-*'.")
 @click.option("--seed", type=int, help="Seed of the run (printed in the header).")
+@click.option("--known-failures", metavar="FILE", help="Failures that are known, each with its reason (TOML).")
+@click.option("--known-failures-update", is_flag=True, help="Add the failures of this run to that file.")
 @click.option(
     "--report-dir", metavar="DIR", help="Folder for the record and the cases of findings (default: .bn_spec)."
 )
@@ -31,6 +33,8 @@ def run(
     max_examples: int | None,
     requirement: str | None,
     seed: int | None,
+    known_failures: str | None,
+    known_failures_update: bool,
     report_dir: str | None,
 ) -> None:
     """Check backends (default: the reference, and PyTorch's on the devices of this machine).
@@ -48,6 +52,7 @@ def run(
         "--bn-max-examples": max_examples,
         "--bn-requirement": requirement,
         "--bn-seed": seed,
+        "--bn-known-failures": known_failures,
         "--bn-report-dir": report_dir,
     }
     # This process has imported bn_spec before pytest could rewrite it; nothing in it asserts.
@@ -56,6 +61,8 @@ def run(
     for option, value in options.items():
         if value is not None:
             call += [option, str(value)]
+    if known_failures_update:
+        call += ["--bn-known-failures-update"]
     if workers is not None:
         call += ["--dist", "worksteal"]  # cells differ in cost; an idle worker takes over from a busy one
     sys.exit(_pytest([*call, *passed_on]))

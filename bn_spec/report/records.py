@@ -31,7 +31,8 @@ class Record:
     ``examples`` were drawn; the ``discarded`` ones of them had nothing to judge. ``judged`` and ``outside`` count
     elements within and outside the domain of the bounds. ``shares`` holds the worst err / bound by observable, and
     ``worst_case`` the case of the worst of all, as Python, where it is short. ``seconds`` is the duration; ``text``
-    explains every status but ``pass``, and ``cases`` are the ids of those that are kept. ``grade`` is the measured
+    explains every status but ``pass``, ``observable`` is what a finding got wrong, and ``cases`` are the ids of those
+    that are kept. ``grade`` is the measured
     one, where the requirement measures it, ``claimed_grade`` what the backend claims, ``conditioning`` the worst
     err / bound under the bounds of each grade by decades of |mean| / σ; ``reached`` counts the cases that reached
     each region of :mod:`bn_spec.coverage`.
@@ -49,6 +50,7 @@ class Record:
     shares: dict[str, float] = field(default_factory=dict)
     worst_case: str = ""
     text: str = ""
+    observable: str = ""
     cases: tuple[str, ...] = ()
     grade: str = ""
     claimed_grade: str = ""
