@@ -382,6 +382,12 @@ def pytest_runtest_makereport(
     return report
 
 
+def record_of(report: pytest.TestReport) -> Record | None:
+    """Return the record of the cell that a report is of, or None where it is of none or not of its end."""
+    sent = getattr(report, _ATTRIBUTE, None)
+    return sent and Record.from_dict(sent["record"])
+
+
 def _failures(config: pytest.Config, cell: Cell) -> list[tuple[int, int, str]]:
     """Return of each entry of the file that concerns a cell: its place, how many it concerns, and its fate."""
     entries, concerned = _entries(config), config.stash[_CONCERNED]
@@ -500,8 +506,9 @@ class _Ledger:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.run.reported.add(report.nodeid)
-        if sent := getattr(report, _ATTRIBUTE, None):
-            self.run.records.append(Record.from_dict(sent["record"]))
+        record, sent = record_of(report), getattr(report, _ATTRIBUTE, None)
+        if record is not None and sent is not None:
+            self.run.records.append(record)
             self.cases |= sent["cases"]
             self.passed_again += sent["passed"]
             for place, concerned, did in sent["failures"]:

@@ -1,5 +1,11 @@
 """The ``bn-spec`` command: exit codes and what it prints."""
 
+import os
+import pty
+import re
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,6 +42,41 @@ def test_a_run_reports_every_backend_that_was_named(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert "reference: conforms" in done.stdout
     assert "welford: conforms" in done.stdout
+
+
+def test_where_output_is_no_terminal_a_run_tells_each_failure_and_each_tenth_in_a_line(tmp_path: Path) -> None:
+    done = bn_spec(
+        "run", "bn_spec.specimens:eps_ignored", "--profile", "smoke", "--requirement", "EVL-0[14]", cwd=tmp_path
+    )
+    lines = done.stdout.splitlines()
+    assert "  EVL-01 fail: eps-ignored, float32" in lines
+    tenths = [line for line in lines if re.fullmatch(r" *\d+ %  \d+ of 12 checks, (none|\d+) failed, \d+ s", line)]
+    assert len(tenths) == 10
+    assert tenths[-1].startswith("100 %  12 of 12 checks, 6 failed")
+    assert "\r" not in done.stdout
+
+
+def test_on_a_terminal_one_line_moves(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bn_spec.cli", "run", "reference", *QUICK]
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(command, cwd=tmp_path, stdout=theirs, stderr=theirs, env=os.environ | {"COLUMNS": "90"}):
+        os.close(theirs)
+        shown = b"".join(iter(partial(_read, ours), b""))
+    assert re.search(rb"\r +\d+ %  \d+ of 6 checks, none failed, \d+ s, \d+ s left: TRN-01 reference", shown)
+    assert b"reference: conforms" in shown
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 4096)
+    except OSError:  # nobody writes any more
+        return b""
+
+
+def test_who_asks_pytest_for_more_gets_that(tmp_path: Path) -> None:
+    done = bn_spec("run", "reference", *QUICK, "--", "-v", cwd=tmp_path)
+    assert "[reference-float32] PASSED" in done.stdout
+    assert " of 6 checks" not in done.stdout.partition(" bn-spec ===")[0]
 
 
 def test_backends_lists_versions_claims_and_what_is_missing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import re
 from importlib import import_module
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -31,6 +32,18 @@ def test_the_header_says_what_is_checked_and_how(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert re.search(r"bn-spec: [\d.]+, specification [\d.]+, profile smoke, seed 0, threads", done.stdout)
     assert re.search(r"  reference: bn-spec [\d.]+, double-double arithmetic", done.stdout)
+
+
+def test_junit_files_say_of_each_check_what_it_is_and_how_much_of_the_bounds_it_used(tmp_path: Path) -> None:
+    path = tmp_path / "junit.xml"
+    pytest_suite(SMOKE, "--bn-requirement=[TC]*-0[13]", "-k", "float64", f"--junitxml={path}", cwd=tmp_path)
+    said = {
+        tuple(each.get("value") for each in test.iter("property"))
+        for test in ElementTree.parse(path).iter("testcase")
+    }
+    assert ("CFG-01", "pass") in said
+    (worst,) = (float(each[2] or "") for each in said if each[:2] == ("TRN-01", "pass"))
+    assert 0 < worst < 1
 
 
 def test_a_wrong_backend_ends_the_session_before_it_starts(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from ..profiles import PROFILES
 from ..pytest_plugin import RUN
 from ..report.records import CONFORMING, INCOMPLETE, NEW_FINDING, UNUSABLE, Run
 from ..suite import SUITE, suite_folder
+from .progress import Progress
 
 
 @click.command()
@@ -57,6 +58,7 @@ def run(
     }
     # This process has imported bn_spec before pytest could rewrite it; nothing in it asserts.
     call = [*_suite(), "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
+    call += ["-o", "console_output_style=classic"]  # Progress tells how far the run is
     call += [f"--bn-backend={name}" for name in own]
     for option, value in options.items():
         if value is not None:
@@ -88,7 +90,7 @@ def _pytest(call: list[str]) -> int:
             self.run = config.stash.get(RUN, None)
 
     keep = Keep()
-    code = pytest.main(call, plugins=[keep])
+    code = pytest.main(call, plugins=[keep, Progress()])
     if code == pytest.ExitCode.USAGE_ERROR or keep.run is None:
         return UNUSABLE
     if code in (pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR) and not keep.run.stopped:
