@@ -16,6 +16,7 @@ import numpy as np
 from .bounds import Accuracy
 from .case import Case
 from .config import Config, State, initial_state
+from .dialect import PYTORCH
 from .dtypes import DTYPES, Array
 from .errors import ConfigError, allowed
 from .memory import private_copy
@@ -97,6 +98,11 @@ class Capabilities(Accuracy):
     def answers_single_values(self) -> bool:
         """Whether its dialect answers a single value per channel in training."""
         return self.dialect.single_value == "answered"
+
+    @property
+    def momentum_zero(self) -> bool:
+        """Whether momentum 0 keeps running statistics as they are, in its dialect."""
+        return self.dialect.averages == PYTORCH.averages
 
     @property
     def refuses_single_values(self) -> bool:
@@ -291,7 +297,8 @@ def kernel_backend(
         forward_training: ``(x, weight, bias, running_mean, running_var, momentum, eps)`` to
             ``(y, running_mean, running_var)``: x and y (N, C, H, W), the others (C,) or None where they do not
             exist, momentum the weight of the new value, already 1 / k for a cumulative mean. A fourth value, of any
-            kind, is saved for the backward.
+            kind, is saved for the backward. Where averages are not from the initial value, it also gets ``batches``,
+            their number with this one.
         forward_inference: ``(x, weight, bias, running_mean, running_var, eps)`` to ``y``. Without it, eval
             mode is not claimed.
         backward: ``(dy, x, weight, bias, running_mean, running_var, eps, training, saved, wrt)`` to
@@ -390,7 +397,10 @@ class _KernelLayer:
             return self.backend.forward_inference(x, **tensors, eps=eps), None, False
         tracked = None if self.counter is None else self.counter + 1
         momentum = 1 / int(tracked or 1) if self.config.momentum is None else self.config.momentum
-        y, mean, var, *saved = self.backend.forward_training(x, **tensors, momentum=momentum, eps=eps)
+        given = {"momentum": momentum, "eps": eps}
+        if self.backend.capabilities.dialect.averages != PYTORCH.averages:
+            given["batches"] = int(tracked or 1)
+        y, mean, var, *saved = self.backend.forward_training(x, **tensors, **given)
         if tracked is not None:
             self.counter = np.asarray(tracked)
             tensors |= {"running_mean": mean, "running_var": var}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,14 @@ from .config import Config, State
 from .dtypes import Array, Bools, Floats, Format
 from .reference import Double, Extended
 from .reference import formulas as f
+
+
+class Weight(NamedTuple):
+    """The weight of the new value in running statistics; with momentum, and the number of batches with this one."""
+
+    value: Extended
+    momentum: float | None
+    batches: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,45 +163,56 @@ class Block:
         bound[~(inside & (np.abs(rows.hi) + bound <= self.model.dtype.data.largest))] = np.inf
         return Bounded(f.by_sample(rows, self.shape), f.by_sample(Double(bound), self.shape).hi, demand)
 
-    def running_mean(self, momentum: Extended, off: Floats | None = None) -> Bounded:
+    def running_mean(self, weight: Weight, off: Floats | None = None) -> Bounded:
         """Return the updated running mean; what a kernel held may have been ``off`` by so much, shape (C, 1)."""
         domain = self.summable, self.summable
-        return self._blended(self.old_mean, self.mean, self.moments.dmean, momentum, *domain, off)
+        return self._blended(self.old_mean, self.mean, self.moments.dmean, weight, *domain, off)
 
-    def running_var(self, momentum: Extended, off: Floats | None = None) -> Bounded:
+    def running_var(self, weight: Weight, off: Floats | None = None) -> Bounded:
         """Return the updated running variance; what a kernel held may have been ``off`` by so much."""
         model, n = self.model, self.model.n
         # An infinite variance times a momentum of 0, or times the complement of one that rounds to 1, is NaN.
-        moved = float(momentum.hi) > model.statistics.u
+        moved = float(weight.value.hi) > model.statistics.u
         dialect = model.accuracy.dialect
         var = f.unbiased_variance(self.var, n) if dialect.running_var == "unbiased" else self.var
         error = self.moments.dvar * dialect.estimator(n)
         inside = self.summable & self.squarable
-        return self._blended(self.old_var, var, error, momentum, inside, self.no_nan & moved, off)
+        return self._blended(self.old_var, var, error, weight, inside, self.no_nan & moved, off)
 
     def _blended(
         self,
         old: Extended,
         batch: Extended,
         error: Floats,
-        momentum: Extended,
+        weight: Weight,
         inside: Bools,
         number: Bools,
         off: Floats | None,
     ) -> Bounded:
         model, size = self.model, np.abs(old.hi)
-        new, m = f.blend(old, batch, momentum), float(momentum.hi)
+        new, m = f.blend(old, batch, weight.value), float(weight.value.hi)
         if off is None:
-            bound = bounds.running_bound(model, old.hi, batch.hi, error, m, new.hi)
+            on_top = self._besides(weight, old.hi, batch.hi, new.hi)
+            bound = bounds.running_bound(model, old.hi, batch.hi, error, m, new.hi, on_top)
         else:  # the bound is convex in the old value, and so largest at one end of where that may be
             carried = abs(1 - m) * off
-            ends = (old.hi - off, old.hi + off)
-            of_ends = [bounds.running_bound(model, r, batch.hi, error, m, np.abs(new.hi) + carried) for r in ends]
+            ends, furthest = (old.hi - off, old.hi + off), np.abs(new.hi) + carried
+            more = [self._besides(weight, r, batch.hi, furthest) for r in ends]
+            of_ends = [
+                bounds.running_bound(model, r, batch.hi, error, m, furthest, besides)
+                for r, besides in zip(ends, more, strict=True)
+            ]
             bound, size = np.maximum(*of_ends) + bounds.OWN_ERROR * carried, size + off
         small = bounds.in_range(model.statistics, size, np.abs(batch.hi) + error)
         held = small & (np.abs(new.hi) + bound <= model.dtype.parameters.largest)
         demand = _demand(number & bounds.in_range(model.dtype.accumulation, size))
         return Bounded(new[:, 0], np.where(inside & held, bound, np.inf)[:, 0], demand[:, 0])
+
+    def _besides(self, weight: Weight, old: Floats, batch: Floats, new: Floats) -> Floats | float:
+        """Bound what the averages of a dialect add to a kernel's error."""
+        if weight.momentum is None or self.model.accuracy.dialect.averages != "debiased":
+            return 0.0
+        return bounds.debiasing_error(self.model, weight.momentum, weight.batches, old, batch, new)
 
 
 def _by_channel(column: Extended, bound: Floats, inside: Bools, held: Format) -> Bounded:

@@ -379,8 +379,42 @@ def output_bound(
     return OWN_ERROR * ((1 + u_data) * exact + rounded)
 
 
-def running_bound(model: Model, old: Floats, batch: Floats, dbatch: Floats, momentum: float, new: Floats) -> Floats:
+POWER = 8
+"""Roundings that the power (1 − m)^k may spend: exp(k log(1 − m)) has an absolute error of (|x| + 4) u e^x, x < 0."""
+
+LARGEST_DIVISOR_ERROR = 1 / 16
+"""The relative error of a divisor up to which its square is no concern."""
+
+
+def debiasing_error(model: Model, momentum: float, batches: int, old: Floats, batch: Floats, new: Floats) -> Floats:
+    """Bound of the error that dividing a bias out adds to r' = h' / c', h' = (1 − m) h + m b, of shape (C, 1).
+
+    The divisor c' = 1 − (1 − m)^k is off by :data:`POWER` roundings of numbers below 1, that is POWER · u / c' in
+    proportion; so was c, after k − 1 batches, and h = c r was divided by it, or is multiplied by it. What is left of
+    r in r' is (1 − m) c / c' = 1 − w, w = m / c' the weight of b. A rounding of 1 − m changes w by at most min(k − 1,
+    (1 − m) / m) times as much: w is 1 / Σ (1 − m)^i, and Σ i (1 − m)^i / Σ (1 − m)^i no larger than either.
+    """
+    u, rest = model.statistics.u, 1 - momentum
+    after, before = (1 - rest**k for k in (batches, batches - 1))
+    if momentum <= 0 or POWER * u > LARGEST_DIVISOR_ERROR * after:
+        return np.full_like(new, np.inf)
+    weight, moved = momentum / after, u * min(batches - 1, rest / momentum)
+    kept = POWER * u / before * (1 - weight) if before > 0 else 0.0
+    return POWER * u / after * np.abs(new) + kept * np.abs(old) + moved * weight * np.abs(batch - old)
+
+
+def running_bound(
+    model: Model,
+    old: Floats,
+    batch: Floats,
+    dbatch: Floats,
+    momentum: float,
+    new: Floats,
+    besides: Floats | float = 0.0,
+) -> Floats:
     """Bound of |dr'| for r' = (1 − m) r + m b, shape (C, 1); ``dbatch`` bounds the error of b.
+
+    ``besides`` bounds what a kernel is off by before r' is rounded, apart from what any kernel is.
 
     Covers r + m (b − r) and a momentum held in the layer's dtype: both perturb r and b by multiples of m. A kernel
     may instead hold the complement d = (1 − m)(1 + δ), as frameworks do whose momentum weighs the old value, and
@@ -391,7 +425,7 @@ def running_bound(model: Model, old: Floats, batch: Floats, dbatch: Floats, mome
     exact = weight * dbatch * (1 + u) + u * ((weight + complement) * np.abs(old) + weight * np.abs(batch))
     exact = exact + delta * complement * np.abs(batch - old)
     held = model.dtype.parameters
-    exact = exact + complement * model.unread(held)
+    exact = exact + complement * model.unread(held) + besides
     final = held.u * (np.abs(new) + exact) + model.underflow(held)
     lost = len(BUDGET["running"]) * model.underflow(model.statistics)
     return OWN_ERROR * (exact + final + lost * (1 + np.abs(old) + np.abs(batch)))

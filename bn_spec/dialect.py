@@ -31,6 +31,10 @@ class Dialect:
     """What momentum is the weight of in running statistics: the ``new`` value, or the ``old``."""
     running_var: str = "unbiased"
     """The estimator that running_var is updated with: ``unbiased``, n / (n − 1) times the variance, or ``biased``."""
+    averages: str = "from the initial value"
+    """What running statistics are averages of: the initial value and the batches since (``from the initial value``);
+    the batches alone, the first of which takes the place of the initial value (``from the first batch``), or all of
+    them, in the ratio of their weights (``debiased``, by 1 − (1 − m)^k; momentum 0 has no meaning then)."""
     single_value: str = "refused"
     """A single value per channel in training is ``refused``, or ``answered``: its variance is 0 in any estimator."""
     attributes: str = "float64"
@@ -84,6 +88,7 @@ _KNOWN: Mapping[str, tuple[object, ...]] = MappingProxyType(
     {
         "momentum_weighs": ("new", "old"),
         "running_var": ("unbiased", "biased"),
+        "averages": ("from the initial value", "from the first batch", "debiased"),
         "single_value": ("refused", "answered"),
         "attributes": ("float64", "float32"),
         "counter": (True, False),
@@ -94,6 +99,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
     {
         "momentum_weighs": "momentum is the weight of the {} value of running statistics",
         "running_var": "running_var is updated with the {} variance of the batch",
+        "averages": "running statistics are averages {}",
         "single_value": "a single value per channel in training is {}",
         "attributes": "eps and momentum are held in {}",
         "counter": "batches are not counted",

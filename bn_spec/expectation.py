@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from .backend import DOUBLE_GRADIENTS, FOLDED, GRADIENTS
-from .block import Block
+from .block import Block, Weight
 from .bounded import Bounded, Joined
 from .bounds import Accuracy, Model
 from .case import (
@@ -196,21 +196,21 @@ def drift(case: Case, initial: State, accuracy: Accuracy) -> Expectation:
             continue
         batches = np.asarray(batches + 1)
         held = accuracy.dialect.held(config)
-        momentum = _update_factor(held, accuracy.dialect, batches.item())
+        weight = update_weight(held, accuracy.dialect, batches.item())
         context = Context(held, initial, training, step)
         channels = (step.x.shape[1],)
         means, variances = _side_by_side(
             context,
             accuracy,
             (channels, channels),
-            partial(_moved_on, means, variances, momentum),
+            partial(_moved_on, means, variances, weight),
         )
     state = replace(initial, num_batches_tracked=batches)
     return Expectation(state, running_mean=means, running_var=variances)
 
 
 def _moved_on(
-    means: Bounded, variances: Bounded, momentum: Extended, block: Block, some: slice
+    means: Bounded, variances: Bounded, weight: Weight, block: Block, some: slice
 ) -> tuple[Bounded, Bounded]:
     """Return running statistics after one more batch, from what they are by now."""
     held = [Extended(r.value.hi[some, None], _lows(r.value)[some, None]) for r in (means, variances)]
@@ -218,7 +218,7 @@ def _moved_on(
     old_mean, old_var = (number(r.hi) if number is not Extended else r for r in held)
     moved = replace(block, old_mean=old_mean, old_var=old_var)
     off_mean, off_var = (r.bound[some, None] for r in (means, variances))
-    return moved.running_mean(momentum, off_mean), moved.running_var(momentum, off_var)
+    return moved.running_mean(weight, off_mean), moved.running_var(weight, off_var)
 
 
 def _lows(value: Extended) -> Array:
@@ -244,23 +244,24 @@ def _expect_forward(context: Context, accuracy: Accuracy, parts: Collection[str]
     state = _counted(before) if tracking else before
     batches = state.num_batches_tracked
     counted = 1 if batches is None else batches.item()
-    momentum = _update_factor(config, accuracy.dialect, counted) if tracking else None
+    weight = update_weight(config, accuracy.dialect, counted) if tracking else None
     channels = x.shape[1]
     output, mean, var = Joined(x.shape), Joined((channels,)), Joined((channels,))
     for some, block in _blocks(context, accuracy) if {OUTPUT, STATISTICS}.intersection(parts) else ():
         if OUTPUT in parts:
             output.add(some, block.output())
-        if STATISTICS in parts and momentum is not None:
-            mean.add(some, block.running_mean(momentum))
-            var.add(some, block.running_var(momentum))
+        if STATISTICS in parts and weight is not None:
+            mean.add(some, block.running_mean(weight))
+            var.add(some, block.running_var(weight))
     return Expectation(state, output.whole, mean.whole, var.whole)
 
 
-def _update_factor(config: Config, dialect: Dialect, batches: int) -> Extended:
+def update_weight(config: Config, dialect: Dialect, batches: int) -> Weight:
     """Return the weight of the new value; that of a cumulative mean may be held in a format of its own."""
+    factor = f.update_factor(config.momentum, batches, dialect.averages)
     if config.momentum is None and dialect.attributes != PYTORCH.attributes:
-        return Extended(dialect.weight(1 / batches))
-    return f.update_factor(config.momentum, batches)
+        factor = Extended(dialect.weight(1 / batches))
+    return Weight(factor, config.momentum, batches)
 
 
 def _expect_nothing(context: Context) -> Expectation:

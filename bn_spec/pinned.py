@@ -98,6 +98,7 @@ def _needed(case: Case) -> Iterator[str]:
         ("affine_off", not config.affine),
         ("tracking_off", not config.track_running_stats),
         ("cumulative_momentum", None in momenta),
+        ("momentum_zero", 0 in momenta),
         ("strided_state", state is not None and not all(map(_is_plain, state.tensors().values()))),
         ("gradients", any(step.wrt for step in case.steps if isinstance(step, Forward))),
         ("empty_batch", not all(x.size for x in case.forwards())),

@@ -197,6 +197,7 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
                 "with momentum 0 the running statistics stay as they are, bit for bit",
                 "training",
                 TORCH,
+                "momentum_zero",
             ),
             Requirement(
                 "RUN-06",

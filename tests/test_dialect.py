@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal, localcontext
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bn_spec import Capabilities, Case, Config, check, kernel_backend
+from bn_spec.bounds import Accuracy, Model, debiasing_error
 from bn_spec.case import Eval, Forward, Set
 from bn_spec.cell import PROPERTIES, Cell, Violation
 from bn_spec.dialect import PYTORCH, SENTENCES, Dialect
+from bn_spec.dtypes import DTYPES
 from bn_spec.errors import ConfigError
 from bn_spec.pinned import is_claimed
 from bn_spec.profiles import PROFILES
+from bn_spec.reference.formulas import update_factor
 from bn_spec.specimens import SPECIMENS
 from bn_spec.specimens.dialects import DIALECT
 from bn_spec.strategies import cases
@@ -56,14 +60,14 @@ def test_estimators() -> None:
 
 
 def test_every_departure_is_told_in_a_sentence() -> None:
-    told = replace(DIALECT, counter=False, eps_range=(1e-5, 1e-3)).departures()
+    told = replace(DIALECT, counter=False, eps_range=(1e-5, 1e-3), averages="debiased").departures()
     assert len(told) == len(SENTENCES)
     assert "momentum is the weight of the old value of running statistics" in told
     assert "eps must lie in (1e-05, 0.001)" in told
 
 
 @pytest.mark.parametrize(
-    "convention", ["momentum_weighs", "running_var", "single_value", "attributes"], ids=lambda name: name
+    "convention", ["momentum_weighs", "running_var", "averages", "single_value", "attributes"], ids=lambda name: name
 )
 def test_an_unknown_convention_is_refused(convention: str) -> None:
     unknown: dict[str, Any] = {convention: "newest"}
@@ -82,6 +86,40 @@ def test_a_dialect_is_expected_on_numbers_worked_out_by_hand() -> None:
     assert layer.state().running_var == 2
     other = replace(backend, capabilities=replace(backend.capabilities, dialect=PYTORCH))
     assert {d.observable for d in check(case, other)} == {"running_var"}
+
+
+def test_averages_are_expected_on_numbers_worked_out_by_hand() -> None:
+    """Means 4 and then 8, with momentum 1/2: weights 1/3 and 2/3 without bias; 1/2 and 1/2 from the first batch."""
+    case = Case(Config(1, momentum=0.5), None, (Forward(X), Forward(X + 4)))
+    for name, mean in (("debiased-averages", 20 / 3), ("averages-from-the-first-batch", 6)):
+        backend = SPECIMENS[name]
+        layer = backend.layer(case.config, None)
+        for x in case.forwards():
+            layer.forward(x)
+        assert layer.state().running_mean == pytest.approx(mean, rel=1e-6)
+        assert check(case, backend) == []
+        assert check(case, replace(backend, capabilities=replace(backend.capabilities, dialect=PYTORCH)))
+
+
+@pytest.mark.parametrize("momentum", [0.5, 0.1, 1e-3])
+@pytest.mark.parametrize("batches", [1, 2, 10, 10**6])
+def test_the_weights_of_debiased_averages_are_those_of_the_sum_that_they_stand_for(
+    momentum: float, batches: int
+) -> None:
+    with localcontext(prec=60):
+        rest = Decimal(1) - Decimal(momentum)
+        wanted = 1 / (1 + sum((rest**i for i in range(1, min(batches, 200_000))), Decimal(0)))
+    got = update_factor(momentum, batches, "debiased")
+    assert float(abs(Decimal(float(got.hi)) + Decimal(float(got.lo)) - wanted) / wanted) < 2.0**-80
+
+
+def test_a_kernel_that_debiases_in_float32_is_given_what_its_power_loses_and_no_more() -> None:
+    one = np.ones((1, 1))
+    model = Model(DTYPES["float32"], 16, Accuracy(dialect=Dialect(averages="debiased")))
+    tight, loose, hopeless = (debiasing_error(model, m, 2, one, 2 * one, one).item() for m in (0.5, 1e-3, 1e-9))
+    assert 0 < tight < 64 * model.u
+    assert 1000 * model.u < loose < 1e5 * model.u
+    assert hopeless == np.inf
 
 
 def test_a_single_value_is_answered_or_refused_as_the_dialect_says() -> None:

@@ -11,7 +11,7 @@ SMOKE = ("--profile", "smoke", "-n", "2")
 OF_WHEEL = ("--pyargs", "bn_spec.conformance", "--bn-profile", "smoke", "--bn-requirement", "*-01", "-n", "2")
 
 CALLS = (
-    (("pytest", *OF_WHEEL), 0, ("reference: conforms (90 checks", "torch-cpu: not run: PyTorch is not installed")),
+    (("pytest", *OF_WHEEL), 0, ("reference: conforms (90 checks", "torch-cpu: not run: torch is not installed")),
     (("bn-spec", "run", "reference", *SMOKE[:2], "--requirement", "TRN-*"), 0, ("bn_spec/conformance/test_trn.py",)),
     (("bn-spec", "run", "torch-cpu"), 2, ("pip install 'bn-spec[torch]'",)),
     (("bn-spec", "backends"), 0, ("example-kernel",)),

@@ -293,5 +293,5 @@ def test_by_default_a_machine_without_torch_gets_the_reference_and_how_to_instal
     monkeypatch.delitem(sys.modules, "bn_spec.backends.torch", raising=False)
     selection = select()
     assert selection.backends == {"reference": reference}
-    reason = "PyTorch is not installed; install it with: pip install 'bn-spec[torch]'"
+    reason = "torch is not installed; install it with: pip install 'bn-spec[torch]'"
     assert selection.unavailable == dict.fromkeys(("torch-cpu", "torch-cuda"), reason)

@@ -1,10 +1,7 @@
 """JAX: the BatchNorm layers of Flax (Linen and NNX), Haiku and Equinox, compiled by XLA for the CPU.
 
-Importing this module enables float64 in JAX (``jax_enable_x64``). Layers are built and called in jitted functions, as
-training steps are, with channels in axis 1 and outputs in the dtype of the data.
-
-Haiku and Equinox divide their averages by 1 − decay ** batches before they use them, for which dialects have no word.
-Their running statistics are here the averages before that, given to eval mode as they are.
+Importing this enables float64 in JAX (``jax_enable_x64``). Calls are jitted, outputs have the dtype of the data.
+Haiku and Equinox divide averages that they hold by 1 − decay ** batches; running statistics are the quotients.
 """
 
 from __future__ import annotations
@@ -14,24 +11,21 @@ from typing import Any
 
 from ..backend import Backend, Capabilities, KnownFailure, kernel_backend
 from ..dialect import Dialect
-from ..errors import UnavailableBackend
 from . import jax_known as known
+from .frameworks import framework
 
-try:
+with framework("jax", "jax", "flax", "haiku", "equinox"):
     import equinox
     import flax
     import haiku
     import jax
     import jax.numpy as jnp
     from flax import linen, nnx
-except ModuleNotFoundError as error:
-    if error.name not in ("jax", "flax", "haiku", "equinox"):
-        raise
-    raise UnavailableBackend(f"{error.name} is not installed; install it with: pip install 'bn-spec[jax]'") from error
 
 jax.config.update("jax_enable_x64", True)
 
-_DIALECT = Dialect(momentum_weighs="old", running_var="biased", single_value="answered", counter=False)
+_AVERAGES = partial(Dialect, momentum_weighs="old", running_var="biased", single_value="answered", counter=False)
+_DIALECT, _DEBIASED = _AVERAGES(), _AVERAGES(averages="debiased")
 _CLAIMS: dict[str, Any] = {"layouts": ("contiguous",), "gradients": True, "deterministic": True, "threads": True}
 _CLAIMS |= {"input_checks": False, "subnormals": False, "expensive_signatures": True, "dialect": _DIALECT}
 
@@ -41,7 +35,7 @@ def _flax(x: Any, weight: Any, decay: Any, eps: Any, training: bool) -> dict[str
     return given | dict.fromkeys(("use_scale", "use_bias"), weight is not None)
 
 
-def _linen(x: Any, held: Any, decay: Any, eps: Any, training: bool, **options: Any) -> Any:
+def _linen(x: Any, held: Any, decay: Any, eps: Any, training: bool, _: Any, **options: Any) -> Any:
     weight, bias, mean, var = held
     layer = linen.BatchNorm(**_flax(x, weight, decay, eps, training), **options)
     variables = {"params": {"scale": weight, "bias": bias}, "batch_stats": {"mean": mean, "var": var}}
@@ -49,7 +43,7 @@ def _linen(x: Any, held: Any, decay: Any, eps: Any, training: bool, **options: A
     return y, changed["batch_stats"]["mean"], changed["batch_stats"]["var"]
 
 
-def _nnx(x: Any, held: Any, decay: Any, eps: Any, training: bool, **options: Any) -> Any:
+def _nnx(x: Any, held: Any, decay: Any, eps: Any, training: bool, _: Any, **options: Any) -> Any:
     layer = nnx.BatchNorm(x.shape[1], rngs=nnx.Rngs(0), **_flax(x, held[0], decay, eps, training), **options)
     for name, tensor in zip(("scale", "bias", "mean", "var"), held, strict=True):
         if tensor is not None:
@@ -57,24 +51,27 @@ def _nnx(x: Any, held: Any, decay: Any, eps: Any, training: bool, **options: Any
     return layer(x), layer.mean[...], layer.var[...]
 
 
-def _haiku(x: Any, held: Any, decay: Any, eps: Any, training: bool) -> Any:
+def _haiku(x: Any, held: Any, decay: Any, eps: Any, training: bool, before: Any) -> Any:
     scale, offset, mean, var = (None if a is None else a.reshape(1, -1, 1, 1) for a in held)
     make = partial(haiku.BatchNorm, scale is not None, offset is not None, decay, eps, data_format="channels_first")
     averages = {"batch_norm/~/mean_ema": mean, "batch_norm/~/var_ema": var}
-    state = {name: {"counter": jnp.int32(0), "hidden": a, "average": a} for name, a in averages.items()}
+    state = {k: {"counter": before, "hidden": a * (1 - decay**before), "average": a} for k, a in averages.items()}
     call = haiku.transform_with_state(lambda x: make()(x, training)).apply
     y, state = call({"batch_norm": {"scale": scale, "offset": offset}}, state, None, x)
-    return y, *(state[name]["hidden"].ravel() for name in averages)
+    return y, *(state[name]["average"].ravel() for name in averages)
 
 
-def _equinox(x: Any, held: Any, decay: float, eps: float, training: bool) -> Any:
+def _equinox(x: Any, held: Any, decay: float, eps: float, training: bool, before: Any) -> Any:
     weight, bias, mean, var = held
     given = (x.shape[1], "batch", eps, weight is not None, decay, not training, mean.dtype)
     layer, state = equinox.nn.make_with_state(equinox.nn.BatchNorm)(*given, mode="batch")
     layer = equinox.tree_at(lambda it: (it.weight, it.bias), layer, (weight, bias), is_leaf=lambda it: it is None)
-    state = state.set(layer.batch_state_index, (mean, var))
+    if training:  # before the first batch, the averages are those that the layer was built with
+        built, left = state.get(layer.batch_state_index), 1 - decay**before
+        mean, var = (jnp.where(before == 0, first, a * left) for first, a in zip(built, (mean, var), strict=True))
+    state = state.set(layer.batch_state_index, (mean, var)).set(layer.batch_counter, before)
     y, state = jax.vmap(layer, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)
-    return y, *state.get(layer.batch_state_index)
+    return y, *(a / (1 - decay ** (before + 1)) for a in state.get(layer.batch_state_index))
 
 
 def _backend(name: str, call: Any, module: Any, failures: tuple[KnownFailure, ...], **claims: Any) -> Backend:
@@ -82,13 +79,13 @@ def _backend(name: str, call: Any, module: Any, failures: tuple[KnownFailure, ..
     static = ("decay", "eps") if call is _equinox else ()
 
     @partial(jax.jit, static_argnames=("training", *static))
-    def forward(x: Any, held: Any, decay: Any, eps: Any, training: bool) -> Any:
+    def forward(x: Any, held: Any, decay: Any, eps: Any, training: bool, before: Any = 0) -> Any:
         if held[2] is None:  # layers have running statistics, whether they are used or not
             held = (*held[:2], jnp.zeros(x.shape[1], x.dtype), jnp.ones(x.shape[1], x.dtype))
-        return call(x, held, decay, eps, training)
+        return call(x, held, decay, eps, training, before)
 
-    def train(x: Any, *, momentum: float, eps: float, **held: Any) -> Any:
-        return forward(x, tuple(held.values()), _DIALECT.momentum(momentum), eps, True)
+    def train(x: Any, *, momentum: float, eps: float, batches: int = 1, **held: Any) -> Any:
+        return forward(x, tuple(held.values()), _DIALECT.momentum(momentum), eps, True, batches - 1)
 
     def infer(x: Any, *, eps: float, **held: Any) -> Any:
         return forward(x, tuple(held.values()), 0.9, eps, False)[0]
@@ -116,5 +113,6 @@ flax_linen = partial(_LINEN, "flax-linen", _linen, grade="textbook")
 flax_linen_accurate = partial(_LINEN, "flax-linen-accurate", partial(_linen, **_ACCURATE), grade="two-pass")
 flax_nnx = partial(_NNX, "flax-nnx", _nnx, grade="textbook")
 flax_nnx_accurate = partial(_NNX, "flax-nnx-accurate", partial(_nnx, **_ACCURATE), grade="two-pass")
-haiku_layer = partial(_backend, "haiku", _haiku, haiku, known.HAIKU, dtypes=_FULL, grade="textbook")
-equinox_layer = partial(_backend, "equinox", _equinox, equinox, (), dtypes=_FULL, grade="two-pass")
+_AVERAGING = partial(_backend, dtypes=_FULL, dialect=_DEBIASED, cumulative_momentum=False)
+haiku_layer = partial(_AVERAGING, "haiku", _haiku, haiku, known.HAIKU, grade="textbook")
+equinox_layer = partial(_AVERAGING, "equinox", _equinox, equinox, known.EQUINOX, grade="two-pass")

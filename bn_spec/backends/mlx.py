@@ -11,17 +11,13 @@ import numpy as np
 from ..backend import Backend, Capabilities, kernel_backend
 from ..dialect import Dialect
 from ..dtypes import Array, format_named
-from ..errors import UnavailableBackend
 from ..memory import take_apart
 from . import mlx_known as known
+from .frameworks import framework
 
-try:
+with framework("mlx", "mlx", "mlx.core"):
     import mlx.core as mx
     from mlx import nn
-except ModuleNotFoundError as error:
-    if error.name not in ("mlx", "mlx.core"):
-        raise
-    raise UnavailableBackend("MLX is not installed; install it with: pip install 'bn-spec[mlx]'") from error
 
 _BFLOAT16 = format_named("bfloat16").dtype
 _NHWC, _NCHW = (0, 2, 3, 1), (0, 3, 1, 2)

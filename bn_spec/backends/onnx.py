@@ -11,16 +11,12 @@ import numpy as np
 from ..backend import Backend, Capabilities, KnownFailure, kernel_backend
 from ..dialect import Dialect
 from ..dtypes import DTYPES, Array
-from ..errors import UnavailableBackend
 from . import onnx_known as known
+from .frameworks import framework
 
-try:
+with framework("onnx", "onnx"):
     import onnx
     from onnx.reference import ReferenceEvaluator
-except ModuleNotFoundError as error:
-    if error.name != "onnx":
-        raise
-    raise UnavailableBackend("onnx is not installed; install it with: pip install 'bn-spec[onnx]'") from error
 
 LIMITS = np.finfo(np.float32)
 

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from ..backend import Backend
-from ..errors import UnavailableBackend
 from . import onnx
+from .frameworks import framework
 
-try:
+with framework("onnxruntime", "onnxruntime"):
     import onnxruntime
-except ModuleNotFoundError as error:
-    if error.name != "onnxruntime":
-        raise
-    raise UnavailableBackend(
-        "ONNX Runtime is not installed; install it with: pip install 'bn-spec[onnxruntime]'"
-    ) from error
 
 
 def cpu() -> Backend:

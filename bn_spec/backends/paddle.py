@@ -10,18 +10,13 @@ from typing import Any
 from ..backend import Backend, Capabilities, kernel_backend
 from ..dialect import Dialect
 from ..dtypes import Array
-from ..errors import UnavailableBackend
 from ..memory import take_apart
 from . import paddle_known as known
+from .frameworks import framework
 
-try:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of a missing ccache, for instance
-        import paddle
-except ModuleNotFoundError as error:
-    if error.name != "paddle":
-        raise
-    raise UnavailableBackend("paddle is not installed; install it with: pip install 'bn-spec[paddle]'") from error
+with framework("paddle", "paddle"), warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it warns of a missing ccache, for instance
+    import paddle
 
 _NHWC, _NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 _NAMES = {"weight": "weight", "bias": "bias", "running_mean": "_mean", "running_var": "_variance"}

@@ -15,16 +15,12 @@ import numpy as np
 from ..backend import Backend, Capabilities, Gradients, KnownFailure, kernel_backend
 from ..dialect import Dialect
 from ..dtypes import Array
-from ..errors import UnavailableBackend
 from .cancellation import negative_variance
+from .frameworks import framework
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow reads it once, when it is imported
-try:
+with framework("tensorflow", "tensorflow"):
     import tensorflow as tf
-except ModuleNotFoundError as error:
-    if error.name != "tensorflow":
-        raise
-    raise UnavailableBackend("TensorFlow is missing; install it with: pip install 'bn-spec[tensorflow]'") from error
 
 Tensor: TypeAlias = Any
 Tensors: TypeAlias = dict[str, Tensor]

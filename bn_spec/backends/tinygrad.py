@@ -13,13 +13,10 @@ from ..backend import Backend, Capabilities, kernel_backend
 from ..dtypes import Array, format_named
 from ..errors import UnavailableBackend
 from . import tinygrad_known as known
+from .frameworks import framework
 
-try:
+with framework("tinygrad", "tinygrad"):
     from tinygrad import Context, Device, Tensor, TinyJit, dtypes, nn
-except ModuleNotFoundError as error:
-    if error.name != "tinygrad":
-        raise
-    raise UnavailableBackend("tinygrad is not installed; install it with: pip install 'bn-spec[tinygrad]'") from error
 
 _BFLOAT16 = format_named("bfloat16").dtype
 

@@ -15,13 +15,10 @@ from ..dtypes import DTYPES, Array, format_named
 from ..errors import UnavailableBackend
 from ..memory import Parts, put_together, take_apart
 from . import torch_known as known
+from .frameworks import framework
 
-try:
+with framework("torch", "torch"):
     import torch
-except ModuleNotFoundError as error:
-    if error.name != "torch":
-        raise
-    raise UnavailableBackend("PyTorch is not installed; install it with: pip install 'bn-spec[torch]'") from error
 
 Call: TypeAlias = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]
 """A way to call a module."""

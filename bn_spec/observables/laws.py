@@ -12,6 +12,7 @@ from ..case import Forward
 from ..config import STATE_FIELDS, State
 from ..dialect import PYTORCH
 from ..dtypes import Array, Floats
+from ..expectation import update_weight
 from ..laws import LAWS, doubled, is_exact, two_values
 from ..memory import same_bits
 from ..reference import Extended
@@ -134,9 +135,9 @@ def two_valued(verdict: Verdict, step: Step) -> None:
 
 
 def contraction(verdict: Verdict, step: Step) -> None:
-    """The same batch twice moves running statistics by 1 − momentum of what it moved them before.
+    """The same batch twice moves running statistics by (1 − w) w' / w of what it moved them before.
 
-    In a cumulative mean the factor is (k − 1) / (k + 1), where the first was the k-th batch.
+    w and w' are its weights: both are the momentum, or 1 / k and 1 / (k + 1) in a cumulative mean.
     """
     both = _answered(step, 2)
     if not both or both[0][0].config != step.config or not same_bits(_input(both[0][0]), _input(step)):
@@ -147,15 +148,16 @@ def contraction(verdict: Verdict, step: Step) -> None:
     held = step.config.momentum is not None or step.claims.dialect.attributes == PYTORCH.attributes
     if after.num_batches_tracked is None or not held:  # factors of a cumulative mean that are rounded grow otherwise
         return
-    m, k = step.config.momentum, int(after.num_batches_tracked)
+    k, dialect = int(after.num_batches_tracked), step.claims.dialect
+    once, again = (float(update_weight(step.config, dialect, max(n, 1)).value.hi) for n in (k, k + 1))
     # How the weight of a batch grows from one to the next, and what the first leaves of the value before.
-    grows, left = (k / (k + 1), 1 - 1 / max(k, 1)) if m is None else (1.0, 1.0 - m)
+    grows, left = again / once if once else 1.0, 1.0 - once
     for name in STATISTICS:
-        r0, r1, once = getattr(first, name), getattr(after, name), getattr(before.expected, name)
-        if r0 is not None and once is not None:
+        r0, r1, bounded = getattr(first, name), getattr(after, name), getattr(before.expected, name)
+        if r0 is not None and bounded is not None:
             old, new = Extended(r0.astype(np.float64)), Extended(r1.astype(np.float64))
             moved = new - old
-            room = grows * once.bound + 2.0**-50 * np.abs(moved.hi)  # of the factors
+            room = grows * bounded.bound + 2.0**-50 * np.abs(moved.hi)  # of the factors
             _of_statistic(verdict, "contraction", step, name, new + (grows * left) * moved, room)
 
 

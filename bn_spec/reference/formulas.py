@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..dialect import PYTORCH
 from ..dtypes import Array
 from .extended import Extended
 
@@ -107,12 +108,28 @@ def blend(running: Extended, batch: Extended, momentum: Extended) -> Extended:
     return (1.0 - momentum) * running + momentum * batch
 
 
-def update_factor(momentum: float | None, batches: int) -> Extended:
+def update_factor(momentum: float | None, batches: int, averages: str = PYTORCH.averages) -> Extended:
     """Weight of the new value: the momentum, or 1 / batches for a cumulative mean (momentum None).
 
-    ``batches`` counts the batch being tracked.
+    ``batches`` counts the batch being tracked; ``averages`` is that of :class:`bn_spec.dialect.Dialect`. An average
+    h' = (1 − m) h + m b from h = 0 has the bias 1 − (1 − m)^k after k batches (Kingma & Ba 2015, section 3); divided
+    by it, the k-th batch has the weight m / (1 − (1 − m)^k).
     """
-    return Extended(momentum) if momentum is not None else 1.0 / Extended(float(batches))
+    if momentum is None:
+        return 1.0 / Extended(float(batches))
+    m = Extended(momentum)
+    if averages == "debiased":
+        return m / (1.0 - power(1.0 - m, batches))
+    return Extended(1.0) if averages == "from the first batch" and batches <= 1 else m
+
+
+def power(base: Extended, exponent: int) -> Extended:
+    """Return a power, exponent >= 0, by repeated squaring."""
+    result = Extended(1.0)
+    while exponent > 0:
+        result = result * base if exponent % 2 else result
+        base, exponent = base * base, exponent // 2
+    return result
 
 
 def by_channel(x: Array, number: type[Extended] = Extended) -> Extended:

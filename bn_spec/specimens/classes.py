@@ -237,6 +237,14 @@ _RUNNING = _family(
         pytorch/pytorch#20967 pytorch/pytorch#37823 pytorch/pytorch#38084
         """,
     ),
+    ours=(
+        (
+            "initial-value-weighed",
+            "What the value weighs with which an average began is not taken out where it is claimed to be, or is "
+            "where it never came in.",
+            "patrick-kidger/equinox#955",
+        ),
+    ),
 )
 
 _MODE = _family(

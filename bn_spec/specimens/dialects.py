@@ -77,3 +77,75 @@ class AttributesHeldInDouble(AnotherDialect):
     def inverse_std(self, var: Array) -> Array:
         s: Array = 1 / np.sqrt(var + self.config.eps)
         return s
+
+
+DEBIASED = Dialect(running_var="biased", averages="debiased")
+
+
+@sound("debiased-averages", grade="two-pass", overflow_safe=True, dialect=DEBIASED)
+class DebiasedAverages(Kernel):
+    """Running statistics are averages that began at zero, divided by 1 − (1 − momentum)^k."""
+
+    def remaining(self, batches: int) -> float:
+        """What is left, after so many batches, of the value before them."""
+        rest = 1 - self.factor()
+        return float(rest**batches)
+
+    def hidden(self, running: Array, began: float) -> Array:  # noqa: ARG002 - a faulty one needs it
+        """Return the average that stands behind a running statistic; ``began`` is the initial value of that."""
+        return self.widened(running) * (1 - self.remaining(self.batches() - 1))
+
+    def track(self, mean: Array, var: Array, n: int) -> None:  # noqa: ARG002 - others need it
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        self.count()
+        if self.config.momentum is None:  # the mean of all batches has no bias
+            self.running_mean[...] = self.blend(self.widened(self.running_mean), mean, self.factor())
+            self.running_var[...] = self.blend(self.widened(self.running_var), var, self.factor())
+            return
+        left = 1 - self.remaining(self.batches())
+        for running, batch, began in ((self.running_mean, mean, 0.0), (self.running_var, var, 1.0)):
+            running[...] = self.blend(self.hidden(running, began), batch, self.factor()) / left
+
+
+@faulty(
+    "debiased-from-one",
+    fault="initial-value-weighed",
+    history=("patrick-kidger/equinox#955",),
+    caught_by=("RUN-02", "RUN-03"),
+    dialect=DEBIASED,
+)
+class DebiasedFromOne(DebiasedAverages):
+    """The average behind running_var begins at one, and its bias is divided out as if it had begun at zero."""
+
+    def hidden(self, running: Array, began: float) -> Array:
+        return super().hidden(running, began) if self.batches() > 1 else np.full_like(self.widened(running), began)
+
+
+@faulty("bias-left-in", fault="initial-value-weighed", history=(), caught_by=("RUN-01", "RUN-02"), dialect=DEBIASED)
+class BiasLeftIn(DebiasedAverages):
+    """Running statistics began at zero, and nobody divides by 1 − (1 − momentum)^k."""
+
+    def remaining(self, batches: int) -> float:  # noqa: ARG002 - sound ones need it
+        return 0.0
+
+
+FIRST = Dialect(averages="from the first batch")
+
+
+@sound("averages-from-the-first-batch", grade="two-pass", overflow_safe=True, dialect=FIRST)
+class AveragesFromTheFirstBatch(Kernel):
+    """The first batch takes the place of the initial running statistics."""
+
+    def factor(self) -> float:
+        return 1.0 if self.batches() == 1 else super().factor()
+
+
+@faulty(
+    "first-batch-blended", fault="initial-value-weighed", history=(), caught_by=("RUN-01", "RUN-02"), dialect=FIRST
+)
+class FirstBatchBlended(AveragesFromTheFirstBatch):
+    """The initial running statistics are never let go, where the first batch is claimed to take their place."""
+
+    def factor(self) -> float:
+        return Kernel.factor(self)

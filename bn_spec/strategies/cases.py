@@ -105,7 +105,7 @@ def cases(
     running_style = random.choice([s for s in running if claims.tracking_off or s != ABSENT])
     least_eps, largest_eps = claims.dialect.eps_range
     eps = [e for e in eps if least_eps <= e <= largest_eps] or [max(least_eps, min(largest_eps, eps[0]))]
-    momenta = tuple(m for m in momentum if claims.cumulative_momentum or m is not None)
+    momenta = tuple(m for m in momentum if _is_momentum(m, claims)) or (MOMENTA[0],)
     config = Config(
         num_features=channels,
         eps=random.choice(eps),
@@ -142,6 +142,10 @@ def cases(
             raise ConfigError(allowed("step of a history", word, WORDS))
         script.add(word)
     return Case(config, state, tuple(script.steps))
+
+
+def _is_momentum(momentum: float | None, claims: Capabilities) -> bool:
+    return claims.cumulative_momentum if momentum is None else momentum != 0 or claims.momentum_zero
 
 
 def _state(random: Random, row: DType, channels: int, affine_style: str, running_style: str) -> State:
