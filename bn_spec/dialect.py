@@ -99,7 +99,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
     {
         "momentum_weighs": "momentum is the weight of the {} value of running statistics",
         "running_var": "running_var is updated with the {} variance of the batch",
-        "averages": "running statistics are averages {}",
+        "averages": "running statistics are averages ({})",
         "single_value": "a single value per channel in training is {}",
         "attributes": "eps and momentum are held in {}",
         "counter": "batches are not counted",
