@@ -12,7 +12,6 @@ from ..case import Forward
 from ..config import STATE_FIELDS, State
 from ..dialect import PYTORCH
 from ..dtypes import Array, Floats
-from ..expectation import update_weight
 from ..laws import LAWS, doubled, is_exact, two_values
 from ..memory import same_bits
 from ..reference import Extended
@@ -148,8 +147,8 @@ def contraction(verdict: Verdict, step: Step) -> None:
     held = step.config.momentum is not None or step.claims.dialect.attributes == PYTORCH.attributes
     if after.num_batches_tracked is None or not held:  # factors of a cumulative mean that are rounded grow otherwise
         return
-    k, dialect = int(after.num_batches_tracked), step.claims.dialect
-    once, again = (float(update_weight(step.config, dialect, max(n, 1)).value.hi) for n in (k, k + 1))
+    k, averages = int(after.num_batches_tracked), step.claims.dialect.averages
+    once, again = (_weight(step.config.momentum, max(n, 1), averages) for n in (k, k + 1))
     # How the weight of a batch grows from one to the next, and what the first leaves of the value before.
     grows, left = again / once if once else 1.0, 1.0 - once
     for name in STATISTICS:
@@ -159,6 +158,15 @@ def contraction(verdict: Verdict, step: Step) -> None:
             moved = new - old
             room = grows * bounded.bound + 2.0**-50 * np.abs(moved.hi)  # of the factors
             _of_statistic(verdict, "contraction", step, name, new + (grows * left) * moved, room)
+
+
+def _weight(momentum: float | None, k: int, averages: str) -> float:
+    """Return the weight of the k-th batch; said here once more, since a law needs no reference."""
+    if momentum is None:
+        return 1 / k
+    if averages == "from the first batch" and k == 1:
+        return 1.0
+    return momentum / (1 - (1 - momentum) ** k) if averages == "debiased" else momentum
 
 
 def estimator(verdict: Verdict, step: Step) -> None:
