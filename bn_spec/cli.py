@@ -7,6 +7,7 @@ import click
 from . import __version__
 from .commands.audit import audit
 from .commands.backends import backends
+from .commands.requirements import requirements
 from .commands.run import run
 
 
@@ -16,7 +17,7 @@ def main() -> None:
     """Check BatchNorm2d implementations against the specification."""
 
 
-for command in (run, backends, audit):
+for command in (run, backends, requirements, audit):
     main.add_command(command)
 
 

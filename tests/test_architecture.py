@@ -126,7 +126,10 @@ def test_reference_and_bounds_know_the_config_the_dtypes_and_numpy_alone(module:
         ("bn_spec.cli", set()),
         ("bn_spec.pytest_plugin", {"bn_spec.commands"}),
         ("bn_spec.backends", set()),
-        ("bn_spec.specimens", {"bn_spec.audit", "bn_spec.cell", "bn_spec.commands", "bn_spec.diagnosis"}),
+        (
+            "bn_spec.specimens",
+            {"bn_spec.audit", "bn_spec.cell", "bn_spec.commands", "bn_spec.diagnosis", "bn_spec.entries"},
+        ),
     ],
 )
 def test_only_those_who_may_import_it_do(target: str, allowed: set[str]) -> None:
