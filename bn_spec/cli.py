@@ -7,6 +7,7 @@ import click
 from . import __version__
 from .commands.audit import audit
 from .commands.backends import backends
+from .commands.doctor import doctor
 from .commands.new_backend import new_backend
 from .commands.requirements import requirements
 from .commands.run import run
@@ -18,7 +19,7 @@ def main() -> None:
     """Check BatchNorm2d implementations against the specification."""
 
 
-for command in (run, backends, new_backend, requirements, audit):
+for command in (run, backends, doctor, new_backend, requirements, audit):
     main.add_command(command)
 
 
