@@ -11,6 +11,7 @@ from .commands.doctor import doctor
 from .commands.new_backend import new_backend
 from .commands.requirements import requirements
 from .commands.run import run
+from .commands.vectors import vectors
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,7 +20,7 @@ def main() -> None:
     """Check BatchNorm2d implementations against the specification."""
 
 
-for command in (run, backends, doctor, new_backend, requirements, audit):
+for command in (run, backends, doctor, new_backend, requirements, vectors, audit):
     main.add_command(command)
 
 
