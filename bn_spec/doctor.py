@@ -279,7 +279,8 @@ def _dialect(patient: Patient) -> Iterator[Look]:
         if not seen.wrong:
             yield Look(OK, f"{name}: {claimed}{f' ({seen.told})' if seen.told else ''}")
             continue
-        dialect = replace(patient.established.dialect, **{name: other})
+        convention: dict[str, Any] = {name: other}
+        dialect = replace(patient.established.dialect, **convention)
         if patient.asked(judges[other], dialect=dialect).holds:
             todo = "a mistake, unless the framework means it so: then it is a dialect, and claimed"
             yield Look(PROBLEM, f"{name}: {other}, where {claimed} is claimed", todo, {"dialect": dialect})
@@ -341,8 +342,9 @@ def _flag(name: str, *requirements: str) -> Probe:
     """Whether a flag holds, by the properties of these requirements."""
 
     def look(patient: Patient) -> Iterator[Look]:
-        seen = patient.asked_all(requirements, **{name: True})
-        yield _of_claim(name, getattr(patient.declared, name), seen, {name: True}, {name: False})
+        made: dict[str, Any] = {name: True}
+        seen = patient.asked_all(requirements, **made)
+        yield _of_claim(name, getattr(patient.declared, name), seen, made, {name: False})
 
     return look
 

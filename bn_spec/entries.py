@@ -70,8 +70,8 @@ class Entry:
         yield "It must catch these faulty specimens:"
         for each in self.specimens:
             history = f" ({', '.join(each.history)})" if each.history else ""
-            hanging = {"initial_indent": "  ", "subsequent_indent": "      ", "break_on_hyphens": False}
-            yield from wrap(f"{each.name}: {each.sentence}{history}", WIDTH, **hanging)  # type: ignore[arg-type]
+            text = f"  {each.name}: {each.sentence}{history}"
+            yield from wrap(text, WIDTH, subsequent_indent="      ", break_on_hyphens=False)
 
 
 def entries(pattern: str = "*") -> list[Entry]:
@@ -111,7 +111,7 @@ def _entry(requirement: Requirement) -> Entry:
 
 def _test(prop: Property) -> str:
     """Return the name under which pytest knows a property."""
-    code = prop.body.__code__  # type: ignore[attr-defined]
+    code = prop.body.__code__
     return f"{Path(code.co_filename).name}::{code.co_name}"
 
 

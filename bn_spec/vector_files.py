@@ -57,7 +57,7 @@ class Arrays:
 
     def expected(self, e: Expected) -> dict[str, Any]:
         """Keep what is expected, in C order, and return what the manifest says of it."""
-        parts = {"value": e.value, "bound": e.bound, "judged": e.judged.astype(np.uint8)}
+        parts: dict[str, Array] = {"value": e.value, "bound": e.bound, "judged": e.judged.astype(np.uint8)}
         return {"shape": list(e.value.shape), **{name: self.add(np.ravel(a)) for name, a in parts.items()}}
 
 

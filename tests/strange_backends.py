@@ -94,8 +94,8 @@ class Stateless(Renamed):
     """A reference whose state cannot be read."""
 
     def layer(self, config: Config, state: State | None) -> Layer:
-        layer: Any = Wrapped(super().layer(config, state), lambda _: None)
-        layer.state = dict
+        layer: Layer = Wrapped(super().layer(config, state), lambda _: None)
+        layer.state = dict  # type: ignore[method-assign, assignment]
         return layer
 
 
@@ -105,7 +105,8 @@ class Overclaiming(Renamed):
     def layer(self, config: Config, state: State | None) -> Layer:
         if not config.affine:
             raise TypeError("a layer has parameters")
-        return SPECIMENS["two-pass-sequential"].layer(config, state)
+        layer: Layer = SPECIMENS["two-pass-sequential"].layer(config, state)
+        return layer
 
 
 unfinished = Interrupted("unfinished", _refuse)
