@@ -31,10 +31,10 @@ OK, PROBLEM, BETTER, ABSENT = "ok", "PROBLEM", "could claim", "not claimed"
 """A claim holds; it does not, or nothing works; what is not claimed holds; it does not, or cannot be looked at."""
 
 EXAMPLES = 15
-"""Of a property, to see whether a claim holds."""
+"""Of a property, to see whether a claim holds that is made."""
 
-EXAMPLES_OF_GRADE = 40
-"""Of the property that measures the grade."""
+MORE_EXAMPLES = 40
+"""To propose one that is not, and to measure the grade."""
 
 
 @dataclass(frozen=True)
@@ -178,18 +178,20 @@ class Patient:
         except Violation as found:
             return Seen(cell, _told(found.finding.discrepancy))
         except Vacuous:
-            return Seen(cell, not_asked=f"{EXAMPLES} examples of {requirement} have nothing that can be judged")
+            return Seen(cell, not_asked=f"{examples} examples of {requirement} have nothing that can be judged")
         except Exception as error:  # noqa: BLE001 - as above
             return Seen(cell, f"raised {type(error).__name__}: {error}")
         return Seen(cell)
 
-    def asked_all(self, requirements: tuple[str, ...], dtype: str = "", **claims: Any) -> Seen:
-        """Ask one requirement after the other until one does not hold, and return what the last one said."""
+    def asked_all(self, requirements: tuple[str, ...], claimed: bool, dtype: str = "", **claims: Any) -> Seen:
+        """Ask all that can be asked, until one does not hold, and return what the last one said."""
+        said: list[Seen] = []
         for requirement in requirements:
-            seen = self.asked(requirement, dtype, **claims)
-            if not seen.holds:
-                break
-        return seen
+            seen = self.asked(requirement, dtype, EXAMPLES if claimed else MORE_EXAMPLES, **claims)
+            if seen.wrong:
+                return seen
+            said.append(seen)
+        return next((seen for seen in reversed(said) if seen.holds), said[-1])
 
 
 def examination(patient: Patient) -> Iterator[tuple[str, Iterator[Look]]]:
@@ -291,7 +293,7 @@ def _dialect(patient: Patient) -> Iterator[Look]:
 def _grade(patient: Patient) -> Iterator[Look]:
     claimed, worst = patient.declared.grade, 0
     for dtype in patient.declared.dtypes:
-        seen = patient.asked("NUM-01", dtype, EXAMPLES_OF_GRADE)
+        seen = patient.asked("NUM-01", dtype, MORE_EXAMPLES)
         measured = seen.cell.measured_grade
         if measured not in GRADES:
             worst = len(GRADES) - 1
@@ -308,11 +310,11 @@ def _grade(patient: Patient) -> Iterator[Look]:
 def _dtypes(patient: Patient) -> Iterator[Look]:
     """Whether dtypes hold that are not claimed; of those that are, the forward and the grade have told."""
     if set(patient.declared.dtypes) == set(DTYPES):
-        yield Look(OK, "all there are are claimed")
+        yield Look(OK, "there are none")
     for dtype in DTYPES:
         if dtype not in patient.declared.dtypes:
             more = (*patient.established.dtypes, dtype)
-            seen = patient.asked_all(("DTY-01", "TRN-05", "TRN-02", "RUN-01", "RUN-02"), dtype, dtypes=more)
+            seen = patient.asked_all(("DTY-01", "TRN-05", "TRN-02", "RUN-01", "RUN-02"), False, dtype, dtypes=more)
             yield _of_claim(dtype, False, seen, {"dtypes": more}, {})
 
 
@@ -343,8 +345,9 @@ def _flag(name: str, *requirements: str) -> Probe:
 
     def look(patient: Patient) -> Iterator[Look]:
         made: dict[str, Any] = {name: True}
-        seen = patient.asked_all(requirements, **made)
-        yield _of_claim(name, getattr(patient.declared, name), seen, made, {name: False})
+        claimed = getattr(patient.declared, name)
+        seen = patient.asked_all(requirements, claimed, **made)
+        yield _of_claim(name, claimed, seen, made, {name: False})
 
     return look
 
@@ -352,10 +355,11 @@ def _flag(name: str, *requirements: str) -> Probe:
 def _double_backward(patient: Patient) -> Iterator[Look]:
     held: tuple[str, ...] = ()
     for dtype in patient.established.dtypes:
-        seen = patient.asked("GRD-23", dtype, double_backward=(dtype,))
+        claimed = dtype in patient.declared.double_backward
+        seen = patient.asked_all(("GRD-23", "GRD-24"), claimed, dtype, double_backward=(dtype,))
         held = (*held, dtype) if seen.holds else held
         found = {"double_backward": held}
-        yield _of_claim(dtype, dtype in patient.declared.double_backward, seen, found, found)
+        yield _of_claim(dtype, claimed, seen, found, found)
 
 
 def _arithmetic(name: str, requirement: str) -> Probe:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 from .cell import PROPERTIES, Property
 from .errors import ConfigError, allowed
-from .requirements import CHAPTERS, REQUIREMENTS, SPECIFICATION, Requirement
+from .requirements import CHAPTERS, REQUIREMENTS, SPECIFICATION, Requirement, requirements_matching
 from .specimens import SPECIMENS, Specimen
 from .suite import load_suite
 
@@ -98,10 +97,7 @@ def _matching(pattern: str) -> list[Requirement]:
     if not any(character in pattern for character in "*?["):
         chapter = [id_ for id_ in REQUIREMENTS if id_.partition("-")[0] == pattern.partition("-")[0]]
         raise ConfigError(allowed("requirement", pattern, chapter or CHAPTERS))
-    found = [requirement for id_, requirement in REQUIREMENTS.items() if fnmatchcase(id_, pattern)]
-    if not found:
-        raise ConfigError(f"{pattern!r} matches no requirement; chapters: {', '.join(CHAPTERS)}")
-    return found
+    return requirements_matching(pattern)
 
 
 def _entry(requirement: Requirement) -> Entry:

@@ -6,9 +6,8 @@ Every call stands for itself, with all that goes into it, so that its bounds hol
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from itertools import islice
 
 import numpy as np
@@ -29,7 +28,7 @@ from .pinned import is_claimed, of_requirement
 from .play import STATES, play
 from .profiles import PROFILES
 from .registry import load
-from .requirements import CHAPTERS, REQUIREMENTS, Requirement
+from .requirements import Requirement, requirements_matching
 from .strategies import cases
 from .suite import load_suite
 
@@ -103,10 +102,7 @@ def vectors(claims: Capabilities, pattern: str = "*", count: int = 3, run_seed: 
 
     """
     load_suite()
-    wanted = [requirement for id_, requirement in REQUIREMENTS.items() if fnmatchcase(id_, pattern)]
-    if not wanted:
-        raise ConfigError(f"{pattern!r} matches no requirement; chapters: {', '.join(f'{c}-*' for c in CHAPTERS)}")
-    for requirement in wanted:
+    for requirement in requirements_matching(pattern):
         for prop in PROPERTIES[requirement.id]:
             if prop.huge or prop.deep:
                 continue
@@ -118,19 +114,22 @@ def _of_property(prop: Property, dtype: str, claims: Capabilities, count: int, r
     requirement = prop.requirement
     if dtype not in prop.dtypes or not all(claims.has(f, dtype) for f in requirement.needs.split(" and ") if f):
         return
-    known = [
-        p.case for p in of_requirement(requirement.id) if p.case.config.dtype == dtype and is_claimed(p.case, claims)
-    ]
-    found = [(case, calls) for case in known if (calls := _calls(case, claims))]
-    drawn = (
-        (case, calls) for case in _drawn(prop, dtype, claims, count, run_seed) if (calls := _calls(case, claims))
-    )
-    for number, (case, calls) in enumerate([*found, *islice(drawn, count)]):
+    known = (pin.case for pin in of_requirement(requirement.id) if is_claimed(pin.case, claims))
+    pinned = _with_calls((case for case in known if case.config.dtype == dtype), claims)
+    drawn = _with_calls(_drawn(prop, dtype, claims, count, run_seed), claims)
+    for number, (case, calls) in enumerate([*pinned, *islice(drawn, count)]):
         yield Vector(f"{requirement.id}/{dtype}/{number}", requirement, case.config, calls)
+
+
+def _with_calls(found: Iterable[Case], claims: Capabilities) -> Iterator[tuple[Case, tuple[Call, ...]]]:
+    """Yield those cases that have calls to be judged, with these."""
+    return ((case, calls) for case in found if (calls := _calls(case, claims)))
 
 
 def _drawn(prop: Property, dtype: str, claims: Capabilities, count: int, run_seed: int) -> list[Case]:
     """Return different cases as the property draws them."""
+    if not count:
+        return []
     found: list[Case] = []
 
     def keep(case: Case) -> None:
@@ -138,9 +137,9 @@ def _drawn(prop: Property, dtype: str, claims: Capabilities, count: int, run_see
             found.append(case)
 
     strategy = cases(dtype=dtype, claims=claims, **prop.choices)
-    profile = PROFILES["smoke"].settings(max(count, 1) * DRAWN_FOR_EACH)
+    profile = PROFILES["smoke"].settings(count * DRAWN_FOR_EACH)
     seed(f"{run_seed}:{prop.requirement.id}")(profile(given(strategy)(keep)))()
-    return found if count else []
+    return found
 
 
 # Calls -------------------------------------------------------------------------------------------------

@@ -41,7 +41,10 @@ def looked(patient: Patient, *probes: str) -> dict[str, list[Look]]:
     return {name: list(patient.looked_at(PROBES[name])) for name in probes}
 
 
-def test_a_backend_that_claims_too_much_in_one_place_and_too_little_in_others_is_told_so() -> None:
+def test_a_backend_that_claims_too_much_in_one_place_and_too_little_in_others_is_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bn_spec.doctor.MORE_EXAMPLES", 8)  # as many as show all that is looked for here
     done = doctor(strange("overclaiming"))
     assert done.exit_code == 1
     told = lines(done.output)
@@ -122,6 +125,12 @@ def test_what_a_backend_cannot_be_asked_is_not_held_against_it() -> None:
     (folding,) = looked(patient, "folding")["folding"]
     assert folding.verdict == ABSENT
     assert "does not claim inference" in folding.text
+
+
+def test_what_is_not_there_in_eval_mode_is_looked_at_in_training() -> None:
+    patient = Patient(load(strange("no_inference")), "x")
+    (gradients,) = looked(patient, "gradients")["gradients"]
+    assert (gradients.verdict, gradients.claims) == (BETTER, {"gradients": True})
 
 
 def test_the_reference_has_no_problem() -> None:
