@@ -7,8 +7,12 @@ import click
 from . import __version__
 from .commands.audit import audit
 from .commands.backends import backends
+from .commands.doctor import doctor
+from .commands.new_backend import new_backend
 from .commands.replay import replay
+from .commands.requirements import requirements
 from .commands.run import run
+from .commands.vectors import vectors
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,7 +21,7 @@ def main() -> None:
     """Check BatchNorm2d implementations against the specification."""
 
 
-for command in (run, replay, backends, audit):
+for command in (run, replay, backends, doctor, new_backend, requirements, vectors, audit):
     main.add_command(command)
 
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from .errors import BnSpecError, ConfigError
 from .profiles import PROFILES, Profile
 from .report.records import CRASHED, FAIL, KNOWN, NOT_CLAIMED, PASS, UNEXPECTED_PASS, VACUOUS, Record, Run, having
 from .report.table import summary
-from .requirements import CHAPTERS, REQUIREMENTS
+from .requirements import requirements_matching
 from .suite import SUITE, suite_folder
 
 if TYPE_CHECKING:
@@ -113,7 +114,15 @@ def _profile(config: pytest.Config) -> Profile:
 def _report_dir(config: pytest.Config) -> Path:
     from .store import FOLDER
 
-    return config.invocation_params.dir / (_option(config, "report_dir") or FOLDER)
+    return _path(config, "report_dir") or config.invocation_params.dir / FOLDER
+
+
+def _path(config: pytest.Config, name: str) -> Path | None:
+    """Return a path that was given: relative to where pytest was started, or to the ini file that says it."""
+    if given := config.getoption(f"bn_{name}"):
+        return config.invocation_params.dir / str(given)
+    said: str | None = config.getini(f"bn_{name}")
+    return (config.inipath or config.rootpath / "ini").parent / said if said else None
 
 
 def _store(config: pytest.Config) -> Store:
@@ -124,9 +133,11 @@ def _store(config: pytest.Config) -> Store:
 
 def _pattern(config: pytest.Config) -> str | None:
     pattern: str | None = _option(config, "requirement")
-    if pattern is not None and not any(fnmatchcase(name, pattern) for name in REQUIREMENTS):
-        chapters = ", ".join(f"{chapter}-*" for chapter in CHAPTERS)
-        raise pytest.UsageError(f"bn_requirement is {pattern!r}, which matches no requirement; chapters: {chapters}")
+    try:
+        if pattern is not None:
+            requirements_matching(pattern)
+    except ConfigError as error:
+        raise pytest.UsageError(f"bn_requirement: {error}") from None
     return pattern
 
 
@@ -145,19 +156,13 @@ def pytest_configure(config: pytest.Config) -> None:
         _check_report_dir(config)
 
 
-def _known_failures_file(config: pytest.Config) -> Path | None:
-    name = _option(config, "known_failures")
-    return config.invocation_params.dir / name if name else None
-
-
 def _entries(config: pytest.Config) -> tuple[Entry, ...]:
     """Return the known failures of the file, if there is one; those whose time is over excuse nobody any more."""
     if _ENTRIES in config.stash:
         return config.stash[_ENTRIES]
-    from .errors import ConfigError
     from .known_failures import load, superfluous
 
-    path, updated = _known_failures_file(config), config.getoption("bn_known_failures_update")
+    path, updated = _path(config, "known_failures"), config.getoption("bn_known_failures_update")
     if path is None and updated:
         raise pytest.UsageError("--bn-known-failures-update needs to know of which file: --bn-known-failures FILE")
     try:
@@ -195,7 +200,6 @@ def _runs_the_suite(config: pytest.Config) -> bool:
 
 def _selection(config: pytest.Config) -> Selection:
     if _SELECTION not in config.stash:
-        from .errors import BnSpecError
         from .registry import select
 
         if _is_worker(config):
@@ -537,7 +541,7 @@ class _Ledger:
                 continue  # not all that it concerns was run, or it is what it says
             gone = "passes unexpectedly" if MISSED in fates else "matches nothing: no case is in its regions"
             self.run.faults.append(f"{entry} {gone}; its reason was: {entry.reason}; remove it")
-        path = _known_failures_file(self.config)
+        path = _path(self.config, "known_failures")
         if path and self.config.getoption("bn_known_failures_update"):
             from .known_failures import append
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from .errors import ConfigError, allowed
@@ -950,6 +951,15 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
         )
     }
 )
+
+
+def requirements_matching(pattern: str) -> list[Requirement]:
+    """Return those whose id matches a glob; raise :class:`ConfigError`, naming the chapters, if none does."""
+    found = [requirement for name, requirement in REQUIREMENTS.items() if fnmatchcase(name, pattern)]
+    if not found:
+        chapters = ", ".join(f"{chapter}-*" for chapter in CHAPTERS)
+        raise ConfigError(f"{pattern!r} matches no requirement; chapters: {chapters}")
+    return found
 
 
 def requirement_named(id: str) -> Requirement:  # noqa: A002 - the word that the specification uses

@@ -84,3 +84,31 @@ no_inference = Renamed("no-inference", inference=False)
 crashing = Interrupted("crashing", lambda _: os._exit(3))
 single_threaded = Interrupted("single-threaded", _expect_one_thread)
 unsteady = Interrupted("unsteady", _spoil_once)
+
+
+def _refuse(_: Array) -> None:
+    raise NotImplementedError("no kernel yet\nbut soon")
+
+
+class Stateless(Renamed):
+    """A reference whose state cannot be read."""
+
+    def layer(self, config: Config, state: State | None) -> Layer:
+        layer: Layer = Wrapped(super().layer(config, state), lambda _: None)
+        layer.state = dict  # type: ignore[method-assign, assignment]
+        return layer
+
+
+class Overclaiming(Renamed):
+    """A kernel that claims what it does not do, and builds no layer without parameters."""
+
+    def layer(self, config: Config, state: State | None) -> Layer:
+        if not config.affine:
+            raise TypeError("a layer has parameters")
+        layer: Layer = SPECIMENS["two-pass-sequential"].layer(config, state)
+        return layer
+
+
+unfinished = Interrupted("unfinished", _refuse)
+stateless = Stateless("stateless")
+overclaiming = Overclaiming("overclaiming", dtypes=("float32", "float64"), output_layout=True, grade="textbook")

@@ -15,6 +15,7 @@ CALLS = (
     (("bn-spec", "run", "reference", *SMOKE[:2], "--requirement", "TRN-*"), 0, ("bn_spec/conformance/test_trn.py",)),
     (("bn-spec", "run", "torch-cpu"), 2, ("pip install 'bn-spec[torch]'",)),
     (("bn-spec", "backends"), 0, ("example-kernel",)),
+    (("bn-spec", "new-backend", "my-kernel"), 0, ("my-kernel/my_kernel/__init__.py", "conformance.yml")),
     (("bn-spec", "run", "example-kernel", *SMOKE), 0, ("example-kernel: conforms (238 checks",)),
 )
 """Commands of the environment, with the exit code of each and some of what it prints."""
