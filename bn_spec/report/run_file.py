@@ -16,6 +16,7 @@ from ..backend import Backend
 from ..errors import RunFileError
 from ..files import written_whole
 from .records import Record, Run
+from .schema import first_error
 
 FORMAT = "bn-spec run"
 VERSION = 2
@@ -93,12 +94,10 @@ class RunFile:
     faults: tuple[str, ...]
     incomplete: tuple[str, ...]
     exit_code: int
-    timing: Mapping[str, Any] = field(default_factory=dict)
+    timing: Mapping[str, Any]
 
     @staticmethod
-    def of(
-        run: Run, judged_by: Mapping[str, Any], backends: Sequence[Backend], timing: Mapping[str, Any] | None = None
-    ) -> RunFile:
+    def of(run: Run, judged_by: Mapping[str, Any], backends: Sequence[Backend], timing: Mapping[str, Any]) -> RunFile:
         """Return what is to be kept of a run; its records in an order that does not depend on who made them."""
         return RunFile(
             judged_by,
@@ -109,15 +108,17 @@ class RunFile:
             tuple(run.faults),
             (*run.lost, *run.missing),
             run.exit_code,
-            timing or {},
+            timing,
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, and the folder that it is to lie in: whole or not at all."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         content = _plain({"format": FORMAT, "version": VERSION, **asdict(self)})
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         with written_whole(path) as file:
-            file.write(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            # Half a surrogate pair, which UTF-8 has no bytes for, becomes what JSON writes for it.
+            file.write(text.encode(errors="backslashreplace") + b"\n")
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> RunFile:
@@ -134,6 +135,8 @@ class RunFile:
                 raise RunFileError(f"{path}: format {content['format']!r}; expected {FORMAT!r}")
             if content["version"] != VERSION:
                 raise RunFileError(f"{path}: version {content['version']!r}; this bn-spec reads {VERSION}")
+            if wrong := first_error(content):
+                raise RunFileError(f"{path}: {wrong}")
             return RunFile(
                 content["judged_by"],
                 content["environment"],
