@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
@@ -53,7 +53,9 @@ class Judged:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it: lists for tuples, text for numbers that are not finite."""
+    """Return a value as JSON has it: lists for tuples, objects for dataclasses, text for what is not finite."""
+    if is_dataclass(value):
+        return _plain(vars(value))
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, tuple | list):
@@ -111,14 +113,18 @@ class RunFile:
             timing,
         )
 
+    def encoded(self) -> bytes:
+        """Return the content of the file."""
+        content = _plain({"format": FORMAT, "version": VERSION, **vars(self)})
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        # Half a surrogate pair, which UTF-8 has no bytes for, becomes what JSON writes for it.
+        return text.encode(errors="backslashreplace") + b"\n"
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, and the folder that it is to lie in: whole or not at all."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        content = _plain({"format": FORMAT, "version": VERSION, **asdict(self)})
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         with written_whole(path) as file:
-            # Half a surrogate pair, which UTF-8 has no bytes for, becomes what JSON writes for it.
-            file.write(text.encode(errors="backslashreplace") + b"\n")
+            file.write(self.encoded())
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> RunFile:
