@@ -63,7 +63,7 @@ def hostile() -> RunFile:
         record("NUM-01", backend=HARM, dtype=HARM, conditioning={"mean/σ 1e3": {"two-pass": 0.5, HARM: 1.0}}),
     )
     one = judged(HARM, HARM, float32="two-pass")
-    backend = Judged(HARM, HARM, one.claims | {"layouts": [HARM]}, (HARM,), one.measured)
+    backend = Judged(HARM, HARM, {**one.claims, "layouts": [HARM]}, (HARM,), one.measured)
     return run(*records, backends=(backend,), unavailable={HARM: HARM}, faults=(HARM,), incomplete=(HARM,))
 
 

@@ -91,14 +91,14 @@ def test_the_badge_says_it_in_a_word() -> None:
         "message": "3 findings",
         "color": "red",
     }
-    for told, color, records, more in (
-        ("conforms", "brightgreen", SEVERAL[:1], {}),
-        ("conforms (1 known failure)", "brightgreen", (SEVERAL[0], SEVERAL[3]), {}),
-        ("nothing tested", "lightgrey", SEVERAL[-1:], {}),
-        ("incomplete", "orange", SEVERAL, {"incomplete": ("it crashed",)}),
-        ("failed", "red", SEVERAL[:1], {"faults": ("a file of known failures is out of date",)}),
+    for told, color, one in (
+        ("conforms", "brightgreen", run(SEVERAL[0])),
+        ("conforms (1 known failure)", "brightgreen", run(SEVERAL[0], SEVERAL[3])),
+        ("nothing tested", "lightgrey", run(SEVERAL[-1])),
+        ("incomplete", "orange", run(*SEVERAL, incomplete=("it crashed",))),
+        ("failed", "red", run(SEVERAL[0], faults=("a file of known failures is out of date",))),
     ):
-        said = badge(View(run(*records, **more)))
+        said = badge(View(one))
         assert (said["message"], said["color"]) == (told, color)
 
 
