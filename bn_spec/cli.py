@@ -7,6 +7,7 @@ import click
 from . import __version__
 from .commands.audit import audit
 from .commands.backends import backends
+from .commands.compare import compare
 from .commands.doctor import doctor
 from .commands.new_backend import new_backend
 from .commands.replay import replay
@@ -22,7 +23,7 @@ def main() -> None:
     """Check BatchNorm2d implementations against the specification."""
 
 
-for command in (run, report, replay, backends, doctor, new_backend, requirements, vectors, audit):
+for command in (run, report, compare, replay, backends, doctor, new_backend, requirements, vectors, audit):
     main.add_command(command)
 
 
