@@ -2,9 +2,9 @@
 
 Run it as ``python benchmarks/report_overhead.py``; ``--help`` lists the choices. Measured are the processor's seconds
 of whole processes, imports and workers included, on which other processes have less influence than on the clock:
-``bn-spec run`` with a plugin that keeps of each record only the status and writes no file; ``bn-spec run`` as it is; and
-``bn-spec report`` of what that has left, in all formats. It prints the medians and their ratios, and fails if records
-and reports together add more than the limit.
+``bn-spec run`` with a plugin that keeps of each record only the status and writes no file; ``bn-spec run`` as it is;
+and ``bn-spec report`` of what that has left, in all formats. It prints the medians and their ratios, and fails if
+records and reports together add more than the limit.
 """
 
 from __future__ import annotations
