@@ -78,7 +78,9 @@ class Page:
     def open(self, path: Path, width: int = 1400, scheme: str = "light", height: int = 900) -> None:
         """Open a file in a window of a width, for somebody who prefers a colour scheme."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.call(
+            "Emulation.setEmulatedMedia", media="", features=[{"name": "prefers-color-scheme", "value": scheme}]
+        )
         self.events.clear()
         self.call("Page.navigate", url=path.as_uri())
         self.wait_for("Page.loadEventFired")
@@ -134,6 +136,9 @@ def browser(profile: Path) -> Iterator[Page]:
         yield page
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
         os.close(ours)
         os.close(in_)

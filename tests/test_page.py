@@ -89,6 +89,17 @@ def test_the_page_renders(page: Page, tmp_path: Path, name: str, scheme: str, wi
     assert found["contrast"] >= 4.5, found
 
 
+def test_the_page_is_printed_on_white_by_night_too(page: Page, tmp_path: Path) -> None:
+    page.open(written("several", tmp_path), 800, "dark")
+    page.call(
+        "Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}]
+    )
+    assert page.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.value("getComputedStyle(document.querySelector('nav')).display") == "none"
+    found = page.value(READABLE)
+    assert found["contrast"] >= 4.5, found
+
+
 def test_a_cell_of_the_matrix_opens_its_requirements_from_the_keyboard(page: Page, tmp_path: Path) -> None:
     page.open(written("several", tmp_path))
     page.value("document.querySelector('.matrix .failed a').focus()")

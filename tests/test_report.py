@@ -213,7 +213,7 @@ def test_runs_are_made_one_and_the_later_file_counts() -> None:
     assert both.run.timing == {**TIMING, "seconds": 3.0}
     assert [each.measured for each in both.run.backends] == [{}, {"float32": "two-pass"}]
     assert both.notes == (
-        "1 cells are in several files (one float32 RUN-03); that of the later file counts",
+        "1 cell is in several files (one float32 RUN-03); the later file counts",
         "the seed differs: 0 in a.json, 7 in b.json",
     )
     assert merged({"b.json": later, "a.json": first}).run.exit_code == 1

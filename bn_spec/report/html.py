@@ -17,7 +17,7 @@ from markupsafe import Markup
 from . import svg
 from .merge import Merged
 from .records import KNOWN, NOT_CLAIMED, PASS, Record
-from .text import in_a_line, shown
+from .text import cut, in_a_line
 from .view import Backend, View, commands, counted, share
 
 PAGE = Path(__file__).with_name("page")
@@ -29,11 +29,8 @@ FAILED = "✗"
 
 TICKS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
-HIGHEST = 8
+HIGHEST = 12
 """The largest exponent of ten of an error that is drawn at its place."""
-
-LONGEST_TEXT = 20_000
-"""Characters of one finding that are shown."""
 
 
 def html(merged: Merged) -> str:
@@ -65,7 +62,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"line": in_a_line, "shown": _cut, "share": share, "moment": _moment}
+    environment.filters |= {"line": in_a_line, "shown": cut, "share": share, "moment": _moment}
     environment.filters |= {"width": _width, "bar_length": _length}
     environment.globals |= {"counted": counted, "mark": _mark, "claims": _claims}
     return environment
@@ -77,11 +74,6 @@ def _moment(started: str) -> str:
         return datetime.fromisoformat(started).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     except (ValueError, OverflowError):
         return in_a_line(started)
-
-
-def _cut(text: str) -> str:
-    own = shown(text)
-    return own if len(own) <= LONGEST_TEXT else f"{own[:LONGEST_TEXT]}\n… {len(own) - LONGEST_TEXT:,} characters more"
 
 
 def _mark(record: Record) -> str:

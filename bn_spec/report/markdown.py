@@ -8,14 +8,11 @@ from html import escape
 
 from .merge import Merged
 from .table import cell, verdict
-from .text import in_a_line, shown
+from .text import cut, in_a_line
 from .view import Backend, Excuse, Finding, View, counted
 
 LIMIT = 900_000
 """Bytes of a report: GitHub shows no step summary beyond 1 MiB."""
-
-LONGEST_TEXT = 20_000
-"""Characters of one finding that are shown."""
 
 LONGEST_LINE = 2_000
 """Characters of one reason or name that are shown."""
@@ -49,10 +46,9 @@ def text(others: str) -> str:
 
 def block(others: str) -> str:
     """Return what others wrote in a code block, between fences longer than any in it."""
-    own = shown(others)
-    cut = own if len(own) <= LONGEST_TEXT else f"{own[:LONGEST_TEXT]}\n… {len(own) - LONGEST_TEXT:,} characters more"
-    fence = "`" * max([2, *(len(run) for run in re.findall("`+", cut))]) + "`"
-    return f"{fence}text\n{cut}\n{fence}"
+    content = cut(others)
+    fence = "`" * max([2, *(len(run) for run in re.findall("`+", content))]) + "`"
+    return f"{fence}text\n{content}\n{fence}"
 
 
 def _within(budget: int, blocks: Iterable[str], number: int, what: str) -> list[str]:

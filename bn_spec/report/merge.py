@@ -42,7 +42,7 @@ def merged(sources: Mapping[str, RunFile]) -> Merged:
     records = tuple(sorted(cells.values(), key=lambda r: (r.backend, r.dtype, r.requirement)))
     backends = _backends(runs, records)
     unavailable = {name: why for run in runs for name, why in run.unavailable.items()}
-    faults, incomplete = (_each_once(run_part for run in runs for run_part in part(run)) for part in (_faults, _gaps))
+    faults, incomplete = (_each_once(runs, part) for part in ("faults", "incomplete"))
     whole = replace(
         last,
         backends=backends,
@@ -60,16 +60,8 @@ def _cell(record: Record) -> tuple[str, str, str]:
     return record.backend, record.dtype, record.requirement
 
 
-def _faults(run: RunFile) -> tuple[str, ...]:
-    return run.faults
-
-
-def _gaps(run: RunFile) -> tuple[str, ...]:
-    return run.incomplete
-
-
-def _each_once(sentences: Iterator[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(sentences))
+def _each_once(runs: Sequence[RunFile], part: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(sentence for run in runs for sentence in getattr(run, part)))
 
 
 def _same_specification(sources: Mapping[str, RunFile]) -> None:
@@ -106,7 +98,8 @@ def _notes(sources: Mapping[str, RunFile]) -> Iterator[str]:
     if several := [cell for cell, names in where.items() if len(names) > 1]:
         named = ", ".join(" ".join(cell) for cell in several[:MOST_NAMED])
         more = ", among others" if len(several) > MOST_NAMED else ""
-        yield f"{len(several)} cells are in several files ({named}{more}); that of the later file counts"
+        cells = "1 cell is" if len(several) == 1 else f"{len(several):,} cells are"
+        yield f"{cells} in several files ({named}{more}); the later file counts"
     for part in ("profile", "examples", "seed", "bn-spec"):
         yield from _differing(part, {name: str(run.judged_by[part]) for name, run in sources.items()})
     yield from _differing("machine", {name: str(run.environment["machine"]) for name, run in sources.items()})
