@@ -17,7 +17,7 @@ LIMIT = 900_000
 LONGEST_LINE = 2_000
 """Characters of one reason or name that are shown."""
 
-_SPECIAL = re.compile(r"([\\`*_\[\]<>&|~#@:$!{}^])")
+_SPECIAL = re.compile(r"([\\`*_\[\]<>&|~#@$!{}^]|:(?=\S))")
 """Characters that mean something in GitHub's Markdown in the middle of a line: links, mentions and formulas too."""
 
 
