@@ -21,7 +21,7 @@ def compare(before: Path, after: Path) -> None:
     """Tell what changed from one run to another; each is a run.json, or the folder that holds it.
 
     Told are versions that differ, checks whose status changed, those that got worse first, findings that are new or
-    have vanished, grades, and err/bound that grew or shrank by half or more.
+    have vanished, grades, and err/bound that grew or shrank by a factor of 1.5 or more.
 
     Exit codes: 0 nothing got worse; 1 a check that passed, or whose failure was known, now fails, or a check is no
     longer there; 2 a file cannot be read.

@@ -45,7 +45,8 @@ def report(runs: tuple[Path, ...], formats: tuple[str, ...], output: Path) -> No
     A RUN is the run.json of a run, or the folder that holds it (default: .bn_spec). Several are made one, as when
     backends or shards of the suite were judged apart; of a cell that is in two, the later file's counts.
 
-    Exit codes: those of bn-spec run for all of these runs together; 2 also if a file cannot be read or written.
+    Exit codes: 0 conforming, known failures apart; 1 a finding, or a fault of a run;
+    2 a wrong option, or a file that cannot be read or written; 3 an incomplete run; 5 nothing tested.
     """
     paths = runs or (Path(FOLDER),)
     try:
