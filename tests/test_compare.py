@@ -86,6 +86,11 @@ def test_shares_are_told_that_grew_or_shrank_by_half() -> None:
     assert Share(("", "", ""), "", 0.0, 0.0).factor == 1
 
 
+def test_small_shares_are_told_in_more_digits() -> None:
+    old, new = (run(record("TRN-01", shares={"y": value})) for value in (1e-4, 3e-4))
+    assert section("err/bound grew", old, new) == ["TRN-01 one (float32) y: 0.0001 → 0.0003 (3 times)"]
+
+
 def test_shares_of_failures_are_not_compared() -> None:
     old, new = run(record("TRN-01", shares={"y": 0.1})), run(record("TRN-01", FAIL, shares={"y": 9e9}))
     assert Comparison(old, new).shares == []

@@ -180,5 +180,7 @@ def _share(each: Share) -> str:
     backend, requirement, dtype = each.cell
     factor = each.factor if each.factor > 1 else 1 / each.factor if each.factor else inf
     told = f"{factor:.3g} times" if factor < inf else "from nothing" if each.factor > 1 else "to nothing"
-    digits = f"{share(each.before)} → {share(each.after)}"
-    return f"{requirement} {backend} ({dtype}) {each.observable}: {digits} ({told})"
+    before, after = share(each.before), share(each.after)
+    if before == after:  # both are small
+        before, after = f"{each.before:.2g}", f"{each.after:.2g}"
+    return f"{requirement} {backend} ({dtype}) {each.observable}: {before} → {after} ({told})"
