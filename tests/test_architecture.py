@@ -96,6 +96,12 @@ def test_the_pytest_plugin_imports_neither_a_framework_nor_hypothesis() -> None:
     assert found.isdisjoint({"hypothesis", "torch", "click", "jinja2", "rich"})
 
 
+def test_a_command_imports_neither_a_framework_nor_hypothesis_before_it_is_called() -> None:
+    found = newly_imported("import bn_spec.cli")
+    assert {"bn_spec", "click", "pytest"} <= found
+    assert found.isdisjoint({"hypothesis", "torch", "jinja2"})
+
+
 def test_every_import_of_ours_is_understood() -> None:
     modules = ("backward", "catalogue", "dialects", "faulty", "inaccurate", "sound", "unfriendly")
     assert imported("bn_spec.specimens") == {f"bn_spec.specimens.{name}" for name in modules}
