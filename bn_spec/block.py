@@ -32,10 +32,14 @@ class Weight(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some channels: their data and parameters, the statistics that normalise them, and where these are in range."""
+    """Some channels: their data and parameters, the statistics that normalise them, and where these are in range.
+
+    Their output is rounded to the format ``held``.
+    """
 
     model: Model
     eps: float
+    held: Format
     shape: tuple[int, ...]
     rows: Extended
     weight: Extended
@@ -66,7 +70,7 @@ class Block:
         lowest = values.min(axis=-1, keepdims=True, initial=np.inf)
         largest = np.maximum(highest, -lowest)
         mean, var = column(before.running_mean, 0.0), column(before.running_var, 1.0)
-        held = column(before.weight, 1.0), column(before.bias, 0.0), mean, var
+        tensors = column(before.weight, 1.0), column(before.bias, 0.0), mean, var
         if batch_statistics:
             mean = f.mean(rows)
             var = f.biased_variance(rows, mean)
@@ -79,7 +83,8 @@ class Block:
             moments = bounds.given_moments(model, mean.hi, var.hi)
             summable = squarable = np.isfinite(largest + mean.hi + var.hi) & (var.hi >= 0)
         domain = largest, summable, squarable, not batch_statistics
-        return Block(model, config.eps, part.shape, rows, *held, mean, var, moments, *domain)
+        held = model.accuracy.dialect.output(config)
+        return Block(model, config.eps, held, part.shape, rows, *tensors, mean, var, moments, *domain)
 
     @cached_property
     def exact(self) -> f.Normalised:
@@ -106,16 +111,18 @@ class Block:
         """Return the normalised data."""
         model, moments, eps, weight, bias = self.model, self.moments, self.eps, self.weight, self.bias
         y = f.affine(self.x_hat, weight, bias)
-        bound = bounds.output_bound(model, moments, eps, self.largest, self.x_hat.hi, weight.hi, bias.hi)
+        bound = bounds.output_bound(
+            model, moments, eps, self.largest, self.x_hat.hi, weight.hi, bias.hi, held=self.held
+        )
         sizes = bounds.normalised_sizes(moments, eps, self.largest, weight.hi, bias.hi)
         in_domain = self.normalisable & bounds.in_range(model.elementwise, *sizes)
         # Whatever the statistics, s is at most 1 / sqrt(eps): as if the variance were zero.
         constant = bounds.given_moments(model, moments.mean, np.zeros_like(moments.var))
         steepest = bounds.normalised_sizes(constant, eps, 2 * self.largest, weight.hi, bias.hi)
         number = self.no_nan & bounds.eps_in_range(model, eps) & bounds.in_range(model.elementwise, *steepest)
-        finite = number & (sum(steepest[1:]) <= model.dtype.data.largest)
+        finite = number & (sum(steepest[1:]) <= self.held.largest)
         demand = np.broadcast_to(_demand(number, finite).reshape(1, -1, 1, 1), self.shape)
-        return self._by_sample(y, bound, in_domain, demand)
+        return self._by_sample(y, bound, in_domain, demand, self.held)
 
     @cached_property
     def normalised(self) -> gb.Normalised:
@@ -158,9 +165,16 @@ class Block:
             _by_channel(dweight, dw_bound, inside, self.model.dtype.parameters),
         )
 
-    def _by_sample(self, rows: Extended, bound: Floats, inside: Bools, demand: Array | None = None) -> Bounded:
+    def _by_sample(
+        self,
+        rows: Extended,
+        bound: Floats,
+        inside: Bools,
+        demand: Array | None = None,
+        held: Format | None = None,
+    ) -> Bounded:
         """Lay rows out in the shape of the block, with an infinite bound outside the domain of the theorem."""
-        bound[~(inside & (np.abs(rows.hi) + bound <= self.model.dtype.data.largest))] = np.inf
+        bound[~(inside & (np.abs(rows.hi) + bound <= (held or self.model.dtype.data).largest))] = np.inf
         return Bounded(f.by_sample(rows, self.shape), f.by_sample(Double(bound), self.shape).hi, demand)
 
     def running_mean(self, weight: Weight, off: Floats | None = None) -> Bounded:

@@ -352,16 +352,26 @@ def inverse_std_error(model: Model, m: Moments, eps: float) -> Floats:
 
 
 def output_bound(
-    model: Model, m: Moments, eps: float, x: Floats, x_hat: Floats, weight: Floats, bias: Floats
+    model: Model,
+    m: Moments,
+    eps: float,
+    x: Floats,
+    x_hat: Floats,
+    weight: Floats,
+    bias: Floats,
+    *,
+    held: Format | None = None,
 ) -> Floats:
     """Bound of |dy| for y = gamma x̂ + beta, shape (C, n).
 
     (x − mu')s' − (x − mu)s = (mu − mu') s' + (x − mu)(s' − s), and the roundings of either form: directly those of
     |gamma x̂| and |beta|, in whatever order gamma, x − mu and s are multiplied, folded into x a + (beta − mu a) also
-    those of |a mu|. Then one rounding to the output dtype. A product that underflows loses η at most, and is then
-    multiplied by one of gamma, x, mu and s; ``x`` may be the largest of its channel, shape (C, 1).
+    those of |a mu|. Then one rounding to the format in which the output is ``held``, by default that of the data. A
+    product that underflows loses η at most, and is then multiplied by one of gamma, x, mu and s; ``x`` may be the
+    largest of its channel, shape (C, 1).
     """
-    u, u_data = model.spent("output"), model.dtype.data.u
+    held = held or model.dtype.data
+    u = model.spent("output")
     ds = inverse_std_error(model, m, eps)
     gamma, unshifted, s = np.abs(weight), weight * x_hat, (1 + ds) / np.sqrt(m.var + eps)
     steepest = gamma * s
@@ -375,8 +385,8 @@ def output_bound(
     if unread_weight:
         scale = scale + unread_weight * (1 + ds) * np.abs(x_hat)
     exact = scale + (shift + u * np.abs(bias) + lost)
-    rounded = u_data * np.abs(unshifted + bias) + model.underflow(model.dtype.data)
-    return OWN_ERROR * ((1 + u_data) * exact + rounded)
+    rounded = held.u * np.abs(unshifted + bias) + model.underflow(held)
+    return OWN_ERROR * ((1 + held.u) * exact + rounded)
 
 
 POWER = 8

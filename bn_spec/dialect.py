@@ -15,6 +15,7 @@ from types import MappingProxyType
 import numpy as np
 
 from .config import Config
+from .dtypes import Format
 from .errors import ConfigError, allowed
 
 
@@ -39,6 +40,9 @@ class Dialect:
     """A single value per channel in training is ``refused``, or ``answered``: its variance is 0 in any estimator."""
     attributes: str = "float64"
     """The format in which eps and momentum are held, and 1 / k of a cumulative mean."""
+    mixed_output: str = "data"
+    """What an output of half-precision data has the dtype of, where weight and bias are float32: the ``data``, or the
+    ``parameters``. A gradient of it is handed over in the dtype of the data, which a backend widens."""
     counter: bool = True
     """Whether batches are counted, in num_batches_tracked; otherwise the adapter does it, for the suite."""
     eps_range: tuple[float, float] = (0.0, inf)
@@ -67,6 +71,11 @@ class Dialect:
         held = self.momentum(weight_of_new)
         return held if self.momentum_weighs == "new" else 1 - held
 
+    def output(self, config: Config) -> Format:
+        """Return the format of an output; without weight and bias there is nothing that could widen it."""
+        row = config.arithmetic
+        return row.parameters if self.mixed_output == "parameters" and config.affine else row.data
+
     def _held(self, value: float) -> float:
         return float(np.dtype(self.attributes).type(value))
 
@@ -91,6 +100,7 @@ _KNOWN: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "averages": ("from the initial value", "from the first batch", "debiased"),
         "single_value": ("refused", "answered"),
         "attributes": ("float64", "float32"),
+        "mixed_output": ("data", "parameters"),
         "counter": (True, False),
     }
 )
@@ -102,6 +112,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "averages": "running statistics are averages ({})",
         "single_value": "a single value per channel in training is {}",
         "attributes": "eps and momentum are held in {}",
+        "mixed_output": "outputs of half-precision data have the dtype of the {}",
         "counter": "batches are not counted",
         "eps_range": "eps must lie in {}",
     }

@@ -139,6 +139,7 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
                 "a training forward leaves its input, weight and bias bitwise unchanged",
                 "core",
                 TORCH,
+                convention="mixed_output",
             ),
             Requirement(
                 "TRN-07",
@@ -600,6 +601,7 @@ REQUIREMENTS: Mapping[str, Requirement] = MappingProxyType(
                 "core",
                 TORCH,
                 "inference",
+                convention="mixed_output",
             ),
             Requirement(
                 "SHP-01",

@@ -52,7 +52,15 @@ ENVIRONMENTS: tuple[Environment, ...] = (
     Environment(
         "jax",
         "jax",
-        ("flax-linen", "flax-linen-accurate", "flax-nnx", "flax-nnx-accurate", "haiku", "equinox"),
+        (
+            "flax-linen",
+            "flax-linen-accurate",
+            "flax-linen-promoted",
+            "flax-nnx",
+            "flax-nnx-accurate",
+            "haiku",
+            "equinox",
+        ),
     ),
     Environment(
         "tensorflow",

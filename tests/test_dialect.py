@@ -60,14 +60,18 @@ def test_estimators() -> None:
 
 
 def test_every_departure_is_told_in_a_sentence() -> None:
-    told = replace(DIALECT, counter=False, eps_range=(1e-5, 1e-3), averages="debiased").departures()
+    told = replace(
+        DIALECT, counter=False, eps_range=(1e-5, 1e-3), averages="debiased", mixed_output="parameters"
+    ).departures()
     assert len(told) == len(SENTENCES)
     assert "momentum is the weight of the old value of running statistics" in told
     assert "eps must lie in (1e-05, 0.001)" in told
 
 
 @pytest.mark.parametrize(
-    "convention", ["momentum_weighs", "running_var", "averages", "single_value", "attributes"], ids=lambda name: name
+    "convention",
+    ["momentum_weighs", "running_var", "averages", "mixed_output", "single_value", "attributes"],
+    ids=lambda name: name,
 )
 def test_an_unknown_convention_is_refused(convention: str) -> None:
     unknown: dict[str, Any] = {convention: "newest"}

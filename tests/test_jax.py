@@ -18,7 +18,17 @@ for name in ("jax", "flax", "haiku", "equinox"):
 X = np.array([0, 2, 1, 5], np.float32).reshape(1, 2, 1, 2)  # means 1 and 3, variances 1 and 4
 
 
-@pytest.fixture(params=["flax-linen", "flax-linen-accurate", "flax-nnx", "flax-nnx-accurate", "haiku", "equinox"])
+@pytest.fixture(
+    params=[
+        "flax-linen",
+        "flax-linen-accurate",
+        "flax-linen-promoted",
+        "flax-nnx",
+        "flax-nnx-accurate",
+        "haiku",
+        "equinox",
+    ]
+)
 def backend(request: pytest.FixtureRequest) -> Backend:
     return load(request.param)
 
@@ -87,5 +97,5 @@ def test_every_claimed_dtype_is_that_of_output_and_state(backend: Backend) -> No
     for dtype in backend.capabilities.dtypes:
         config = Config(2, dtype=dtype)
         y, state = answered(backend, config, X.astype(config.arithmetic.data.dtype))
-        assert y.dtype == config.arithmetic.data.dtype
+        assert y.dtype == backend.capabilities.dialect.output(config).dtype
         assert state.running_var.dtype == config.arithmetic.parameters.dtype

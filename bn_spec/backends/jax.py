@@ -1,6 +1,6 @@
 """JAX: the BatchNorm layers of Flax (Linen and NNX), Haiku and Equinox, compiled by XLA for the CPU.
 
-Importing this enables float64 in JAX (``jax_enable_x64``). Calls are jitted, outputs have the dtype of the data.
+Importing this enables float64 in JAX (``jax_enable_x64``). Calls are jitted, as training steps are.
 Haiku and Equinox divide averages that they hold by 1 − decay ** batches; running statistics are the quotients.
 """
 
@@ -37,7 +37,7 @@ def _flax(x: Any, weight: Any, decay: Any, eps: Any, training: bool) -> dict[str
 
 def _linen(x: Any, held: Any, decay: Any, eps: Any, training: bool, _: Any, **options: Any) -> Any:
     weight, bias, mean, var = held
-    layer = linen.BatchNorm(**_flax(x, weight, decay, eps, training), **options)
+    layer = linen.BatchNorm(**_flax(x, weight, decay, eps, training) | options)
     variables = {"params": {"scale": weight, "bias": bias}, "batch_stats": {"mean": mean, "var": var}}
     y, changed = layer.apply(variables, x, mutable=["batch_stats"])
     return y, changed["batch_stats"]["mean"], changed["batch_stats"]["var"]
@@ -98,8 +98,8 @@ def _backend(name: str, call: Any, module: Any, failures: tuple[KnownFailure, ..
             x, *tensors = map((held | leaves).get, ("input", "weight", "bias", "running_mean", "running_var"))
             return forward(x, tuple(tensors), 0.9, eps, training)[0]
 
-        (found,) = jax.vjp(output, {name: held[name] for name in wrt})[1](dy)
-        return tuple(map(found.get, ("input", "weight", "bias")))
+        y, pulled_back = jax.vjp(output, {name: held[name] for name in wrt})
+        return tuple(map(pulled_back(dy.astype(y.dtype))[0].get, ("input", "weight", "bias")))
 
     given: dict[str, Any] = {"capabilities": Capabilities(**_CLAIMS | claims), "known_failures": failures}
     given["description"] = f"{module.__name__} {module.__version__}, jax {jax.__version__}, CPU"
@@ -111,6 +111,8 @@ _LINEN = partial(_backend, module=flax, failures=known.LINEN, dtypes=(*_FULL, *k
 _NNX = partial(_backend, module=flax, failures=known.NNX, dtypes=("float32", *known.HALF))
 flax_linen = partial(_LINEN, "flax-linen", _linen, grade="textbook")
 flax_linen_accurate = partial(_LINEN, "flax-linen-accurate", partial(_linen, **_ACCURATE), grade="two-pass")
+_PROMOTING = partial(_LINEN, dtypes=known.HALF, dialect=_AVERAGES(mixed_output="parameters"), grade="textbook")
+flax_linen_promoted = partial(_PROMOTING, "flax-linen-promoted", partial(_linen, dtype=None))
 flax_nnx = partial(_NNX, "flax-nnx", _nnx, grade="textbook")
 flax_nnx_accurate = partial(_NNX, "flax-nnx-accurate", partial(_nnx, **_ACCURATE), grade="two-pass")
 _AVERAGING = partial(_backend, dtypes=_FULL, dialect=_DEBIASED, cumulative_momentum=False)

@@ -29,9 +29,8 @@ def output_form(verdict: Verdict, step: Step) -> None:
         return
     x = step.answer.step.x
     if (got := _well_formed_output(verdict, step, "output_form", x.shape)) is not None:
-        verdict.exact(
-            "output_form", step.index, got.dtype == x.dtype, f"an output of dtype {x.dtype}", f"{got.dtype}"
-        )
+        wanted = step.claims.dialect.output(step.config).dtype
+        verdict.exact("output_form", step.index, got.dtype == wanted, f"an output of dtype {wanted}", f"{got.dtype}")
 
 
 def _well_formed_output(verdict: Verdict, step: Step, observable: str, shape: tuple[int, ...]) -> Array | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..dialect import Dialect
@@ -149,3 +151,30 @@ class FirstBatchBlended(AveragesFromTheFirstBatch):
 
     def factor(self) -> float:
         return Kernel.factor(self)
+
+
+PROMOTED = Dialect(mixed_output="parameters")
+
+
+@sound("promoted-output", grade="two-pass", overflow_safe=True, dialect=PROMOTED)
+class PromotedOutput(Kernel):
+    """The output has the dtype of weight and bias, which is that of the arithmetic in mixed precision."""
+
+    def forward(self, x: Array) -> Array:
+        if self.weight is None or x.dtype == self.weight.dtype or x.ndim != 4:
+            return super().forward(x)
+        y = super().forward(x.astype(self.weight.dtype))
+        self.saved = replace(self.saved, x=x)
+        return y
+
+
+@faulty(
+    "output-narrowed",
+    fault="mixed-dtype",
+    history=(),
+    caught_by=("TRN-05", "DTY-03"),
+    dialect=PROMOTED,
+    dtypes=("mixed_float16", "mixed_bfloat16"),
+)
+class OutputNarrowed(Kernel):
+    """The output is rounded to the dtype of the data, where that of the parameters is claimed."""
