@@ -13,12 +13,14 @@ import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from struct import Struct
+from struct import Struct, error
 
 from . import wire
 from .backend import Backend
 from .case import Case
+from .isolation import AVAILABLE, Limits
 from .play import Observation, StandIn, play, play_together
 from .verdict import CONSTRUCTION
 
@@ -27,6 +29,9 @@ FOLDER = "flight"
 
 SIZE = 2**20
 """Bytes of a note; a larger case is not written down."""
+
+ABOUT = ("test", "requirement", "property", "backend", "address", "dtype")
+"""What is said of the cell whose cases are noted."""
 
 _HEAD = Struct("<IiIQ")
 _IDLE, _PLAYING, _TOO_LARGE = range(3)
@@ -46,15 +51,24 @@ class Note:
 
 
 class Recorder:
-    """Notes what is being played, in a file that :meth:`close` removes."""
+    """Notes what is being played, in a file that is there from the first note until :meth:`close` removes it.
+
+    Raises:
+        OSError: the file cannot be made.
+
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w+b") as file:
-            file.truncate(SIZE)
-            self.memory = mmap.mmap(file.fileno(), SIZE)
         self.about = b""
+
+    @cached_property
+    def memory(self) -> mmap.mmap:
+        """The file."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("w+b") as file:
+            file.truncate(SIZE)
+            return mmap.mmap(file.fileno(), SIZE)
 
     def begin(self, about: Mapping[str, str]) -> None:
         """Note for whom the cases that follow are played."""
@@ -86,7 +100,8 @@ class Recorder:
 
     def close(self) -> None:
         """Remove the file: all went well."""
-        self.memory.close()
+        if "memory" in vars(self):
+            self.memory.close()
         self.path.unlink(missing_ok=True)
 
 
@@ -96,9 +111,17 @@ def read(path: Path) -> Note | None:
         content = path.read_bytes()
         state, step, about_size, size = _HEAD.unpack_from(content)
         start = _HEAD.size + about_size
-        about = {str(name): str(value) for name, value in json.loads(content[_HEAD.size : start]).items()}
+        told = json.loads(content[_HEAD.size : start])
+        about = {name: str(told[name]) for name in ABOUT}
         return Note(about, tuple(_cases(content[start : start + size])), state != _IDLE, step)
-    except (OSError, ValueError, AttributeError, wire.WireError):  # it never was one, or a wild pointer wrote into it
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        error,
+        wire.WireError,
+    ):  # it never was one, or a wild pointer wrote into it
         return None
 
 
@@ -132,13 +155,13 @@ def _alive(pid: int) -> bool:
 class Recorded(StandIn):
     """A backend whose cases are noted before they are played.
 
-    With ``seconds``, an alarm ends the process if it has not answered by then: for who is watched by another process.
+    With ``limits``, an alarm ends the process if it has not answered in time: where another one sees that.
     """
 
-    def __init__(self, backend: Backend, recorder: Recorder, seconds: Callable[[int], float] | None = None) -> None:
+    def __init__(self, backend: Backend, recorder: Recorder, limits: Limits | None = None) -> None:
         super().__init__(backend)
         self.recorder = recorder
-        self.seconds = seconds
+        self.limits = limits
 
     def play(self, case: Case, looks: Collection[str]) -> Observation:
         """Note the case, and play it."""
@@ -154,14 +177,14 @@ class Recorded(StandIn):
     def _noted(self, cases: Sequence[Case]) -> Iterator[Callable[[int], None]]:
         with self.recorder.playing(cases) as at_step:
             size = sum(x.nbytes for case in cases for x in case.forwards())
-            with _alarm(self.seconds(size) if self.seconds else 0.0):
+            with _alarm(self.limits.time(self.backend, size) if self.limits else 0.0):
                 yield at_step
 
 
 @contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
     """Let the system end this process after so many seconds, unless somebody else has a use for its alarm."""
-    if not seconds or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
+    if not seconds or not AVAILABLE or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL:
         yield
         return
     signal.setitimer(signal.ITIMER_REAL, seconds)

@@ -61,6 +61,16 @@ class Limits:
     seconds: float = 60.0
     mebibytes: int = 4096
 
+    def time(self, backend: Backend, size: int) -> float:
+        """Return the seconds for a call with arrays of so many bytes."""
+        times = EXPENSIVE if backend.capabilities.expensive_signatures else 1
+        return self.seconds * times + size / BYTES_PER_SECOND
+
+
+def check_loading(address: str, limits: Limits) -> None:
+    """Load a backend in a process of its own, so that nobody else dies of it; raise what says how that failed."""
+    _Process(address, limits, Path.cwd()).end()
+
 
 class Isolated(StandIn):
     """A backend whose cases are played in a process of its own; close it when all is played."""
@@ -122,11 +132,11 @@ class Isolated(StandIn):
 
     def _limit(self, size: int) -> float:
         """Return the seconds for a request with arrays of so many bytes."""
-        limit = self.limits.seconds * (EXPENSIVE if self.capabilities.expensive_signatures else 1)
+        limit = self.limits.time(self.backend, size)
         if self.hurried:
             least = LEAST_HASTE if self.slowest else BLIND_HASTE
-            limit = min(limit, max(least, HASTE * self.slowest))
-        return limit + size / BYTES_PER_SECOND
+            limit = min(limit, max(least, HASTE * self.slowest) + size / BYTES_PER_SECOND)
+        return limit
 
     def _started(self) -> _Process:
         """Return a new process.

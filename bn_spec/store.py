@@ -54,7 +54,7 @@ class Stored:
             content = encoded(case, what | {"address": finding.address} | found)
         except CaseFileError:
             return None
-        return Stored(name, case, *what.values(), finding.address, content, seen.observable)
+        return Stored(name, case, finding.requirement.id, finding.backend, finding.address, content, seen.observable)
 
     @staticmethod
     def read(name: str, case: Case, about: dict[str, str]) -> Stored:
