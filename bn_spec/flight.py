@@ -114,15 +114,8 @@ def read(path: Path) -> Note | None:
         told = json.loads(content[_HEAD.size : start])
         about = {name: str(told[name]) for name in ABOUT}
         return Note(about, tuple(_cases(content[start : start + size])), state != _IDLE, step)
-    except (
-        OSError,
-        ValueError,
-        LookupError,
-        TypeError,
-        error,
-        wire.WireError,
-    ):  # it never was one, or a wild pointer wrote into it
-        return None
+    except (OSError, ValueError, LookupError, TypeError, error, wire.WireError):
+        return None  # it was not finished, or a wild pointer has written into it
 
 
 def _cases(content: bytes) -> list[Case]:

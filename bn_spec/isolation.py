@@ -163,11 +163,11 @@ class _Request:
 
 
 class _Lost(Exception):
-    """A process that is no more: how that came about, at which step, and what it said last."""
+    """A process that is no more: how that came about, at which step, with how much memory, and what it said last."""
 
-    def __init__(self, how: str, step: int, said: str, hung: bool = False) -> None:
+    def __init__(self, how: str, step: int, spent: str, said: str, hung: bool) -> None:
         super().__init__(how)
-        self.how, self.step, self.said, self.hung = how, step, said, hung
+        self.how, self.step, self.spent, self.said, self.hung = how, step, spent, said, hung
 
     def told(self, request: _Request) -> str:
         """Return how it ended, where in the case, where in the code, and its last words."""
@@ -178,7 +178,7 @@ class _Lost(Exception):
             where = " while the layer was built"
         elif 0 <= self.step < len(steps):
             where = f" in step {self.step + 1} ({type(steps[self.step]).__name__.lower()})"
-        return f"{self.how}{where}{_place(self.said)}{_words(self.said)}"
+        return f"{self.how}{where}{_place(self.said)}{self.spent}{_words(self.said)}"
 
 
 _CODE = """\
@@ -321,9 +321,8 @@ class _Process:
             code = self.process.returncode
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
         self.end()
-        if self.peak >= 0.9 * self.limits.mebibytes > 0:
-            how += f", having taken {self.peak} MiB of memory ({self.limits.mebibytes} MiB are allowed)"
-        return _Lost(how, step, self.said.decode("utf-8", "replace"), hung)
+        spent = f" ({self.peak} MiB of memory were taken)" if self.peak >= self.limits.mebibytes else ""
+        return _Lost(how, step, spent, self.said.decode("utf-8", "replace"), hung)
 
     def _gone(self, seconds: float = 0.0) -> bool:
         """Whether the process ends within these seconds."""

@@ -89,10 +89,8 @@ def unframed(header: bytes | bytearray, memory: bytearray) -> tuple[Any, list[Ar
         for name, shape, strides, size in kinds:
             kind = _kind(name)
             flat = np.frombuffer(memory, kind, size // kind.itemsize, start) if size else np.empty(0, kind)
-            whole = (
-                flat.reshape(shape) if strides is None else put_together(Parts(flat, tuple(shape), tuple(strides)))
-            )
-            arrays.append(whole)
+            apart = Parts(flat, tuple(shape), _strides(tuple(shape), 1) if strides is None else tuple(strides))
+            arrays.append(put_together(apart))
             start += size + -size % _ALIGNMENT
     except Exception as error:  # json, NumPy and unpacking raise anything on what is not a frame
         raise WireError(f"not a frame, or a damaged one ({type(error).__name__}: {error})") from error
