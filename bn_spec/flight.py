@@ -21,7 +21,7 @@ from . import wire
 from .backend import Backend
 from .case import Case
 from .isolation import AVAILABLE, Limits
-from .play import Observation, StandIn, play, play_together
+from .play import Died, Observation, StandIn, play, play_together
 from .verdict import CONSTRUCTION
 
 FOLDER = "flight"
@@ -98,6 +98,10 @@ class Recorder:
     def _at_step(self, step: int) -> None:
         self.memory[4:8] = step.to_bytes(4, "little", signed=True)
 
+    def step(self) -> int:
+        """Return the step that was noted last."""
+        return int.from_bytes(self.memory[4:8], "little", signed=True)
+
     def close(self) -> None:
         """Remove the file: all went well."""
         if "memory" in vars(self):
@@ -159,7 +163,13 @@ class Recorded(StandIn):
     def play(self, case: Case, looks: Collection[str]) -> Observation:
         """Note the case, and play it."""
         with self._noted([case]) as at_step:
-            return play(case, self.backend, looks, at_step)
+            try:
+                return play(case, self.backend, looks, at_step)
+            except KeyboardInterrupt:
+                if self.limits is None:
+                    raise
+                # A person's interrupts who watches this process, so it is the backend's.
+                return Died(self.recorder.step(), "raised KeyboardInterrupt, which ends a process").observation()
 
     def play_together(self, cases: Sequence[Case]) -> list[Observation]:
         """Note the cases, and play them."""

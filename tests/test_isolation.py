@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -23,7 +24,7 @@ from bn_spec.flight import ABOUT, Note, Recorded, Recorder, left_behind, read
 from bn_spec.isolation import Isolated, Limits, check_loading
 from bn_spec.judge import SURVIVAL
 from bn_spec.pinned import pinned
-from bn_spec.play import LOOKS, play, play_together
+from bn_spec.play import LOOKS, Died, play, play_together
 from bn_spec.profiles import PROFILES
 from bn_spec.registry import load
 from bn_spec.report.records import CRASHED, FAIL, PASS
@@ -297,6 +298,31 @@ def test_a_case_is_noted_before_it_is_played_and_the_step_with_it(tmp_path: Path
     assert not after.playing
     recorder.close()
     assert not recorder.path.exists()
+
+
+def test_who_is_watched_takes_an_interrupt_for_the_backends(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "1-main")
+    recorder.begin(OF)
+    found = play(WIDE, Recorded(HOSTILE["interrupts"], recorder, LIMITS)).initial
+    assert found == Died(1, "raised KeyboardInterrupt, which ends a process")
+    with pytest.raises(KeyboardInterrupt):
+        play(WIDE, Recorded(HOSTILE["interrupts"], recorder))
+    recorder.close()
+
+
+def test_who_is_watched_and_hangs_is_ended_by_an_alarm_and_leaves_a_note(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "1-main")
+    recorder.begin(OF)
+    watched = Recorded(HOSTILE["hangs"], recorder, Limits(seconds=0.2))
+    child = os.fork()
+    if not child:
+        play(WIDE, watched)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGALRM
+    note = read(recorder.path)
+    assert note is not None
+    assert (note.playing, note.step) == (True, 1)
+    recorder.close()
 
 
 def test_a_case_that_is_too_large_is_noted_as_that(tmp_path: Path) -> None:
