@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bn_spec import Case, Config, check
+from bn_spec import Case, Config, KnownFailure, check
 from bn_spec.case import Forward, Train, array
 from bn_spec.cell import PROPERTIES, Cell, Violation
 from bn_spec.diagnosis import agree
@@ -128,6 +128,13 @@ def test_a_death_among_threads_is_one(isolated: Isolated) -> None:
     assert str(found).startswith("killed by SIGSEGV while layers were driven by several threads")
 
 
+def test_a_death_that_is_declared_is_a_known_failure(isolated: Isolated) -> None:
+    cell = cell_of(isolated)
+    cell.excused = (KnownFailure("RUN-05", SURVIVAL, "it dies of several channels"),)
+    assert cell.violation(WIDE) is None
+    assert [known.reason for known in cell.known] == ["it dies of several channels"]
+
+
 def cell_of(backend: Any, requirement: str = "RUN-05") -> Cell:
     load_suite()
     return Cell(PROPERTIES[requirement][0], backend, "float32", PROFILES["smoke"].settings())
@@ -188,7 +195,6 @@ SOME = (
     "interrupts",
     "unprintable",
     "gives-objects",
-    "gives-the-world",
     "writes-everywhere",
     "closes-everything",
     "floods",
