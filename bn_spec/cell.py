@@ -30,7 +30,7 @@ from .dtypes import DTYPES
 from .errors import BnSpecError, ConfigError, allowed
 from .finding import Finding
 from .floating_point import ROUNDING, departures
-from .judge import judge, judge_construction, judge_drift, judge_repetition
+from .judge import SURVIVAL, judge, judge_construction, judge_drift, judge_repetition
 from .observables import OF_MEMORY
 from .pinned import is_claimed, of_requirement
 from .play import LOOKS, STATES, Observation, play, play_together
@@ -60,6 +60,11 @@ class Violation(AssertionError):
         self.drawn = finding.case
 
 
+def _size(found: Violation) -> tuple[int, int]:
+    """Return how large a case is: its steps, and the values that it hands over."""
+    return len(found.drawn.steps), sum(x.size for x in found.drawn.forwards())
+
+
 @functools.cache
 def _violation_of(requirement: str, observable: str) -> type[Violation]:
     return type(f"Violation of {requirement} ({observable})", (Violation,), {})
@@ -75,6 +80,10 @@ def _unsteady(several: BaseExceptionGroup[BaseException]) -> Violation | None:
             return type(first)(replace(first.finding, note="; ".join(filter(None, (first.finding.note, note)))))
         violations = first
     return None
+
+
+class _EnoughDeaths(BaseException):
+    """Ends a search: so many processes have died in it."""
 
 
 class Vacuous(BnSpecError):
@@ -93,6 +102,9 @@ expected; it is not, and no case is; or too little was looked at to tell."""
 
 LEAST_EXAMPLES = 5
 """However little effort a property needs, it looks at so many examples."""
+
+MOST_DEATHS = 25
+"""Cases in which a process dies, or hangs, after which the smallest of them is small enough: each costs a new one."""
 
 OTHER_DTYPES = 0.2
 """The share of examples in every dtype but the first that a backend claims: most of the code is the same."""
@@ -142,8 +154,9 @@ class Cell:
     ``address`` is the name under which the backend was asked for, for people who want to load it again.
     ``excused`` are known failures of a file, beside those that the backend declares. ``stored``
     are the cases, by id, on which the backend failed in earlier runs, and ``passed_again`` those of which it does not
-    any more. ``shares`` holds the worst err / bound by observable, ``worst_case`` the case of the worst of all;
-    ``grades`` the worst of all under the bounds of each grade, ``conditioning`` likewise by decades of |mean| / σ.
+    any more; the ``fatal`` ones of them have killed a process, and are played by ``isolated``, if it is there.
+    ``shares`` holds the worst err / bound by observable, ``worst_case`` the case of the worst of all; ``grades`` the
+    worst of all under the bounds of each grade, ``conditioning`` likewise by decades of |mean| / σ.
     ``discarded`` counts the examples that judged nothing, ``judged`` and ``outside`` elements within and outside the
     domain of the bounds, ``reached`` cases by the regions that they reach; ``known`` are the known failures that were
     seen, ``expecting`` counts the cases on which each was to be expected.
@@ -158,6 +171,8 @@ class Cell:
     share: float = 1.0
     excused: tuple[KnownFailure, ...] = ()
     stored: Mapping[str, Case] = field(default_factory=dict)
+    fatal: frozenset[str] = frozenset()
+    isolated: Backend | None = None
     passed_again: list[str] = field(default_factory=list)
     shares: dict[str, float] = field(default_factory=dict)
     worst_case: Case | None = None
@@ -255,13 +270,13 @@ class Cell:
         """
         for name, case in self.stored.items():
             if is_claimed(case, self.claims):
-                if found := self._apart().violation(case):
+                if found := self._apart(self.isolated if name in self.fatal else None).violation(case):
                     raise found
                 self.passed_again.append(name)
 
-    def _apart(self) -> Cell:
-        """Return a cell that keeps its own count."""
-        return Cell(self.prop, self.backend, self.dtype, address=self.address, excused=self.excused)
+    def _apart(self, backend: Backend | None = None) -> Cell:
+        """Return a cell that keeps its own count, and may have a stand-in for the backend."""
+        return Cell(self.prop, backend or self.backend, self.dtype, address=self.address, excused=self.excused)
 
     def replay(self) -> None:
         """Judge the smallest cases on which this requirement has caught the faults of the catalogue.
@@ -283,7 +298,9 @@ class Cell:
                     raise found
 
     def _explained(self, found: Violation) -> Violation:
-        """Return the violation with the catalogued faults that fail as the backend does."""
+        """Return the violation with the catalogued faults that fail as the backend does; none kills its process."""
+        if found.finding.discrepancy.observable == SURVIVAL:
+            return found
         faults = self.explanations(found)
         named = None if faults is None else tuple(fault.title for fault in faults)
         return type(found)(replace(found.finding, faults=named))
@@ -322,11 +339,15 @@ class Cell:
 
         """
         self._check_arithmetic()
+        deaths: list[Violation] = []
 
         def check(case: Case) -> None:
             self.examples += 1
             before = self.judged
             if found := self.violation(case):
+                deaths.extend([found] if found.finding.discrepancy.observable == SURVIVAL else [])
+                if len(deaths) == MOST_DEATHS:
+                    raise _EnoughDeaths
                 raise found
             self.discarded += self.judged == before
 
@@ -340,6 +361,8 @@ class Cell:
             warnings.filterwarnings("ignore", "Generating overly large repr")
             try:
                 search()
+            except _EnoughDeaths:
+                raise min(deaths, key=_size) from None
             except BaseExceptionGroup as several:
                 raise _unsteady(several) or several from None
         name = self.prop.requirement.id

@@ -44,7 +44,7 @@ def check(case: Case, backend: Backend | str) -> list[Discrepancy]:
     subject = load(backend) if isinstance(backend, str) else backend
     observation = play(case, subject)
     read = isinstance(observation.initial, State)  # otherwise, judge says why not
-    built = judge_construction(case, observation, STATE_FIELDS if read else ())
+    built = judge_construction(case, observation, STATE_FIELDS).discrepancies if read else []
     claims = subject.capabilities
     claimed = [name for name in ("gradient_layout", "output_layout") if getattr(claims, name)]
-    return built.discrepancies + judge(case, observation, (*_ALL, *claimed), claims).discrepancies
+    return built + judge(case, observation, (*_ALL, *claimed), claims).discrepancies

@@ -18,7 +18,7 @@ from .expectation import PARTS, Context, Expectation, Past, drift, expect
 from .memory import same_bits
 from .observables import NEEDS, Step, observable_named
 from .observables.core import exact_tensor, shown
-from .play import Observation, Raised
+from .play import Died, Observation, Raised
 from .verdict import CONSTRUCTION, Verdict
 
 
@@ -41,6 +41,8 @@ def judge(
     judges = [observable_named(name) for name in observables]
     parts = {part for name in observables for part in NEEDS.get(name, ())}
     verdict = Verdict()
+    if judge_survival(verdict, observation):
+        return verdict
     if not isinstance(observation.initial, State):
         verdict.exact("construction", CONSTRUCTION, False, "a layer", str(observation.initial))
     for step in steps(case, observation, claims, parts):
@@ -54,6 +56,18 @@ def judge(
         for judge_observable in judges if kind is None or isinstance(step.answer.step, kind) else ():
             judge_observable(verdict, step)
     return verdict
+
+
+SURVIVAL = "survival"
+"""The observable of a case in which the process of the backend died."""
+
+
+def judge_survival(verdict: Verdict, *observations: Observation) -> bool:
+    """Judge whether the process of the backend died: that is never right, whatever else is judged."""
+    deaths = [observation.initial for observation in observations if isinstance(observation.initial, Died)]
+    for died in deaths[:1]:
+        verdict.exact(SURVIVAL, died.step, False, "an answer", str(died))
+    return bool(deaths)
 
 
 NOTHING_EXPECTED = Expectation(State())
@@ -88,6 +102,8 @@ def steps(case: Case, observation: Observation, claims: Accuracy, parts: Collect
 def judge_construction(case: Case, observation: Observation, tensors: Iterable[str]) -> Verdict:
     """Judge the named tensors of a layer that has just been built, bitwise."""
     verdict = Verdict()
+    if judge_survival(verdict, observation):
+        return verdict
     wanted = case.state or initial_state(case.config)
     for name in tensors:
         if isinstance(observation.initial, State):
@@ -102,6 +118,8 @@ def judge_construction(case: Case, observation: Observation, tensors: Iterable[s
 def judge_drift(case: Case, observation: Observation, claims: Accuracy) -> Verdict:
     """Judge what the running statistics and the counter are after all steps, none of which was looked at."""
     verdict = Verdict()
+    if judge_survival(verdict, observation):
+        return verdict
     initial, last = observation.initial, len(observation.answers) - 1
     if not isinstance(initial, State) or _misshapen(case.config, initial):
         return judge(case, observation, (), claims)
@@ -125,6 +143,8 @@ def judge_drift(case: Case, observation: Observation, claims: Accuracy) -> Verdi
 def judge_repetition(first: Observation, again: Observation) -> Verdict:
     """Judge whether two observations of a case are the same, bit for bit."""
     verdict = Verdict()
+    if judge_survival(verdict, first, again):
+        return verdict
     for index, (one, other) in enumerate(zip(first.answers, again.answers, strict=False)):
         states = (dict(a.after.items()) if isinstance(a.after, State) else {} for a in (one, other))
         for name, wanted, got in chain(_side_by_side(one.given(), other.given()), _side_by_side(*states)):

@@ -5,7 +5,9 @@ This is the border to third-party code: exceptions and malformed answers are cau
 
 from __future__ import annotations
 
+import os
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +20,18 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from . import floating_point
-from .backend import DOUBLE_GRADIENTS, FOLDED, GRADIENTS, Backend, Gradients, Layer, Native
+from .backend import (
+    DOUBLE_GRADIENTS,
+    FOLDED,
+    GRADIENTS,
+    Backend,
+    Capabilities,
+    Gradients,
+    KnownFailure,
+    Layer,
+    Native,
+    known_failures,
+)
 from .case import (
     DIFFERENTIABLE,
     Backward,
@@ -64,7 +77,22 @@ class Malformed:
         return self.sentence
 
 
-Oddity: TypeAlias = Raised | Malformed
+@dataclass(frozen=True)
+class Died:
+    """The end of a process in which a case was played: in which step of it, or before the first, and how."""
+
+    step: int
+    sentence: str
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    def observation(self) -> Observation:
+        """Return all that there is to observe then."""
+        return Observation(self, ())
+
+
+Oddity: TypeAlias = Raised | Malformed | Died
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +135,7 @@ class Answer:
 class Observation:
     """What a layer answered: its state when built, then one answer per step.
 
-    A layer whose state can no longer be read gets no further step.
+    A layer whose state can no longer be read gets no further step. Of one whose process died, that is all there is.
     """
 
     initial: State | Oddity
@@ -125,17 +153,74 @@ given is not copied: it may lie in memory of the backend, and is good until the 
 """
 
 
-def play(case: Case, backend: Backend, looks: Collection[str] = LOOKS) -> Observation:
+class StandIn(ABC):
+    """Stands for a backend whose cases are played in another way: in another process, or with a note of each."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    @property
+    def name(self) -> str:
+        """That of the backend."""
+        return self.backend.name
+
+    @property
+    def description(self) -> str:
+        """That of the backend."""
+        return self.backend.description
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend claims."""
+        return self.backend.capabilities
+
+    @property
+    def known_failures(self) -> tuple[KnownFailure, ...]:
+        """Those that the backend declares."""
+        return known_failures(self.backend)
+
+    def layer(self, config: Config, state: State | None) -> Layer:
+        """Build a layer of the backend, here."""
+        return self.backend.layer(config, state)
+
+    def to_native(self, array: Array) -> Native:
+        """Move an array in, here."""
+        return self.backend.to_native(array)
+
+    def to_numpy(self, tensor: Native) -> Array:
+        """Move a tensor out, here."""
+        return self.backend.to_numpy(tensor)
+
+    @abstractmethod
+    def play(self, case: Case, looks: Collection[str]) -> Observation:
+        """Do what :func:`play` does."""
+
+    @abstractmethod
+    def play_together(self, cases: Sequence[Case]) -> list[Observation]:
+        """Do what :func:`play_together` does."""
+
+
+AtStep: TypeAlias = Callable[[int], None]
+"""Is told the number of each step before it is played."""
+
+
+def play(
+    case: Case, backend: Backend, looks: Collection[str] = LOOKS, at_step: AtStep = lambda _: None
+) -> Observation:
     """Play ``case`` on a new layer of ``backend``; arrays are handed over as private copies.
 
     A floating-point mode that the backend changes is noted and set back, so that nobody else suffers from it.
     """
+    if isinstance(backend, StandIn):
+        return backend.play(case, looks)
     with _quiet():
-        return _play(case, backend, looks)
+        return _play(case, backend, looks, at_step)
 
 
 def play_together(cases: Sequence[Case], backend: Backend) -> list[Observation]:
     """Play each case on a layer of its own, in a thread of its own, all at a time."""
+    if isinstance(backend, StandIn):
+        return backend.play_together(cases)
     ready = Barrier(len(cases))
 
     def start(case: Case) -> Observation:
@@ -154,7 +239,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _play(case: Case, backend: Backend, looks: Collection[str]) -> Observation:
+def _play(case: Case, backend: Backend, looks: Collection[str], at_step: AtStep = lambda _: None) -> Observation:
     found = floating_point.departures()
     player = _Player(backend, case.config, MEMORY in looks, copies=bool(looks))
     now = initial = player.build(case.state)
@@ -164,6 +249,7 @@ def _play(case: Case, backend: Backend, looks: Collection[str]) -> Observation:
     for remaining, step in zip(reversed(range(len(case.steps))), case.steps, strict=True):
         if not isinstance(now, State):
             break
+        at_step(len(answers))
         player.config = config_after(player.config, step)
         training = training_after(step, training)
         answered = player.answers(step)
@@ -294,24 +380,26 @@ class _Player:
         returned = _not_moved_in(given) or _attempt(call)
         if isinstance(returned, Raised):
             return {"output": returned, **self._handed(given | dict(seen))}
-        if isinstance(returned, Sequence) and len(returned) == len(names):
+        tensors = _attempt(lambda: _parts(returned, len(names)))
+        if isinstance(tensors, tuple):
             results = {
                 name: None if tensor is None else self._result(name, tensor, giver)
-                for name, tensor in zip(names, returned, strict=True)
+                for name, tensor in zip(names, tensors, strict=True)
             }
         else:
-            odd = Malformed(f"{giver} returned {type(returned).__name__}; expected {len(names)} {what}")
+            odd = Malformed(f"{giver} returned {_kind(returned, tensors)}; expected {len(names)} {what}")
             results = dict.fromkeys(names, odd)
         return {"results": results, **self._handed(given | dict(seen))}
 
     def _save(self, _: Save) -> dict[str, Any]:
         returned = _attempt(lambda: self.layer.save())
-        self.checkpoints.append(returned)
+        named = _attempt(lambda: _by_name(returned))
+        self.checkpoints.append(returned if isinstance(returned, Raised) else named)
         if isinstance(returned, Raised):
             return {"output": returned}
-        if not isinstance(returned, Mapping):
-            return {"output": Malformed(f"save returned {type(returned).__name__}; expected tensors by name")}
-        return {"results": {str(name): self._result(str(name), tensor, "save") for name, tensor in returned.items()}}
+        if not isinstance(named, dict):
+            return {"output": Malformed(f"save returned {_kind(returned, named)}; expected tensors by name")}
+        return {"results": {name: self._result(name, tensor, "save") for name, tensor in named.items()}}
 
     def _restore(self, step: Restore) -> dict[str, Any]:
         if step.fresh and isinstance(built := self.build(None), Oddity):
@@ -368,9 +456,10 @@ class _Player:
         array = _attempt(lambda: self.backend.to_numpy(tensor))
         if isinstance(array, Raised):
             return Malformed(f"{giver} returned {kind}, which the backend's to_numpy could not move out ({array})")
-        if not isinstance(array, np.ndarray) or not (is_floating(array.dtype) or array.dtype.kind in "iub"):
+        plain = np.asarray(array) if isinstance(array, np.ndarray) else None  # no subclass, which may say anything
+        if plain is None or not (plain.dtype.kind in "fiub" or is_floating(plain.dtype)):
             return Malformed(f"{giver} returned {kind}; expected a tensor that becomes a numeric NumPy array")
-        return array
+        return plain
 
 
 def _not_moved_in(given: Mapping[str, _Given]) -> Raised | None:
@@ -386,8 +475,25 @@ def _arrays(step: Step) -> dict[str, Array]:
     return {f.name: a for f in fields(step) if isinstance(a := getattr(step, f.name), np.ndarray)}
 
 
+def _parts(returned: Any, number: int) -> tuple[Any, ...] | None:
+    """Return the parts of a sequence of so many, or None if it is none."""
+    fits = isinstance(returned, Sequence) and len(returned) == number
+    return tuple(returned[i] for i in range(number)) if fits else None
+
+
+def _by_name(returned: Any) -> dict[str, Any] | None:
+    return {str(name): tensor for name, tensor in returned.items()} if isinstance(returned, Mapping) else None
+
+
+def _kind(returned: object, read: object) -> str:
+    """Return what was returned, and what reading it has raised if it has."""
+    return f"{type(returned).__name__}{f', reading which {read}' if isinstance(read, Raised) else ''}"
+
+
 def _copied(array: Array | Oddity) -> Array | Oddity:
-    return array.copy(order="K") if isinstance(array, np.ndarray) else array
+    """Return a copy; a view can claim to be larger than any memory."""
+    copied: Array | Oddity = _attempt(lambda: array.copy(order="K")) if isinstance(array, np.ndarray) else array
+    return copied
 
 
 def _gaps_differ(given: Array, now: Array | Oddity) -> bool:
@@ -428,17 +534,36 @@ _ANSWERS: dict[type[Step], Callable[[_Player, Any], dict[str, Any]]] = {
 }
 
 
+LONGEST_MESSAGE = 10_000
+"""Characters of the message of an exception that are kept."""
+
+
 def _attempt(call: Callable[[], Any]) -> Any:
-    """Return what the call returns, or what it raised."""
+    """Return what the call returns, or what it raised; where it forked, its other self ends here.
+
+    A KeyboardInterrupt cannot be told from that of a person, and ends the run.
+    """
+    here = os.getpid()
     try:
         with np.errstate(all="ignore"):
-            return call()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a third party's layer may raise anything; it becomes data
-        try:
-            message = str(error)
-        except Exception:  # noqa: BLE001 - even the message is a third party's code
-            message = ""
-        return Raised(tuple(kind.__name__ for kind in type(error).__mro__), message)
+            returned = call()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a third party's layer may raise anything; it becomes data
+        returned = Raised(tuple(kind.__name__ for kind in type(error).__mro__), _message(error))
+    if os.getpid() != here:
+        os._exit(0)
+    return returned
+
+
+def _message(error: BaseException) -> str:
+    """Return the message of an exception, as text that can be written anywhere; nothing if it cannot be read."""
+    try:
+        return str(error)[:LONGEST_MESSAGE].encode("utf-8", "backslashreplace").decode()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - even the message is a third party's code
+        return ""
 
 
 def _read_state(layer: Layer) -> State | Oddity:
@@ -450,4 +575,5 @@ def _read_state(layer: Layer) -> State | Oddity:
     for name, tensor in state.items():
         if tensor is not None and not isinstance(tensor, np.ndarray):
             return Malformed(f"{name} is {type(tensor).__name__}; expected a NumPy array or None")
-    return state.copy()
+    copied: State | Raised = _attempt(state.copy)
+    return Malformed(f"reading the layer's state {copied}") if isinstance(copied, Raised) else copied

@@ -7,6 +7,7 @@ import time
 from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -24,8 +25,8 @@ from .suite import SUITE, suite_folder
 
 if TYPE_CHECKING:
     from .backend import Backend
-    from .case import Case
     from .cell import Cell, Property
+    from .isolation import Limits
     from .known_failures import Entry
     from .registry import Selection
     from .store import Store, Stored
@@ -35,6 +36,8 @@ _SELECTION = pytest.StashKey["Selection"]()
 _SEED = pytest.StashKey[int]()
 _STORED = pytest.StashKey[list["Stored"]]()
 _ENTRIES = pytest.StashKey[tuple["Entry", ...]]()
+_STAND_INS = pytest.StashKey[tuple[dict[str, Any], dict[str, Any]]]()
+_RECORDER = pytest.StashKey[Any]()
 _CONCERNED = pytest.StashKey[Counter[int]]()
 
 _ATTRIBUTE = "bn_spec"
@@ -66,6 +69,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     option("max-examples", "string", "examples per property, backend and dtype", type=_positive, metavar="N")
     option("seed", "string", "seed of the run (default: 0, or a new one for nightly)", type=int, metavar="N")
     option("requirement", "string", "check only the requirements that match, as in 'RUN-*'", metavar="GLOB")
+    option(
+        "isolate",
+        "string",
+        "'process': play each backend in a process of its own, which may crash, hang or run out of memory",
+        choices=("no", "process"),
+    )
+    option(
+        "timeout", "string", "seconds for one call of a backend in a process that may die (default: 60)", **_SECONDS
+    )
+    option("memory", "string", "MiB for a backend that is isolated (default: 4096)", type=_positive, metavar="MIB")
     option("known-failures", "string", "failures that are known, each with its reason (TOML)", metavar="FILE")
     group.addoption(
         "--bn-known-failures-update",
@@ -91,6 +104,16 @@ def _positive(text: str) -> int:
     return number
 
 
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError(text)
+    return number
+
+
+_SECONDS = {"type": _seconds, "metavar": "SECONDS"}
+
+
 def _option(config: pytest.Config, name: str) -> Any:
     given = config.getoption(f"bn_{name}")
     return given if given is not None else (config.getini(f"bn_{name}") or None)
@@ -102,6 +125,35 @@ def _number(config: pytest.Config, name: str) -> int | None:
         return None if value is None else int(value)
     except ValueError:
         raise pytest.UsageError(f"bn_{name} is {value!r}; allowed: a whole number") from None
+
+
+def _limits(config: pytest.Config) -> Limits:
+    from .isolation import Limits
+
+    usual, given = Limits(), _option(config, "timeout")
+    try:
+        seconds = usual.seconds if given is None else _seconds(str(given))
+    except ValueError:
+        raise pytest.UsageError(f"bn_timeout is {given!r}; allowed: a positive number of seconds") from None
+    return Limits(seconds, _number(config, "memory") or usual.mebibytes)
+
+
+def _isolates(config: pytest.Config) -> bool:
+    """Whether backends are played in processes of their own: where that was asked for, and once a worker has died."""
+    from .isolation import AVAILABLE
+
+    asked = _option(config, "isolate")
+    if asked not in (None, "no", "process"):
+        raise pytest.UsageError(f"bn_isolate is {asked!r}; allowed: no, process")
+    if asked == "process" and not AVAILABLE:
+        raise pytest.UsageError("bn_isolate is 'process', which needs a POSIX system; leave it out")
+    return asked == "process" or bool(_handed(config).get("bn_isolate"))
+
+
+def _handed(config: pytest.Config) -> Mapping[str, Any]:
+    """Return what the controller hands to a worker."""
+    handed: Mapping[str, Any] = getattr(config, "workerinput", {})
+    return handed
 
 
 def _profile(config: pytest.Config) -> Profile:
@@ -151,9 +203,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_Ledger(run, config), "bn_spec_ledger")
     if _runs_the_suite(config):
         _pattern(config)
+        _limits(config)
         _selection(config)
         _entries(config)
         _check_report_dir(config)
+        _recover(config)
 
 
 def _entries(config: pytest.Config) -> tuple[Entry, ...]:
@@ -202,16 +256,27 @@ def _selection(config: pytest.Config) -> Selection:
     if _SELECTION not in config.stash:
         from .registry import select
 
-        if _is_worker(config):
+        if _handed(config).get("workercount", 1) > 1:
             # Workers share the cores; a framework reads these when it is imported.
             for variable in _THREADS:
                 os.environ.setdefault(variable, "1")
         try:
+            if _isolates(config) and not _is_worker(config):
+                _check_loading(config)
             config.stash[_SELECTION] = selection = select(_option(config, "backend") or ())
         except BnSpecError as error:
             raise pytest.UsageError(f"bn-spec: {error}") from error
         config.stash[RUN].unavailable = selection.unavailable
     return config.stash[_SELECTION]
+
+
+def _check_loading(config: pytest.Config) -> None:
+    """Load what was asked for elsewhere first, so that a backend that kills who loads it is told so."""
+    from .isolation import check_loading
+
+    for name in _option(config, "backend") or ():
+        if name != "all":
+            check_loading(name, _limits(config))
 
 
 def _is_worker(config: pytest.Config) -> bool:
@@ -222,7 +287,7 @@ def _seed(config: pytest.Config) -> int:
     """Return the seed of the run; the controller draws it and hands it to the workers."""
     if _SEED not in config.stash:
         given = _number(config, "seed")
-        handed: int | None = getattr(config, "workerinput", {}).get("bn_seed")
+        handed: int | None = _handed(config).get("bn_seed")
         config.stash[_SEED] = next(
             (seed for seed in (given, handed) if seed is not None),
             _profile(config).seed(),
@@ -232,8 +297,10 @@ def _seed(config: pytest.Config) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Hand the seed of the run to a worker of pytest-xdist."""
+    """Hand a worker of pytest-xdist the seed of the run, where to note its cases, and whether others have died."""
     node.workerinput["bn_seed"] = _seed(node.config)
+    node.workerinput["bn_flight"] = _flight_name(node.gateway.id)
+    node.workerinput["bn_isolate"] = _after_a_crash(node.config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -241,12 +308,16 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     if _SELECTION not in config.stash:
         return []
     selection, by = config.stash[_SELECTION], _judged_by(config)
+    several = (config.getoption("numprocesses", None) or 0) > 1
     examples = _number(config, "max_examples")
     lines = [
         f"bn-spec: {by['bn-spec']}, specification {by['specification']}, profile {by['profile']}"
         f"{f' with {examples} examples' if examples else ''}, seed {by['seed']},"
-        f" {'1 thread per worker' if config.getoption('numprocesses', None) else 'threads as the framework chooses'}"
+        f" {'1 thread per worker' if several else 'threads as the framework chooses'}"
     ]
+    if _isolates(config):
+        limits = _limits(config)
+        lines += [f"  isolated: {limits.seconds:g} s for a call, {limits.mebibytes} MiB of memory for a backend"]
     for backend in selection.backends.values():
         few = "; few signatures, as each is expensive" if backend.capabilities.expensive_signatures else ""
         lines.append(f"  {backend.name}: {backend.description}{few}")
@@ -279,37 +350,40 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if prop is None:
         return
     from .cell import OTHER_DTYPES, Cell
+    from .judge import SURVIVAL
 
     config = metafunc.config
+    playing, isolated = _stand_ins(config)
     settings = _profile(config).settings(_number(config, "max_examples"))
     cells = [
         Cell(
             prop,
-            backend,
+            playing.get(address, backend),
             dtype,
             settings,
             _seed(config),
             address,
             OTHER_DTYPES if place else 1.0,
             tuple(e.failure for e in _entries(config) if e.concerns(backend.name, prop.requirement.id, dtype)),
-            _stored(config, prop.requirement.id, backend.name, dtype),
+            {each.id: each.case for each in stored},
+            frozenset(each.id for each in stored if each.observable == SURVIVAL),
+            isolated.get(address),
         )
         for address, backend in _selection(config).backends.items()
         for place, dtype in enumerate(_dtypes(prop, backend))
+        for stored in [_stored(config, prop.requirement.id, backend.name, dtype)]
     ]
     metafunc.parametrize("cell", [_parameter(cell) for cell in cells])
 
 
-def _stored(config: pytest.Config, requirement: str, backend: str, dtype: str) -> Mapping[str, Case]:
-    """Return the cases, by id, on which a backend violated a requirement in a dtype in earlier runs."""
+def _stored(config: pytest.Config, requirement: str, backend: str, dtype: str) -> list[Stored]:
+    """Return the cases on which a backend violated a requirement in a dtype in earlier runs."""
     if _STORED not in config.stash:
         config.stash[_STORED] = list(_store(config))
     wanted = (requirement, backend, dtype)
-    return {
-        each.id: each.case
-        for each in config.stash[_STORED]
-        if (each.requirement, each.backend, each.case.config.dtype) == wanted
-    }
+    return [
+        each for each in config.stash[_STORED] if (each.requirement, each.backend, each.case.config.dtype) == wanted
+    ]
 
 
 def _dtypes(prop: Property, backend: Backend) -> Sequence[str]:
@@ -354,6 +428,108 @@ def _concerning(config: pytest.Config, cell: Cell | None) -> list[int]:
     """Return the places of the known failures, among those of the file, that a cell may have."""
     excused = cell.excused if cell else ()
     return [place for place, entry in enumerate(_entries(config)) if entry.failure in excused]
+
+
+# Processes that die ------------------------------------------------------------------------------------
+
+
+def _stand_ins(config: pytest.Config) -> tuple[dict[str, Backend], dict[str, Backend]]:
+    """Return, by address, who plays the cases of the backends, and who those that have killed a process."""
+    from .flight import Recorded, Recorder
+    from .isolation import AVAILABLE, Isolated
+
+    if _STAND_INS not in config.stash:
+        limits, backends = _limits(config), _selection(config).backends
+        isolated: dict[str, Backend] = {}
+        if AVAILABLE:
+            isolated = {address: Isolated(backend, address, limits) for address, backend in backends.items()}
+        playing = isolated
+        if not _isolates(config):
+            folder, name = _flight_folder(config), _handed(config).get("bn_flight", _flight_name("main"))
+            recorder = config.stash[_RECORDER] = Recorder(folder / name)
+            watched = limits if _is_worker(config) else None
+            playing = {address: Recorded(backend, recorder, watched) for address, backend in backends.items()}
+        config.stash[_STAND_INS] = playing, isolated
+    return config.stash[_STAND_INS]
+
+
+def _flight_folder(config: pytest.Config) -> Path:
+    from .flight import FOLDER
+
+    return _report_dir(config) / FOLDER
+
+
+def _flight_name(worker: str) -> str:
+    """Return what the note of a process is called: its first part says who must live so that it is looked after."""
+    return f"{os.getpid()}-{worker}"
+
+
+def _after_a_crash(config: pytest.Config) -> bool:
+    from .isolation import AVAILABLE
+
+    return AVAILABLE and bool(config.stash[RUN].lost)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Note which cell is run, for who finds this process dead."""
+    cell = _cell(item)
+    if cell is not None and _RECORDER in item.config.stash:
+        names = {"test": item.nodeid, "requirement": cell.prop.requirement.id, "property": cell.prop.body.__name__}
+        of = {"backend": cell.backend.name, "address": cell.address, "dtype": cell.dtype}
+        item.config.stash[_RECORDER].begin(names | of)
+    yield
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the processes of this one, and remove its notes: it has lived to see the end."""
+    for isolated in config.stash.get(_STAND_INS, ({}, {}))[1].values():
+        isolated.close()
+    if recorder := config.stash.get(_RECORDER, None):
+        recorder.close()
+    if _SELECTION in config.stash and not _is_worker(config):
+        for path in _flight_folder(config).glob(_flight_name("*")):
+            path.unlink(missing_ok=True)
+
+
+def _recover(config: pytest.Config) -> None:
+    """Keep what an earlier run was playing when it died, to be played first in this one, and say so."""
+    from .flight import left_behind
+
+    if _is_worker(config):
+        return
+    for path, note in left_behind(_flight_folder(config)):
+        if note and note.playing:
+            from .crashes import noted_violation
+
+            kept = _kept(config, noted_violation(note))
+            for name, content in kept.cases.items():
+                _store(config).put(name, b64decode(content))
+            first = f"the case is played first, in a process of its own: {', '.join(kept.cases)}"
+            then = first if kept.cases else "the case is too large to be kept"
+            config.stash[RUN].notes.append(f"an earlier run died in {note.about['test']}; {then}")
+        path.unlink(missing_ok=True)
+
+
+def _crash(config: pytest.Config, worker: str) -> tuple[str, dict[str, Any]] | None:
+    """Return how the death of a worker reads, and what is sent of its cell; None if it has noted nothing."""
+    from .crashes import crashed_cell, noted_violation, reproduced
+    from .flight import read
+    from .isolation import AVAILABLE, Isolated
+
+    note = read(_flight_folder(config) / _flight_name(worker))
+    if note is None:
+        return None
+    start, by = time.monotonic(), _judged_by(config)
+    address = note.about["address"]
+    with closing(Isolated(_selection(config).backends[address], address, _limits(config))) as isolated:
+        cell = crashed_cell(note, isolated, by["examples"], by["seed"])
+        found = reproduced(note, cell) if AVAILABLE else noted_violation(note)
+    kept = _kept(config, found)
+    how = found.finding.discrepancy.got if found else "in a case too large to note"
+    text = f"a worker died: {how}" + (f"\n{kept.error}" if kept.error else "")
+    record = _record(cell, CRASHED, text, time.monotonic() - start, kept)
+    return text, {"record": record.to_dict(), "cases": kept.cases, "passed": [], "failures": []}
 
 
 # Reports -----------------------------------------------------------------------------------------------
@@ -505,8 +681,12 @@ class _Ledger:
         self.run.collected.update(ids)
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_handlecrashitem(self, crashitem: str) -> None:
+    def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
+        """Make a record of the cell in which a worker died, with the case that killed it."""
         self.run.lost.append(f"it crashed in {crashitem}")
+        if told := _crash(self.config, report.node.gateway.id):
+            report.longrepr = told[0]
+            setattr(report, _ATTRIBUTE, told[1])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.run.reported.add(report.nodeid)

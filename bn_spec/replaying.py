@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 
+from . import isolation
 from .backend import Backend, KnownFailure
 from .cell import PROPERTIES, Cell, Violation
 from .errors import CaseFileError
+from .judge import SURVIVAL
 from .pinned import is_claimed
 from .registry import load
 from .requirements import REQUIREMENTS
@@ -23,8 +26,8 @@ class Replay:
     known: tuple[KnownFailure, ...]
 
     @staticmethod
-    def of(stored: Stored, name: str) -> Replay:
-        """Judge a case on the backend called ``name``.
+    def of(stored: Stored, name: str, *, isolate: bool = False) -> Replay:
+        """Judge a case on the backend called ``name``; one that has killed a process, in a process of its own.
 
         Raises:
             BackendError: it cannot be loaded.
@@ -36,7 +39,14 @@ class Replay:
         if stored.requirement not in REQUIREMENTS:
             raise CaseFileError(f"cannot replay {stored.id}: there is no requirement {stored.requirement!r}")
         load_suite()
-        backend = load(name)
+        if not isolation.AVAILABLE or not (isolate or stored.observable == SURVIVAL):
+            return Replay._on(stored, load(name), name)
+        isolation.check_loading(name, isolation.Limits())
+        with closing(isolation.Isolated(load(name), name)) as isolated:
+            return Replay._on(stored, isolated, name)
+
+    @staticmethod
+    def _on(stored: Stored, backend: Backend, name: str) -> Replay:
         dtype = stored.case.config.dtype
         cells = [Cell(prop, backend, dtype, address=name) for prop in PROPERTIES[stored.requirement]]
         if reason := next(filter(None, (cell.not_claimed for cell in cells)), ""):

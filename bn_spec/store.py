@@ -26,7 +26,8 @@ _LENGTH = 10
 class Stored:
     """A case that is kept: its id, and the requirement that a backend violated by it.
 
-    ``content`` is that of its file; ``address`` is the name under which the backend can be loaded.
+    ``content`` is that of its file; ``address`` is the name under which the backend can be loaded. ``observable`` is
+    what was not as expected.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Stored:
     backend: str
     address: str
     content: bytes = b""
+    observable: str = ""
 
     @property
     def is_registered(self) -> bool:
@@ -52,7 +54,7 @@ class Stored:
             content = encoded(case, what | {"address": finding.address} | found)
         except CaseFileError:
             return None
-        return Stored(name, case, what["requirement"], what["backend"], finding.address, content)
+        return Stored(name, case, finding.requirement.id, finding.backend, finding.address, content, seen.observable)
 
     @staticmethod
     def read(name: str, case: Case, about: dict[str, str]) -> Stored:
@@ -63,7 +65,8 @@ class Stored:
 
         """
         try:
-            return Stored(name, case, about["requirement"], about["backend"], about["address"])
+            of = about["requirement"], about["backend"], about["address"]
+            return Stored(name, case, *of, observable=about.get("observable", ""))
         except KeyError as error:
             raise CaseFileError(f"it names no {error.args[0]}; allowed: a file that a run wrote") from None
 

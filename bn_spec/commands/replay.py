@@ -16,8 +16,9 @@ from ..store import FOLDER, Store
 @click.command()
 @click.argument("case")
 @click.option("--backend", metavar="NAME", help="Play it on this backend (default: the one that it was found on).")
+@click.option("--isolate", is_flag=True, help="Play it in a process of its own, as those that kill one always are.")
 @click.option("--report-dir", type=click.Path(path_type=Path), default=FOLDER, help=f"Default: {FOLDER}.")
-def replay(case: str, backend: str | None, report_dir: Path) -> None:
+def replay(case: str, backend: str | None, isolate: bool, report_dir: Path) -> None:
     """Play a stored case again: CASE is an id that a finding shows, the first letters of one, or a file.
 
     Says whether the requirement that was violated is so still. A case that passes on the backend that it was found
@@ -34,7 +35,7 @@ def replay(case: str, backend: str | None, report_dir: Path) -> None:
         kept = path.resolve().parent == store.folder.resolve()
         if backend is None and not kept and not stored.is_registered:
             _give_up(f"{path} says that it was found on {stored.address!r}; name it with --backend to load it")
-        done = Replay.of(stored, backend or stored.address)
+        done = Replay.of(stored, backend or stored.address, isolate=isolate)
     except FileNotFoundError:
         _give_up(f"there is no file {case}")
     except (CaseFileError, BackendError) as error:

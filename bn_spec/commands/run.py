@@ -18,10 +18,15 @@ from .progress import Progress
 @click.command()
 @click.argument("arguments", nargs=-1, metavar="[BACKEND]... [-- PYTEST ARGS]")
 @click.option("--profile", type=click.Choice(tuple(PROFILES)), help="How hard to look (default: ci).")
-@click.option("-n", "workers", metavar="N|auto", help="Worker processes, as for pytest-xdist.")
+@click.option("-n", "workers", metavar="N|auto", help="Worker processes, as for pytest-xdist (default: 1).")
 @click.option("--max-examples", type=click.IntRange(1), metavar="N", help="Examples per property, backend and dtype.")
 @click.option("--requirement", metavar="GLOB", help="Check only the requirements that match, as in 'RUN-*'.")
 @click.option("--seed", type=int, metavar="N", help="Seed of the run (printed in the header).")
+@click.option("--isolate", is_flag=True, help="Play each backend in a process of its own, which may crash.")
+@click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="For one call (default: 60)."
+)
+@click.option("--memory", type=click.IntRange(1), metavar="MIB", help="For an isolated backend (default: 4096).")
 @click.option("--known-failures", metavar="FILE", help="Failures that are known, each with its reason (TOML).")
 @click.option("--known-failures-update", is_flag=True, help="Add the failures of this run to that file.")
 @click.option(
@@ -34,6 +39,9 @@ def run(
     max_examples: int | None,
     requirement: str | None,
     seed: int | None,
+    isolate: bool,
+    timeout: float | None,
+    memory: int | None,
     known_failures: str | None,
     known_failures_update: bool,
     report_dir: str | None,
@@ -41,18 +49,20 @@ def run(
     """Check backends (default: the reference, and PyTorch's on the devices of this machine).
 
     A BACKEND is a registered name, package.module:attribute, path/to/file.py:attribute, or 'all'. What follows
-    -- goes to pytest.
+    -- goes to pytest, which then runs in this process unless -n is given: a backend that crashes ends it.
 
     Exit codes: 0 conforming, known failures apart; 1 a finding or an unexpected pass; 2 a wrong option or a backend
     that does not load; 3 an incomplete run; 5 nothing tested.
     """
     own, passed_on = _split(arguments)
     options: dict[str, object] = {
-        "--numprocesses": workers,
         "--bn-profile": profile,
         "--bn-max-examples": max_examples,
         "--bn-requirement": requirement,
         "--bn-seed": seed,
+        "--bn-isolate": "process" if isolate else None,
+        "--bn-timeout": timeout,
+        "--bn-memory": memory,
         "--bn-known-failures": known_failures,
         "--bn-report-dir": report_dir,
     }
@@ -65,8 +75,11 @@ def run(
             call += [option, str(value)]
     if known_failures_update:
         call += ["--bn-known-failures-update"]
+    if workers is None and not passed_on:
+        workers = "1"  # so that a crash kills a worker, and not who tells of it
     if workers is not None:
-        call += ["--dist", "worksteal"]  # cells differ in cost; an idle worker takes over from a busy one
+        # cells differ in cost; an idle worker takes over from a busy one
+        call += ["--numprocesses", workers, "--dist", "worksteal"]
     sys.exit(_pytest([*call, *passed_on]))
 
 

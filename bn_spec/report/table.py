@@ -135,10 +135,14 @@ def _enumerated(requirements: Sequence[str]) -> str:
 
 
 def _by_text(records: Sequence[Record]) -> dict[tuple[str, str, str], list[str]]:
-    """Group records that differ in their dtype only; a finding is told by the sentence of its requirement."""
+    """Group records that differ in their dtype only; a finding is told by the sentence of its requirement.
+
+    Of a crash, the first line is told.
+    """
     groups: dict[tuple[str, str, str], list[str]] = {}
     for record in records:
-        text = REQUIREMENTS[record.requirement].sentence if record.status == FAIL else record.text
+        first = record.text.partition("\n")[0] if record.status == CRASHED else record.text
+        text = REQUIREMENTS[record.requirement].sentence if record.status == FAIL else first
         groups.setdefault((record.backend, record.requirement, text), []).append(record.dtype)
     return groups
 
