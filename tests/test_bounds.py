@@ -111,7 +111,8 @@ def test_a_sound_kernel_stays_within_the_bound_of_its_grade(
     stays_within()
     assert all(0 < share <= 1 for share in worst.values()), worst
     claims = specimen.capabilities
-    if observed == VALUES and dtype in HALF and claims.statistics == "accumulation" and claims.subnormals:
+    coarse = claims.dialect.output(Config(1, dtype=dtype)) == DTYPES[dtype].data and dtype in HALF
+    if observed == VALUES and coarse and claims.statistics == "accumulation" and claims.subnormals:
         assert worst["output"] > 0.9  # one final rounding uses nearly all of its bound
 
 
