@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands do what it says they do."""
+"""README and documentation tell the truth: their commands do what they say they do."""
 
 import re
 import sys
@@ -9,14 +9,26 @@ import pytest
 
 from .process import REPOSITORY, run
 
-README = (REPOSITORY / "README.md").read_text()
-COMMANDS = dict(re.findall(r"<!-- command: (.+) -->\n```sh\n(.+)\n```", README))
+README = (REPOSITORY / "README.md").read_text("utf-8")
+PAGES = README + "".join(path.read_text("utf-8") for path in sorted((REPOSITORY / "docs").glob("*.md")))
+COMMANDS = dict(re.findall(r"<!-- command: (.+) -->\n```sh\n(.+)\n```", PAGES))
 QUICK = {name: command for name, command in COMMANDS.items() if "exit code" in name}
 
 
 def test_every_shell_command_is_named_and_so_is_run() -> None:
-    assert README.count("```sh") == len(COMMANDS) == 11
+    assert PAGES.count("```sh") == len(COMMANDS) == 11
     assert set(COMMANDS) - set(QUICK) == {"main", "tests"}
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+            assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_page_of_the_documentation_is_within_reach_of_the_readme() -> None:
+    for page in (REPOSITORY / "docs").glob("*.md"):
+        assert f"docs/{page.name}" in README, page.name
 
 
 @pytest.mark.parametrize("name", ["main", "tests"])
