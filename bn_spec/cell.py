@@ -40,6 +40,7 @@ from .strategies import cases
 from .verdict import Discrepancy, Verdict
 
 if TYPE_CHECKING:
+    from .databases import Databases
     from .specimens import Specimen
 
 
@@ -139,14 +140,15 @@ class Cell:
     """One property against one backend in one dtype.
 
     ``share`` is that of the examples that a property needs, less than 1 where another dtype gets them all.
-    ``address`` is the name under which the backend was asked for, for people who want to load it again.
-    ``excused`` are known failures of a file, beside those that the backend declares. ``stored``
-    are the cases, by id, on which the backend failed in earlier runs, and ``passed_again`` those of which it does not
-    any more. ``shares`` holds the worst err / bound by observable, ``worst_case`` the case of the worst of all;
-    ``grades`` the worst of all under the bounds of each grade, ``conditioning`` likewise by decades of |mean| / σ.
-    ``discarded`` counts the examples that judged nothing, ``judged`` and ``outside`` elements within and outside the
-    domain of the bounds, ``reached`` cases by the regions that they reach; ``known`` are the known failures that were
-    seen, ``expecting`` counts the cases on which each was to be expected.
+    ``address`` is the name under which the backend was asked for, for people who want to load it again. ``excused``
+    are known failures of a file, beside those that the backend declares. ``stored`` are the cases, by id, on which
+    the backend failed in earlier runs, and ``passed_again`` those of which it does not any more; ``databases`` hold
+    what made it fail elsewhere, and are told what makes it fail here. ``shares`` holds the worst err / bound by
+    observable, ``worst_case`` the case of the worst of all; ``grades`` the worst of all under the bounds of each
+    grade, ``conditioning`` likewise by decades of |mean| / σ. ``discarded`` counts the examples that judged nothing,
+    ``judged`` and ``outside`` elements within and outside the domain of the bounds, ``reached`` cases by the regions
+    that they reach; ``known`` are the known failures that were seen, ``expecting`` counts the cases on which each was
+    to be expected.
     """
 
     prop: Property
@@ -158,6 +160,7 @@ class Cell:
     share: float = 1.0
     excused: tuple[KnownFailure, ...] = ()
     stored: Mapping[str, Case] = field(default_factory=dict)
+    databases: Databases | None = None
     passed_again: list[str] = field(default_factory=list)
     shares: dict[str, float] = field(default_factory=dict)
     worst_case: Case | None = None
@@ -331,10 +334,8 @@ class Cell:
             self.discarded += self.judged == before
 
         strategy = cases(dtype=self.dtype, claims=self.claims, **self.prop.choices)
-        profile = settings(self.profile, max_examples=self._number_of(self.profile.max_examples, self.share))
-        if self.prop.huge:
-            profile = settings(profile, max_examples=1, phases=[Phase.generate])
-        search = seed(f"{self.seed}:{self.prop.requirement.id}")(profile(given(strategy)(check)))
+        # The seed inside the settings: outside, it takes their database away.
+        search = self._settings()(seed(f"{self.seed}:{self.prop.requirement.id}")(given(strategy)(check)))
         with warnings.catch_warnings():
             # Hypothesis prints every failing case itself; ours are printed by the finding.
             warnings.filterwarnings("ignore", "Generating overly large repr")
@@ -347,6 +348,15 @@ class Cell:
             raise Vacuous(f"{name}: {self.examples} examples, nothing judged")
         if self.unreached:
             raise Vacuous(f"{name}: {self.examples} examples, none of which reached {', or '.join(self.unreached)}")
+
+    def _settings(self) -> settings:
+        if self.prop.huge:
+            return settings(self.profile, max_examples=1, phases=[Phase.generate])
+        profile = settings(self.profile, max_examples=self._number_of(self.profile.max_examples, self.share))
+        if self.databases is None:
+            return profile
+        database = self.databases.of_cell(self.prop.requirement.id, self.backend.name, self.dtype)
+        return settings(profile, database=database, phases=[Phase.reuse, *profile.phases])
 
     def _check_arithmetic(self) -> None:
         if (odd := departures()) and (self.claims.subnormals or ROUNDING in odd):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .backend import Backend
     from .case import Case
     from .cell import Cell, Property
+    from .databases import Databases
     from .known_failures import Entry
     from .registry import Selection
     from .store import Store, Stored
@@ -36,6 +37,7 @@ _SEED = pytest.StashKey[int]()
 _STORED = pytest.StashKey[list["Stored"]]()
 _ENTRIES = pytest.StashKey[tuple["Entry", ...]]()
 _CONCERNED = pytest.StashKey[Counter[int]]()
+_DATABASES = pytest.StashKey["Databases | None"]()
 
 _ATTRIBUTE = "bn_spec"
 """Of the report of a cell: what travels with it from a worker to who gathers the records."""
@@ -78,6 +80,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "folder for the record of the run (run.json) and the cases of its findings (default: .bn_spec)",
         metavar="DIR",
     )
+    option(
+        "database",
+        "string",
+        "keep what made a check fail, and try it first: a folder, redis://HOST:PORT/NUMBER (written to) or"
+        " github:OWNER/REPO (read); several joined by commas, of which the first is written to (default: none)",
+        metavar="WHERE",
+    )
 
 
 def _key(name: str) -> str:
@@ -118,11 +127,16 @@ def _report_dir(config: pytest.Config) -> Path:
 
 
 def _path(config: pytest.Config, name: str) -> Path | None:
-    """Return a path that was given: relative to where pytest was started, or to the ini file that says it."""
-    if given := config.getoption(f"bn_{name}"):
-        return config.invocation_params.dir / str(given)
-    said: str | None = config.getini(f"bn_{name}")
-    return (config.inipath or config.rootpath / "ini").parent / said if said else None
+    """Return a path that was given."""
+    said = _option(config, name)
+    return _folder_of(config, name) / str(said) if said else None
+
+
+def _folder_of(config: pytest.Config, name: str) -> Path:
+    """Return what paths of an option are relative to: where pytest was started, or the ini file that says them."""
+    if config.getoption(f"bn_{name}"):
+        return config.invocation_params.dir
+    return (config.inipath or config.rootpath / "ini").parent
 
 
 def _store(config: pytest.Config) -> Store:
@@ -154,6 +168,7 @@ def pytest_configure(config: pytest.Config) -> None:
         _selection(config)
         _entries(config)
         _check_report_dir(config)
+        _databases(config)
 
 
 def _entries(config: pytest.Config) -> tuple[Entry, ...]:
@@ -177,6 +192,24 @@ def _entries(config: pytest.Config) -> tuple[Entry, ...]:
     run.faults += superfluous(entries, _selection(config).backends.values())
     config.stash[_ENTRIES] = entries
     return entries
+
+
+def _databases(config: pytest.Config) -> Databases | None:
+    """Return the example databases, if there are to be any."""
+    where = _option(config, "database")
+    if _DATABASES not in config.stash:
+        config.stash[_DATABASES] = _opened(config, where) if where else None
+    return config.stash[_DATABASES]
+
+
+def _opened(config: pytest.Config, where: str) -> Databases:
+    from .databases import open_databases
+
+    relative_to, downloads = _folder_of(config, "database"), _report_dir(config) / "artifacts"
+    try:
+        return open_databases(where, relative_to=relative_to, downloads=downloads)
+    except ConfigError as error:
+        raise pytest.UsageError(f"bn_database: {error}") from None
 
 
 def _check_report_dir(config: pytest.Config) -> None:
@@ -252,6 +285,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         lines.append(f"  {backend.name}: {backend.description}{few}")
         lines += [f"    not as in PyTorch: {sentence}" for sentence in backend.capabilities.dialect.departures()]
     lines += [f"  {name}: not run ({reason})" for name, reason in selection.unavailable.items()]
+    if databases := _databases(config):
+        lines.append(f"  examples that failed are kept in and tried from {databases}")
     return lines
 
 
@@ -293,6 +328,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             OTHER_DTYPES if place else 1.0,
             tuple(e.failure for e in _entries(config) if e.concerns(backend.name, prop.requirement.id, dtype)),
             _stored(config, prop.requirement.id, backend.name, dtype),
+            _databases(config),
         )
         for address, backend in _selection(config).backends.items()
         for place, dtype in enumerate(_dtypes(prop, backend))
@@ -381,6 +417,7 @@ def pytest_runtest_makereport(
         _show(report, status, text)
         record = _record(cell, status, text, call.duration, kept)
         sent = {"record": record.to_dict(), "cases": kept.cases, "passed": cell.passed_again}
+        sent["notes"] = cell.databases.notes if cell.databases else []
         setattr(report, _ATTRIBUTE, sent | {"failures": _failures(item.config, cell)})
         item.user_properties += _junit(record)
     return report
@@ -515,6 +552,7 @@ class _Ledger:
             self.run.records.append(record)
             self.cases |= sent["cases"]
             self.passed_again += sent["passed"]
+            self.run.notes += [note for note in sent["notes"] if note not in self.run.notes]
             for place, concerned, did in sent["failures"]:
                 self.failures.setdefault(place, []).append((concerned, did))
 

@@ -25,6 +25,12 @@ from .progress import Progress
 @click.option("--known-failures", metavar="FILE", help="Failures that are known, each with its reason (TOML).")
 @click.option("--known-failures-update", is_flag=True, help="Add the failures of this run to that file.")
 @click.option(
+    "--database",
+    metavar="WHERE",
+    help="Keep what made a check fail, and try it first: a folder, redis://HOST:PORT/NUMBER or github:OWNER/REPO"
+    " (default: none).",
+)
+@click.option(
     "--report-dir", metavar="DIR", help="Folder for the record and the cases of findings (default: .bn_spec)."
 )
 def run(
@@ -36,6 +42,7 @@ def run(
     seed: int | None,
     known_failures: str | None,
     known_failures_update: bool,
+    database: str | None,
     report_dir: str | None,
 ) -> None:
     """Check backends (default: the reference, and PyTorch's on the devices of this machine).
@@ -54,6 +61,7 @@ def run(
         "--bn-requirement": requirement,
         "--bn-seed": seed,
         "--bn-known-failures": known_failures,
+        "--bn-database": database,
         "--bn-report-dir": report_dir,
     }
     # This process has imported bn_spec before pytest could rewrite it; nothing in it asserts.
