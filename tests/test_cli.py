@@ -24,7 +24,7 @@ QUICK = ("--profile", "smoke", "--requirement", "TRN-01")
         (("nonesuch", *QUICK), 2, "backend 'nonesuch' is not known; known: "),
         (("reference", "--profle", "smoke"), 2, "No such option"),
         ((strange("crashing"), "-n", "2", *QUICK), 3, "INCOMPLETE: a worker was lost"),
-        (("reference", "--requirement", "XYZ-*"), 2, "bn_requirement: 'XYZ-*' matches no requirement; chapters: CFG-*, TRN-*"),
+        (("reference", "--requirement", "XYZ-*"), 2, "bn_requirement: 'XYZ-*' matches no requirement; chapters: "),
         (("reference", *QUICK, "--", "-k", "no_such_test"), 5, "deselected"),
         (("bn_spec.specimens:eps_ignored", "--profile", "smoke", "--", "-x"), 1, "1 failed"),
     ],

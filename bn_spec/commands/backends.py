@@ -16,7 +16,10 @@ from ..report.records import UNUSABLE
 
 @click.command()
 def backends() -> None:
-    """List the registered backends: version, device, claims, or why they do not load."""
+    """List the registered backends: version, device, claims, or why they do not load.
+
+    Exit codes: 0 all load, or lack what they need on this machine; 2 one is broken.
+    """
     table = Table("backend", "version and device", "claims", box=None, pad_edge=False)
     broken = False
     for name, entry in registered().items():

@@ -19,9 +19,9 @@ from .progress import Progress
 @click.argument("arguments", nargs=-1, metavar="[BACKEND]... [-- PYTEST ARGS]")
 @click.option("--profile", type=click.Choice(tuple(PROFILES)), help="How hard to look (default: ci).")
 @click.option("-n", "workers", metavar="N|auto", help="Worker processes, as for pytest-xdist.")
-@click.option("--max-examples", type=click.IntRange(1), help="Examples per property, backend and dtype.")
+@click.option("--max-examples", type=click.IntRange(1), metavar="N", help="Examples per property, backend and dtype.")
 @click.option("--requirement", metavar="GLOB", help="Check only the requirements that match, as in 'RUN-*'.")
-@click.option("--seed", type=int, help="Seed of the run (printed in the header).")
+@click.option("--seed", type=int, metavar="N", help="Seed of the run (printed in the header).")
 @click.option("--known-failures", metavar="FILE", help="Failures that are known, each with its reason (TOML).")
 @click.option("--known-failures-update", is_flag=True, help="Add the failures of this run to that file.")
 @click.option(
