@@ -30,6 +30,7 @@ from .dtypes import DTYPES
 from .errors import BnSpecError, ConfigError, allowed
 from .finding import Finding
 from .floating_point import ROUNDING, departures
+from .foreign_constants import without_foreign_constants
 from .judge import judge, judge_construction, judge_drift, judge_repetition
 from .observables import OF_MEMORY
 from .pinned import is_claimed, of_requirement
@@ -299,10 +300,11 @@ class Cell:
 
     def explanations(self, found: Violation, specimens: Iterable[Specimen] | None = None) -> list[Specimen] | None:
         """Return what :func:`bn_spec.diagnosis.explanations` returns for a violation of this cell."""
-        from .diagnosis import explanations  # who passes needs no specimens
 
         def fails(specimen: Backend) -> bool:
             return isinstance(Cell(self.prop, specimen, self.dtype).violation(found.drawn), type(found))
+
+        from .diagnosis import explanations  # who passes needs no specimens
 
         return explanations(found.finding.case, self.backend, self.prop.requirement.id, fails, specimens)
 
@@ -340,7 +342,8 @@ class Cell:
             # Hypothesis prints every failing case itself; ours are printed by the finding.
             warnings.filterwarnings("ignore", "Generating overly large repr")
             try:
-                search()
+                with without_foreign_constants():
+                    search()
             except BaseExceptionGroup as several:
                 raise _unsteady(several) or several from None
         name = self.prop.requirement.id

@@ -129,6 +129,7 @@ def test_reference_and_bounds_know_the_config_the_dtypes_and_numpy_alone(module:
                 "bn_spec.profiles",
                 "bn_spec.audit",
                 "bn_spec.databases",
+                "bn_spec.foreign_constants",
                 "bn_spec.vectors",
                 "conformance",
             },
