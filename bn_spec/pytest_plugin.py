@@ -263,6 +263,46 @@ def _seed(config: pytest.Config) -> int:
     return config.stash[_SEED]
 
 
+def _workers(config: pytest.Config) -> int:
+    """Return how many workers of pytest-xdist share the run, here and on other machines."""
+    if config.getoption("dist", "no") == "no":
+        return 0
+    specs = [spec.partition("*") for spec in config.getoption("tx", None) or ()]
+    return sum(int(times) if rest and times.isdigit() else 1 for times, _, rest in specs)
+
+
+def _place(spec: object) -> str:
+    """Return a place of ``--tx`` as it was given, without what pytest-xdist puts before it."""
+    return str(spec).removeprefix("execmodel=main_thread_only//")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
+    """Refuse to share a run of a checkout with workers that start in another folder, as on other machines."""
+    elsewhere = [spec for spec in specs if spec.chdir or not spec.popen]
+    folder = suite_folder().resolve()
+    if elsewhere and any(Path(arg.partition("::")[0]).resolve().is_relative_to(folder) for arg in config.args):
+        raise pytest.UsageError(
+            f"--tx {_place(elsewhere[0])}: workers elsewhere cannot be handed the suite of a checkout, {folder};"
+            f" install bn-spec here and there (pip install .), and name the suite --pyargs {SUITE}, as `bn-spec run`"
+            " then does"
+        )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> Generator[None, None, None]:
+    """Say in a sentence that a machine cannot be reached."""
+    try:
+        yield
+    except OSError as error:
+        if not _workers(session.config):
+            raise
+        machines = ", ".join(session.config.getoption("tx"))
+        raise pytest.UsageError(
+            f"--tx: one of {machines} cannot be reached ({error}); start what is to listen there, or leave it out"
+        ) from error
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Hand the seed of the run to a worker of pytest-xdist."""
@@ -278,7 +318,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     lines = [
         f"bn-spec: {by['bn-spec']}, specification {by['specification']}, profile {by['profile']}"
         f"{f' with {examples} examples' if examples else ''}, seed {by['seed']},"
-        f" {'1 thread per worker' if config.getoption('numprocesses', None) else 'threads as the framework chooses'}"
+        f" {'1 thread per worker' if _workers(config) else 'threads as the framework chooses'}"
     ]
     for backend in selection.backends.values():
         few = "; few signatures, as each is expensive" if backend.capabilities.expensive_signatures else ""
@@ -288,6 +328,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     if databases := _databases(config):
         lines.append(f"  examples that failed are kept in and tried from {databases}")
     return lines
+
+
+def _installed(config: pytest.Config) -> dict[str, str]:
+    """Return what decides what a run says: the versions of all that takes part, as far as they are known."""
+    from .report.run_file import packages
+
+    backends = {each.name: f"({each.description})" for each in _selection(config).backends.values()}
+    return {"bn-spec": str(_judged_by(config)["bn-spec"])} | packages() | backends
 
 
 def _judged_by(config: pytest.Config) -> dict[str, Any]:
@@ -542,6 +590,19 @@ class _Ledger:
         self.run.collected.update(ids)
 
     @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Say why a worker did not start, and whether it judged with what is installed here."""
+        where = f"{node.gateway.id} ({_place(node.gateway.spec)})"
+        lines = str(error or "").strip().splitlines()
+        if len(lines) > 1:  # a traceback from there
+            self.run.lost.append(f"{where} ended: {lines[-1]}")
+        there, here = getattr(node, "workeroutput", {}).get(_ATTRIBUTE, {}), _installed(self.config)
+        if differing := [f"{name} {there[name]}, not {here[name]}" for name in there if there[name] != here[name]]:
+            self.run.faults.append(
+                f"{where} judged with {'; '.join(differing)}: install there what is installed here"
+            )
+
+    @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str) -> None:
         self.run.lost.append(f"it crashed in {crashitem}")
 
@@ -558,7 +619,10 @@ class _Ledger:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if _SELECTION not in self.config.stash or _is_worker(self.config):
+        if _SELECTION not in self.config.stash:
+            return
+        if _is_worker(self.config):
+            self.config.workeroutput[_ATTRIBUTE] = _installed(self.config)  # type: ignore[attr-defined]
             return
         self._judge_known_failures()
         if self.run.faults and session.exitstatus == pytest.ExitCode.OK:
@@ -607,7 +671,7 @@ class _Ledger:
         timing = {
             "started": began.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - clock, 3),
-            "workers": self.config.getoption("numprocesses", None) or 0,
+            "workers": _workers(self.config),
         }
         backends = list(self.config.stash[_SELECTION].backends.values())
         folder.mkdir(parents=True, exist_ok=True)
@@ -619,7 +683,7 @@ class _Ledger:
             store.remove(name)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if self.run.records or self.run.lost:
+        if not _is_worker(self.config) and (self.run.records or self.run.lost):
             terminalreporter.section("bn-spec")
             for line in summary(self.run):
                 terminalreporter.write_line(line)

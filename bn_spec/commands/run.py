@@ -73,8 +73,11 @@ def run(
             call += [option, str(value)]
     if known_failures_update:
         call += ["--bn-known-failures-update"]
-    if workers is not None:
+    elsewhere = any(argument.startswith("--tx") for argument in passed_on)
+    if workers is not None or elsewhere:
         call += ["--dist", "worksteal"]  # cells differ in cost; an idle worker takes over from a busy one
+    if elsewhere:
+        call += ["--max-worker-restart", "0"]  # who did not start on another machine does not start the next time
     sys.exit(_pytest([*call, *passed_on]))
 
 
