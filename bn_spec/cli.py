@@ -7,9 +7,11 @@ import click
 from . import __version__
 from .commands.audit import audit
 from .commands.backends import backends
+from .commands.compare import compare
 from .commands.doctor import doctor
 from .commands.new_backend import new_backend
 from .commands.replay import replay
+from .commands.report import report
 from .commands.requirements import requirements
 from .commands.run import run
 from .commands.vectors import vectors
@@ -21,7 +23,7 @@ def main() -> None:
     """Check BatchNorm2d implementations against the specification."""
 
 
-for command in (run, replay, backends, doctor, new_backend, requirements, vectors, audit):
+for command in (run, report, compare, replay, backends, doctor, new_backend, requirements, vectors, audit):
     main.add_command(command)
 
 

@@ -33,7 +33,17 @@ FRAMEWORKS = {
     "tinygrad",
     "torch",
 }
-THIRD_PARTY = {"click", "hypothesis", "ml_dtypes", "numpy", "pytest", "redis", "rich"} | FRAMEWORKS
+THIRD_PARTY = {
+    "click",
+    "hypothesis",
+    "jinja2",
+    "markupsafe",
+    "ml_dtypes",
+    "numpy",
+    "pytest",
+    "redis",
+    "rich",
+} | FRAMEWORKS
 OUR_TEXTS = [
     *(p for folder in ("bn_spec", "conformance", "examples") for p in sorted((ROOT / folder).rglob("*.py"))),
     *(ROOT / "examples").rglob("*.md"),
@@ -93,7 +103,13 @@ def test_importing_the_package_imports_numpy_and_its_dtypes_alone() -> None:
 def test_the_pytest_plugin_imports_neither_a_framework_nor_hypothesis() -> None:
     found = newly_imported("import bn_spec.pytest_plugin")
     assert {"bn_spec", "pytest"} <= found
-    assert found.isdisjoint({"hypothesis", "torch", "click", "rich"})
+    assert found.isdisjoint({"hypothesis", "torch", "click", "jinja2", "rich"})
+
+
+def test_a_command_imports_neither_a_framework_nor_hypothesis_before_it_is_called() -> None:
+    found = newly_imported("import bn_spec.cli")
+    assert {"bn_spec", "click", "pytest"} <= found
+    assert found.isdisjoint({"hypothesis", "torch", "jinja2"})
 
 
 def test_every_import_of_ours_is_understood() -> None:
@@ -121,6 +137,8 @@ def test_reference_and_bounds_know_the_config_the_dtypes_and_numpy_alone(module:
         ("click", {"bn_spec.cli", "bn_spec.commands"}),
         ("redis", {"bn_spec.databases"}),
         ("rich", {"bn_spec.commands"}),
+        ("jinja2", {"bn_spec.report.html"}),
+        ("markupsafe", {"bn_spec.report.html"}),
         (
             "hypothesis",
             {

@@ -33,6 +33,7 @@ RECORDS = [
     record("RUN-03", FAIL, "float64", text="RUN-03 is violated\n  case  x = [0, 1]"),
     record("GRD-01", NOT_CLAIMED, text="one does not claim gradients"),
 ]
+TIMING = {"started": "2026-11-26T09:00:00+00:00", "seconds": 1.5, "workers": 2}
 DEPARTURE = "running_var is updated with the biased variance of the batch"
 
 
@@ -47,6 +48,7 @@ WHOLE = record(
     shares={"output": inf, "running_var": 1.5},
     worst_case="Case(Config(1))",
     text="NUM-01 is violated",
+    observable="output",
     cases=("0123456789",),
     grade="textbook",
     claimed_grade="welford",
@@ -59,7 +61,7 @@ def kept() -> RunFile:
     lost = Run(list(RECORDS), {"other": "it is not installed"}, {"a", "b"}, {"a"})
     biased = Capabilities(inference=False, dialect=Dialect(running_var="biased"))
     one = kernel_backend("one", lambda *_: (), capabilities=biased, description="framework 1.0")
-    return RunFile.of(lost, BY, [one], {"started": "2026-11-26T09:00:00+00:00", "seconds": 1.5, "workers": 2})
+    return RunFile.of(lost, BY, [one], TIMING)
 
 
 def test_a_run_is_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -77,7 +79,7 @@ def test_a_record_is_plain_data_and_back() -> None:
 
 
 def test_numbers_that_are_not_finite_survive_a_file_without_them(tmp_path: Path) -> None:
-    RunFile.of(Run([WHOLE]), BY, []).save(tmp_path / NAME)
+    RunFile.of(Run([WHOLE]), BY, [], TIMING).save(tmp_path / NAME)
     assert "Infinity" not in (tmp_path / NAME).read_text("utf-8")
     assert RunFile.load(tmp_path / NAME).records == (WHOLE,)
 
@@ -97,7 +99,7 @@ def test_a_backend_is_kept_with_the_departures_of_its_dialect() -> None:
         (b"[]", "no record of a run, or a damaged one"),
         (b'{"format": "bn-spec case", "version": 1}', "format 'bn-spec case'; expected 'bn-spec run'"),
         (b'{"format": "bn-spec run", "version": 9}', "version 9; this bn-spec reads 2"),
-        (b'{"format": "bn-spec run", "version": 2}', "no record of a run, or a damaged one"),
+        (b'{"format": "bn-spec run", "version": 2}', "run.json: the file has no 'judged_by'"),
     ],
 )
 def test_what_is_no_record_is_refused(tmp_path: Path, content: bytes, said: str) -> None:

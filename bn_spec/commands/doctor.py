@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from textwrap import wrap
+from typing import TYPE_CHECKING
 
 import click
 
 from ..declaration import declaration
-from ..doctor import PROBLEM, Look, Patient, examination
 from ..errors import BackendError
 from ..registry import load
 from ..report.records import CONFORMING, NEW_FINDING, UNUSABLE
+
+if TYPE_CHECKING:
+    from ..doctor import Look, Patient
 
 _NAME, _VERDICT, _WIDTH = 22, 12, 118
 
@@ -28,6 +31,13 @@ def doctor(name: str) -> None:
     Exit codes: 0 what is claimed holds, though there may be more to claim; 1 something does not; 2 BACKEND does not
     load.
     """
+    from ..doctor import (
+        PROBLEM,
+        Look,
+        Patient,
+        examination,
+    )  # Hypothesis comes with it, which other commands do without
+
     click.echo("loads".ljust(_NAME), nl=False)
     try:
         backend = load(name)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import click
 
-from ..entries import Entry, document, entries
 from ..errors import ConfigError
 from ..requirements import CHAPTERS, SPECIFICATION
+
+if TYPE_CHECKING:
+    from ..entries import Entry
 
 
 @click.command()
@@ -23,6 +26,8 @@ def requirements(pattern: str, as_json: bool) -> None:
 
     Exit codes: 0; 2 there is no such requirement.
     """
+    from ..entries import document, entries  # Hypothesis comes with it, which other commands do without
+
     try:
         found = entries(pattern)
     except ConfigError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -114,12 +114,16 @@ class Run:
     @property
     def exit_code(self) -> int:
         """Return the exit code of ``bn-spec run`` for this run."""
-        if self.lost or self.missing:
-            return INCOMPLETE
-        if self.faults or any(record.status in BAD for record in self.records):
-            return NEW_FINDING
-        tested = any(record.status != NOT_CLAIMED for record in self.records)
-        return CONFORMING if tested else NOTHING_TESTED
+        return exit_code(self.records, self.faults, [*self.lost, *self.missing])
+
+
+def exit_code(records: Sequence[Record], faults: Sequence[str], incomplete: Sequence[str]) -> int:
+    """Return the exit code for a run that left these records, with what is wrong with it and what it lost."""
+    if incomplete:
+        return INCOMPLETE
+    if faults or any(record.status in BAD for record in records):
+        return NEW_FINDING
+    return CONFORMING if any(record.status != NOT_CLAIMED for record in records) else NOTHING_TESTED
 
 
 def having(records: Iterable[Record], status: str) -> list[Record]:

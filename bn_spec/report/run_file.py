@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
@@ -16,6 +16,7 @@ from ..backend import Backend
 from ..errors import RunFileError
 from ..files import written_whole
 from .records import Record, Run
+from .schema import first_error
 
 FORMAT = "bn-spec run"
 VERSION = 2
@@ -52,7 +53,9 @@ class Judged:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it: lists for tuples, text for numbers that are not finite."""
+    """Return a value as JSON has it: lists for tuples, objects for dataclasses, text for what is not finite."""
+    if is_dataclass(value):
+        return _plain(vars(value))
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, tuple | list):
@@ -98,12 +101,10 @@ class RunFile:
     faults: tuple[str, ...]
     incomplete: tuple[str, ...]
     exit_code: int
-    timing: Mapping[str, Any] = field(default_factory=dict)
+    timing: Mapping[str, Any]
 
     @staticmethod
-    def of(
-        run: Run, judged_by: Mapping[str, Any], backends: Sequence[Backend], timing: Mapping[str, Any] | None = None
-    ) -> RunFile:
+    def of(run: Run, judged_by: Mapping[str, Any], backends: Sequence[Backend], timing: Mapping[str, Any]) -> RunFile:
         """Return what is to be kept of a run; its records in an order that does not depend on who made them."""
         return RunFile(
             judged_by,
@@ -114,15 +115,21 @@ class RunFile:
             tuple(run.faults),
             (*run.lost, *run.missing),
             run.exit_code,
-            timing or {},
+            timing,
         )
+
+    def encoded(self) -> bytes:
+        """Return the content of the file."""
+        content = _plain({"format": FORMAT, "version": VERSION, **vars(self)})
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        # Half a surrogate pair, which UTF-8 has no bytes for, becomes what JSON writes for it.
+        return text.encode(errors="backslashreplace") + b"\n"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, and the folder that it is to lie in: whole or not at all."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        content = _plain({"format": FORMAT, "version": VERSION, **asdict(self)})
         with written_whole(path) as file:
-            file.write(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+            file.write(self.encoded())
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> RunFile:
@@ -139,6 +146,8 @@ class RunFile:
                 raise RunFileError(f"{path}: format {content['format']!r}; expected {FORMAT!r}")
             if content["version"] != VERSION:
                 raise RunFileError(f"{path}: version {content['version']!r}; this bn-spec reads {VERSION}")
+            if wrong := first_error(content):
+                raise RunFileError(f"{path}: {wrong}")
             return RunFile(
                 content["judged_by"],
                 content["environment"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from math import floor
+from math import floor, isfinite
 from textwrap import wrap
 
 from ..coverage import AXES
@@ -23,7 +23,7 @@ def summary(run: Run) -> Iterator[str]:
         [
             backend,
             dtype,
-            *(_cell(_of(run.records, backend, dtype, chapter)) for chapter in chapters),
+            *(cell(_of(run.records, backend, dtype, chapter)) for chapter in chapters),
             _grade(run.records, backend, dtype),
         ]
         for backend, dtype in rows
@@ -55,19 +55,22 @@ def _of(records: Sequence[Record], backend: str, dtype: str, chapter: str) -> li
     return [r for r in records if (r.backend, r.dtype, r.chapter) == (backend, dtype, chapter)]
 
 
-def _cell(records: Sequence[Record]) -> str:
+def cell(records: Sequence[Record]) -> str:
+    """Say in a word or a number what became of some requirements."""
     claimed = [record for record in records if record.status != NOT_CLAIMED]
     if not claimed:
         return "-" if records else ""
     if bad := [record for record in claimed if record.status in BAD]:
         return f"{len(bad)} FAILED"
     worst = max((share for record in claimed for share in record.shares.values()), default=None)
-    known = len(having(claimed, KNOWN))
-    return ("ok" if worst is None else share_of(worst)) + (f" ({known} known)" if known else "")
+    excused = len(having(claimed, KNOWN))
+    return ("ok" if worst is None else share_of(worst)) + (f" ({excused} known)" if excused else "")
 
 
 def share_of(worst: float) -> str:
     """Return err/bound in two digits; in more, rounded down, where they would read as the limit itself."""
+    if not isfinite(worst):
+        return str(worst)
     return f"{worst:.2f}" if worst < 0.995 else f"{floor(1000 * worst) / 1000:.3f}"
 
 
@@ -89,10 +92,10 @@ def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def _sentences(run: Run) -> Iterator[str]:
     for backend in sorted({record.backend for record in run.records}):
         own = [record for record in run.records if record.backend == backend]
-        yield from _listed(_verdict(backend, own), "")
+        yield from _listed(verdict(backend, own), "")
         if worst := _worst(own):
             yield f"    worst err/bound: {worst}"
-    for (backend, reason), where in _known(having(run.records, KNOWN)).items():
+    for (backend, reason), where in known(having(run.records, KNOWN)).items():
         yield from _listed(f"{backend}: known failure of {'; '.join(where)}", reason)
     for status in (FAIL, UNEXPECTED_PASS, CRASHED, VACUOUS):
         for (backend, requirement, text), dtypes in _by_text(having(run.records, status)).items():
@@ -107,7 +110,7 @@ def _sentences(run: Run) -> Iterator[str]:
         yield from _listed(f"INCOMPLETE: {len(run.missing)} collected tests were never reported", run.missing[0])
 
 
-def _known(records: Sequence[Record]) -> dict[tuple[str, str], list[str]]:
+def known(records: Sequence[Record]) -> dict[tuple[str, str], list[str]]:
     """Say for each known failure of a backend in which dtypes it was seen, and of which requirements."""
     seen: dict[tuple[str, str], dict[str, list[str]]] = {}
     for record in records:
@@ -140,7 +143,8 @@ def _by_text(records: Sequence[Record]) -> dict[tuple[str, str, str], list[str]]
     return groups
 
 
-def _verdict(backend: str, records: Sequence[Record]) -> str:
+def verdict(backend: str, records: Sequence[Record]) -> str:
+    """Say in a sentence whether a backend conforms, and how much was looked at."""
     bad = sum(record.status in BAD for record in records)
     examples, judged, outside = (
         sum(getattr(record, name) for record in records) for name in ("examples", "judged", "outside")

@@ -1,0 +1,115 @@
+"""What records and reports add to a passing run: with and without them, in turn.
+
+Run it as ``python benchmarks/report_overhead.py``; ``--help`` lists the choices. Measured are the processor's seconds
+of whole processes, imports included, on which other processes have less influence than on the clock: ``bn-spec run``
+with a plugin that keeps of each record only the status and writes no file; ``bn-spec run`` as it is, but for a plugin
+that also measures from within what records take, as that is less than two runs differ by; and ``bn-spec report`` of
+what that has left, in all formats. It prints the medians and their ratios, and fails if what was measured from within
+and the reports together are more than the limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
+from statistics import median
+from tempfile import TemporaryDirectory
+
+LIMIT = 0.05
+"""Of the time of a run, that they may add."""
+
+WITHOUT = """
+import bn_spec.pytest_plugin as plugin
+from bn_spec.report.records import Record
+
+plugin._Ledger._write = lambda *_: None
+plugin._record = lambda cell, status, text, *_: Record(
+    cell.prop.requirement.id, cell.backend.name, cell.dtype, status, text=text
+)
+"""
+"""A plugin that leaves of the records what tells how the run ended."""
+
+
+MEASURED = """
+from functools import wraps
+from time import process_time
+
+import bn_spec.pytest_plugin as plugin
+from bn_spec.report.records import Record
+
+spent = []
+
+
+def measured(function):
+    @wraps(function)
+    def call(*arguments):
+        start = process_time()
+        try:
+            return function(*arguments)
+        finally:
+            spent.append(process_time() - start)
+
+    return call
+
+
+plugin._record = measured(plugin._record)
+plugin._Ledger._write = measured(plugin._Ledger._write)
+Record.to_dict = measured(Record.to_dict)
+Record.from_dict = staticmethod(measured(Record.from_dict))
+
+
+def pytest_unconfigure():
+    with open("spent", "w") as file:
+        file.write(str(sum(spent)))
+"""
+"""A plugin that leaves in a file how many seconds records took in all."""
+
+
+def seconds(folder: Path, *arguments: str) -> float:
+    """Return the processor's seconds that a command of ``bn-spec`` takes, from start to end."""
+    before = getrusage(RUSAGE_CHILDREN)
+    call = [sys.executable, "-m", "bn_spec.cli", *arguments]
+    path = os.pathsep.join([str(folder), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=folder, env=environment)
+    if done.returncode:
+        sys.exit(f"{done.stdout}\n{done.stderr}\n{' '.join(arguments)} ended with exit code {done.returncode}")
+    after = getrusage(RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    """Time runs with records and without, in turn, and reports; print the medians side by side."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", default="torch-cpu")
+    parser.add_argument("--profile", default="ci")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    run = ("run", options.backend, "--profile", options.profile, "--", "-p")
+    times: dict[str, list[float]] = {"without": [], "with": [], "records": [], "reports": []}
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for plugin, text in (("without_records", WITHOUT), ("measured_records", MEASURED)):
+            (folder / f"{plugin}.py").write_text(text, "utf-8")
+        for number in range(options.rounds):
+            times["without"].append(seconds(folder, *run, "without_records"))
+            times["with"].append(seconds(folder, *run, "measured_records"))
+            times["records"].append(float((folder / "spent").read_text("utf-8")))
+            times["reports"].append(seconds(folder, "report"))
+            said = ", ".join(f"{key} {own[-1]:.2f} s" for key, own in times.items())
+            print(f"round {number + 1}: {said}", flush=True)
+    without, with_, records, reports = (median(own) for own in times.values())
+    print(f"{options.backend}, {options.profile}, medians of {options.rounds}:")
+    print(f"without records {without:.2f} s, with {with_:.2f} s: {with_ / without - 1:+.1%}")
+    share = (records + reports) / with_
+    print(f"measured from within, records {records:.2f} s ({records / with_:.1%}); all reports {reports:.2f} s more")
+    print(f"records and reports {share:.1%} of a run, {'within' if share < LIMIT else 'OVER'} {LIMIT:.0%}")
+    sys.exit(share >= LIMIT)
+
+
+if __name__ == "__main__":
+    main()
