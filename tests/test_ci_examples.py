@@ -43,8 +43,8 @@ if sys.argv[1:2] == ["report"]:
 
 def loaded(path: Path) -> dict[str, Any]:
     """Return the content of a YAML file; what YAML 1.1 takes for a truth is the key ``on``."""
-    content: dict[str, Any] = yaml.safe_load(path.read_text("utf-8"))
-    return {("on" if name is True else name): each for name, each in content.items()}
+    content: dict[object, Any] = yaml.safe_load(path.read_text("utf-8"))
+    return {"on" if name is True else str(name): each for name, each in content.items()}
 
 
 def calls_of(script: str, variables: Mapping[str, str], folder: Path) -> tuple[list[list[str]], int]:
