@@ -75,7 +75,9 @@ def open_databases(text: str, *, relative_to: Path, downloads: Path) -> Database
             raise ConfigError(f"a database is {text!r}; allowed: {ALLOWED}")
         member = _Steady(_opened(place, relative_to, downloads, written=not number), _public(place), notes)
         members.append(ReadOnlyDatabase(member) if number or place.startswith("github:") else member)
-    return Databases(tuple(map(_public, places)), MultiplexedDatabase(*members), notes)
+    database = MultiplexedDatabase(*members)
+    list(database.fetch(b""))  # so that an artifact is downloaded once, before there are workers
+    return Databases(tuple(map(_public, places)), database, notes)
 
 
 def _opened(place: str, relative_to: Path, downloads: Path, *, written: bool) -> ExampleDatabase:

@@ -207,9 +207,11 @@ def _opened(config: pytest.Config, where: str) -> Databases:
 
     relative_to, downloads = _folder_of(config, "database"), _report_dir(config) / "artifacts"
     try:
-        return open_databases(where, relative_to=relative_to, downloads=downloads)
+        databases = open_databases(where, relative_to=relative_to, downloads=downloads)
     except ConfigError as error:
         raise pytest.UsageError(f"bn_database: {error}") from None
+    config.stash[RUN].notes += databases.notes
+    return databases
 
 
 def _check_report_dir(config: pytest.Config) -> None:

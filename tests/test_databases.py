@@ -280,7 +280,7 @@ def test_a_redis_server_that_goes_away_fails_nothing_and_is_noted(tmp_path: Path
 
 def artifact(folder: Path, content: Path | None, name: str = ARTIFACT) -> None:
     """Put a fresh download of an artifact where it is kept, so that nobody asks the network for it."""
-    downloads = folder / "downloads" / "owner" / "repo" / name
+    downloads = folder / "owner" / "repo" / name
     downloads.mkdir(parents=True)
     path = downloads / f"{datetime.now(UTC).isoformat().replace(':', '_')}.zip"
     if content is None:
@@ -294,7 +294,7 @@ def artifact(folder: Path, content: Path | None, name: str = ARTIFACT) -> None:
 @pytest.mark.parametrize(("text", "name"), [("github:owner/repo", ARTIFACT), ("github:owner/repo/mine", "mine")])
 def test_the_artifact_of_a_workflow_is_read(tmp_path: Path, text: str, name: str) -> None:
     looks(cell_of(PLAIN, opened("kept", tmp_path)))
-    artifact(tmp_path, tmp_path / "kept", name)
+    artifact(tmp_path / "downloads", tmp_path / "kept", name)
     databases = opened(text, tmp_path)
     assert looks(cell_of(PLAIN, databases)) == FIRST
     cell_of(Mended(), databases).examine()  # would let go of what it holds, if it could
@@ -303,7 +303,7 @@ def test_the_artifact_of_a_workflow_is_read(tmp_path: Path, text: str, name: str
 
 
 def test_an_artifact_that_is_no_archive_fails_nothing_and_is_noted(tmp_path: Path) -> None:
-    artifact(tmp_path, None)
+    artifact(tmp_path / "downloads", None)
     databases = opened("kept,github:owner/repo", tmp_path)
     assert looks(cell_of(PLAIN, databases)) > FIRST
     (note,) = databases.notes
@@ -314,13 +314,14 @@ def test_an_artifact_that_is_no_archive_fails_nothing_and_is_noted(tmp_path: Pat
 
 
 def test_the_workers_of_a_run_share_it(tmp_path: Path) -> None:
-    (tmp_path / "pytest.ini").write_text("[pytest]\nbn_database = kept\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nbn_database = kept, github:owner/repo\n")
     folder = tmp_path / "sub"
-    folder.mkdir()
+    artifact(folder / ".bn_spec" / "artifacts", None)
     steered = ("--bn-profile=smoke", "--bn-requirement=NUM-01", "-k", "float32 or float64")
     done = pytest_suite(*steered, "-n", "2", "-c", "../pytest.ini", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "  examples that failed are kept in and tried from kept" in done.stdout
+    assert "  examples that failed are kept in and tried from kept, github:owner/repo" in done.stdout
+    assert done.stdout.count("database github:owner/repo: The downloaded artifact from GitHub is invalid") == 1
     assert any(
         b"NUM-01 reference float64 " in key for keys in keys_and_values(tmp_path / "kept").values() for key in keys
     )
