@@ -54,6 +54,11 @@ class Databases:
         """Return the part that belongs to one cell, in which no other looks."""
         return _Part(self.database, f"{requirement} {backend} {dtype} ".encode())
 
+    def look(self) -> None:
+        """Ask for nothing, so that an artifact is downloaded once, before there are workers that would all do so."""
+        for _ in self.database.fetch(b""):
+            pass
+
     def __str__(self) -> str:
         return ", ".join(self.names)
 
@@ -75,9 +80,7 @@ def open_databases(text: str, *, relative_to: Path, downloads: Path) -> Database
             raise ConfigError(f"a database is {text!r}; allowed: {ALLOWED}")
         member = _Steady(_opened(place, relative_to, downloads, written=not number), _public(place), notes)
         members.append(ReadOnlyDatabase(member) if number or place.startswith("github:") else member)
-    database = MultiplexedDatabase(*members)
-    list(database.fetch(b""))  # so that an artifact is downloaded once, before there are workers
-    return Databases(tuple(map(_public, places)), database, notes)
+    return Databases(tuple(map(_public, places)), MultiplexedDatabase(*members), notes)
 
 
 def _opened(place: str, relative_to: Path, downloads: Path, *, written: bool) -> ExampleDatabase:

@@ -207,11 +207,9 @@ def _opened(config: pytest.Config, where: str) -> Databases:
 
     relative_to, downloads = _folder_of(config, "database"), _report_dir(config) / "artifacts"
     try:
-        databases = open_databases(where, relative_to=relative_to, downloads=downloads)
+        return open_databases(where, relative_to=relative_to, downloads=downloads)
     except ConfigError as error:
         raise pytest.UsageError(f"bn_database: {error}") from None
-    config.stash[RUN].notes += databases.notes
-    return databases
 
 
 def _check_report_dir(config: pytest.Config) -> None:
@@ -280,7 +278,10 @@ def _place(spec: object) -> str:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
-    """Refuse to share a run of a checkout with workers that start in another folder, as on other machines."""
+    """Refuse to share a run of a checkout with workers that start in another folder, as on other machines.
+
+    And have done, before there are workers, what they need to find done.
+    """
     elsewhere = [spec for spec in specs if spec.chdir or not spec.popen]
     folder = suite_folder().resolve()
     if elsewhere and any(Path(arg.partition("::")[0]).resolve().is_relative_to(folder) for arg in config.args):
@@ -289,6 +290,9 @@ def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None
             f" install bn-spec here and there (pip install .), and name the suite --pyargs {SUITE}, as `bn-spec run`"
             " then does"
         )
+    if databases := config.stash.get(_DATABASES, None):
+        databases.look()
+        config.stash[RUN].notes += databases.notes
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -598,7 +602,10 @@ class _Ledger:
         lines = str(error or "").strip().splitlines()
         if len(lines) > 1:  # a traceback from there
             self.run.lost.append(f"{where} ended: {lines[-1]}")
-        there, here = getattr(node, "workeroutput", {}).get(_ATTRIBUTE, {}), _installed(self.config)
+        there = getattr(node, "workeroutput", {}).get(_ATTRIBUTE, {})
+        if not there or _SELECTION not in self.config.stash:
+            return
+        here = _installed(self.config)
         if differing := [f"{name} {there[name]}, not {here[name]}" for name in there if there[name] != here[name]]:
             self.run.faults.append(
                 f"{where} judged with {'; '.join(differing)}: install there what is installed here"

@@ -16,6 +16,7 @@ import pytest
 
 from bn_spec import pytest_plugin
 from bn_spec.pytest_plugin import _Ledger
+from bn_spec.registry import Selection
 from bn_spec.report.records import Run
 from bn_spec.report.run_file import NAME
 
@@ -166,11 +167,13 @@ HERE = {"numpy": "2.4", "hypothesis": "6.1", "torch-cpu": "(torch 2.13)"}
     ids=["the same", "others"],
 )
 def test_a_machine_with_other_versions_fails_the_run(
-    there: dict[str, str], faults: list[str], pytestconfig: pytest.Config, monkeypatch: pytest.MonkeyPatch
+    there: dict[str, str], faults: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pytest_plugin, "_installed", lambda _: HERE)
+    config: Any = SimpleNamespace(stash=pytest.Stash())
+    config.stash[pytest_plugin._SELECTION] = Selection({}, {})
     run, gateway = Run(), SimpleNamespace(id="gw1", spec="execmodel=main_thread_only//ssh=far")
     node = SimpleNamespace(gateway=gateway, workeroutput={"bn_spec": there})
-    _Ledger(run, pytestconfig).pytest_testnodedown(node, None)
+    _Ledger(run, config).pytest_testnodedown(node, None)
     assert run.faults == faults
     assert run.exit_code == (1 if faults else 5)
