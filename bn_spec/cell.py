@@ -30,6 +30,7 @@ from .dtypes import DTYPES
 from .errors import BnSpecError, ConfigError, allowed
 from .finding import Finding
 from .floating_point import ROUNDING, departures
+from .foreign_constants import without_foreign_constants
 from .judge import SURVIVAL, judge, judge_construction, judge_drift, judge_repetition
 from .observables import OF_MEMORY
 from .pinned import is_claimed, of_requirement
@@ -40,6 +41,7 @@ from .strategies import cases
 from .verdict import Discrepancy, Verdict
 
 if TYPE_CHECKING:
+    from .databases import Databases
     from .specimens import Specimen
 
 
@@ -155,11 +157,12 @@ class Cell:
     ``excused`` are known failures of a file, beside those that the backend declares. ``stored``
     are the cases, by id, on which the backend failed in earlier runs, and ``passed_again`` those of which it does not
     any more; the ``fatal`` ones of them have killed a process, and are played by ``isolated``, if it is there.
-    ``shares`` holds the worst err / bound by observable, ``worst_case`` the case of the worst of all; ``grades`` the
-    worst of all under the bounds of each grade, ``conditioning`` likewise by decades of |mean| / σ.
-    ``discarded`` counts the examples that judged nothing, ``judged`` and ``outside`` elements within and outside the
-    domain of the bounds, ``reached`` cases by the regions that they reach; ``known`` are the known failures that were
-    seen, ``expecting`` counts the cases on which each was to be expected.
+    ``databases`` hold what made it fail elsewhere, and are told what makes it fail here. ``shares`` holds the worst
+    err / bound by observable, ``worst_case`` the case of the worst of all; ``grades`` the worst of all under the
+    bounds of each grade, ``conditioning`` likewise by decades of |mean| / σ. ``discarded`` counts the examples that
+    judged nothing, ``judged`` and ``outside`` elements within and outside the domain of the bounds, ``reached`` cases
+    by the regions that they reach; ``known`` are the known failures that were seen, ``expecting`` counts the cases on
+    which each was to be expected.
     """
 
     prop: Property
@@ -173,6 +176,7 @@ class Cell:
     stored: Mapping[str, Case] = field(default_factory=dict)
     fatal: frozenset[str] = frozenset()
     isolated: Backend | None = None
+    databases: Databases | None = None
     passed_again: list[str] = field(default_factory=list)
     shares: dict[str, float] = field(default_factory=dict)
     worst_case: Case | None = None
@@ -313,10 +317,11 @@ class Cell:
 
     def explanations(self, found: Violation, specimens: Iterable[Specimen] | None = None) -> list[Specimen] | None:
         """Return what :func:`bn_spec.diagnosis.explanations` returns for a violation of this cell."""
-        from .diagnosis import explanations  # who passes needs no specimens
 
         def fails(specimen: Backend) -> bool:
             return isinstance(Cell(self.prop, specimen, self.dtype).violation(found.drawn), type(found))
+
+        from .diagnosis import explanations  # who passes needs no specimens
 
         return explanations(found.finding.case, self.backend, self.prop.requirement.id, fails, specimens)
 
@@ -352,15 +357,14 @@ class Cell:
             self.discarded += self.judged == before
 
         strategy = cases(dtype=self.dtype, claims=self.claims, **self.prop.choices)
-        profile = settings(self.profile, max_examples=self._number_of(self.profile.max_examples, self.share))
-        if self.prop.huge:
-            profile = settings(profile, max_examples=1, phases=[Phase.generate])
-        search = seed(f"{self.seed}:{self.prop.requirement.id}")(profile(given(strategy)(check)))
+        # The seed inside the settings: outside, it takes their database away.
+        search = self._settings()(seed(f"{self.seed}:{self.prop.requirement.id}")(given(strategy)(check)))
         with warnings.catch_warnings():
             # Hypothesis prints every failing case itself; ours are printed by the finding.
             warnings.filterwarnings("ignore", "Generating overly large repr")
             try:
-                search()
+                with without_foreign_constants():
+                    search()
             except _EnoughDeaths:
                 raise min(deaths, key=_size) from None
             except BaseExceptionGroup as several:
@@ -370,6 +374,15 @@ class Cell:
             raise Vacuous(f"{name}: {self.examples} examples, nothing judged")
         if self.unreached:
             raise Vacuous(f"{name}: {self.examples} examples, none of which reached {', or '.join(self.unreached)}")
+
+    def _settings(self) -> settings:
+        if self.prop.huge:
+            return settings(self.profile, max_examples=1, phases=[Phase.generate])
+        profile = settings(self.profile, max_examples=self._number_of(self.profile.max_examples, self.share))
+        if self.databases is None:
+            return profile
+        database = self.databases.of_cell(self.prop.requirement.id, self.backend.name, self.dtype)
+        return settings(profile, database=database, phases=[Phase.reuse, *profile.phases])
 
     def _check_arithmetic(self) -> None:
         if (odd := departures()) and (self.claims.subnormals or ROUNDING in odd):

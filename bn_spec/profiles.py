@@ -66,7 +66,7 @@ def _register() -> None:
         settings.register_profile(
             f"bn-{profile.name}",
             max_examples=profile.examples,
-            # The seed alone decides what is drawn, so nothing is kept between runs.
+            # The seed alone decides what is drawn, so nothing is kept between runs unless a database is asked for.
             database=None,
             # Wall-clock limits fail on busy machines, not on wrong kernels.
             deadline=None,

@@ -26,6 +26,7 @@ from .suite import SUITE, suite_folder
 if TYPE_CHECKING:
     from .backend import Backend
     from .cell import Cell, Property
+    from .databases import Databases
     from .isolation import Limits
     from .known_failures import Entry
     from .registry import Selection
@@ -39,6 +40,7 @@ _ENTRIES = pytest.StashKey[tuple["Entry", ...]]()
 _STAND_INS = pytest.StashKey[tuple[dict[str, Any], dict[str, Any]]]()
 _RECORDER = pytest.StashKey[Any]()
 _CONCERNED = pytest.StashKey[Counter[int]]()
+_DATABASES = pytest.StashKey["Databases | None"]()
 
 _ATTRIBUTE = "bn_spec"
 """Of the report of a cell: what travels with it from a worker to who gathers the records."""
@@ -90,6 +92,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "string",
         "folder for the record of the run (run.json) and the cases of its findings (default: .bn_spec)",
         metavar="DIR",
+    )
+    option(
+        "database",
+        "string",
+        "keep what made a check fail, and try it first: a folder, redis://HOST:PORT/NUMBER (written to) or"
+        " github:OWNER/REPO (read); several joined by commas, of which the first is written to (default: none)",
+        metavar="WHERE",
     )
 
 
@@ -170,11 +179,16 @@ def _report_dir(config: pytest.Config) -> Path:
 
 
 def _path(config: pytest.Config, name: str) -> Path | None:
-    """Return a path that was given: relative to where pytest was started, or to the ini file that says it."""
-    if given := config.getoption(f"bn_{name}"):
-        return config.invocation_params.dir / str(given)
-    said: str | None = config.getini(f"bn_{name}")
-    return (config.inipath or config.rootpath / "ini").parent / said if said else None
+    """Return a path that was given."""
+    said = _option(config, name)
+    return _folder_of(config, name) / str(said) if said else None
+
+
+def _folder_of(config: pytest.Config, name: str) -> Path:
+    """Return what paths of an option are relative to: where pytest was started, or the ini file that says them."""
+    if config.getoption(f"bn_{name}"):
+        return config.invocation_params.dir
+    return (config.inipath or config.rootpath / "ini").parent
 
 
 def _store(config: pytest.Config) -> Store:
@@ -207,6 +221,7 @@ def pytest_configure(config: pytest.Config) -> None:
         _selection(config)
         _entries(config)
         _check_report_dir(config)
+        _databases(config)
         _recover(config)
 
 
@@ -231,6 +246,24 @@ def _entries(config: pytest.Config) -> tuple[Entry, ...]:
     run.faults += superfluous(entries, _selection(config).backends.values())
     config.stash[_ENTRIES] = entries
     return entries
+
+
+def _databases(config: pytest.Config) -> Databases | None:
+    """Return the example databases, if there are to be any."""
+    where = _option(config, "database")
+    if _DATABASES not in config.stash:
+        config.stash[_DATABASES] = _opened(config, where) if where else None
+    return config.stash[_DATABASES]
+
+
+def _opened(config: pytest.Config, where: str) -> Databases:
+    from .databases import open_databases
+
+    relative_to, downloads = _folder_of(config, "database"), _report_dir(config) / "artifacts"
+    try:
+        return open_databases(where, relative_to=relative_to, downloads=downloads)
+    except ConfigError as error:
+        raise pytest.UsageError(f"bn_database: {error}") from None
 
 
 def _check_report_dir(config: pytest.Config) -> None:
@@ -295,6 +328,52 @@ def _seed(config: pytest.Config) -> int:
     return config.stash[_SEED]
 
 
+def _workers(config: pytest.Config) -> int:
+    """Return how many workers of pytest-xdist share the run, here and on other machines."""
+    if config.getoption("dist", "no") == "no":
+        return 0
+    specs = [spec.partition("*") for spec in config.getoption("tx", None) or ()]
+    return sum(int(times) if rest and times.isdigit() else 1 for times, _, rest in specs)
+
+
+def _place(spec: object) -> str:
+    """Return a place of ``--tx`` as it was given, without what pytest-xdist puts before it."""
+    return str(spec).removeprefix("execmodel=main_thread_only//")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
+    """Refuse to share a run of a checkout with workers that start in another folder, as on other machines.
+
+    And have done, before there are workers, what they need to find done.
+    """
+    elsewhere = [spec for spec in specs if spec.chdir or not spec.popen]
+    folder = suite_folder().resolve()
+    if elsewhere and any(Path(arg.partition("::")[0]).resolve().is_relative_to(folder) for arg in config.args):
+        raise pytest.UsageError(
+            f"--tx {_place(elsewhere[0])}: workers elsewhere cannot be handed the suite of a checkout, {folder};"
+            f" install bn-spec here and there (pip install .), and name the suite --pyargs {SUITE}, as `bn-spec run`"
+            " then does"
+        )
+    if databases := config.stash.get(_DATABASES, None):
+        databases.look()
+        config.stash[RUN].notes += databases.notes
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> Generator[None, None, None]:
+    """Say in a sentence that a machine cannot be reached."""
+    try:
+        yield
+    except OSError as error:
+        if not _workers(session.config):
+            raise
+        machines = ", ".join(session.config.getoption("tx"))
+        raise pytest.UsageError(
+            f"--tx: one of {machines} cannot be reached ({error}); start what is to listen there, or leave it out"
+        ) from error
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """Hand a worker of pytest-xdist the seed of the run, where to note its cases, and whether others have died."""
@@ -308,12 +387,11 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     if _SELECTION not in config.stash:
         return []
     selection, by = config.stash[_SELECTION], _judged_by(config)
-    several = (config.getoption("numprocesses", None) or 0) > 1
     examples = _number(config, "max_examples")
     lines = [
         f"bn-spec: {by['bn-spec']}, specification {by['specification']}, profile {by['profile']}"
         f"{f' with {examples} examples' if examples else ''}, seed {by['seed']},"
-        f" {'1 thread per worker' if several else 'threads as the framework chooses'}"
+        f" {'1 thread per worker' if _workers(config) > 1 else 'threads as the framework chooses'}"
     ]
     if _isolates(config):
         limits = _limits(config)
@@ -323,7 +401,17 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         lines.append(f"  {backend.name}: {backend.description}{few}")
         lines += [f"    not as in PyTorch: {sentence}" for sentence in backend.capabilities.dialect.departures()]
     lines += [f"  {name}: not run ({reason})" for name, reason in selection.unavailable.items()]
+    if databases := _databases(config):
+        lines.append(f"  examples that failed are kept in and tried from {databases}")
     return lines
+
+
+def _installed(config: pytest.Config) -> dict[str, str]:
+    """Return what decides what a run says: the versions of all that takes part, as far as they are known."""
+    from .report.run_file import packages
+
+    backends = {each.name: f"({each.description})" for each in _selection(config).backends.values()}
+    return {"bn-spec": str(_judged_by(config)["bn-spec"])} | packages() | backends
 
 
 def _judged_by(config: pytest.Config) -> dict[str, Any]:
@@ -368,6 +456,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             {each.id: each.case for each in stored},
             frozenset(each.id for each in stored if each.observable == SURVIVAL),
             isolated.get(address),
+            _databases(config),
         )
         for address, backend in _selection(config).backends.items()
         for place, dtype in enumerate(_dtypes(prop, backend))
@@ -557,6 +646,7 @@ def pytest_runtest_makereport(
         _show(report, status, text)
         record = _record(cell, status, text, call.duration, kept)
         sent = {"record": record.to_dict(), "cases": kept.cases, "passed": cell.passed_again}
+        sent["notes"] = cell.databases.notes if cell.databases else []
         setattr(report, _ATTRIBUTE, sent | {"failures": _failures(item.config, cell)})
         item.user_properties += _junit(record)
     return report
@@ -681,6 +771,22 @@ class _Ledger:
         self.run.collected.update(ids)
 
     @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Say why a worker did not start, and whether it judged with what is installed here."""
+        where = f"{node.gateway.id} ({_place(node.gateway.spec)})"
+        lines = str(error or "").strip().splitlines()
+        if len(lines) > 1:  # a traceback from there
+            self.run.lost.append(f"{where} ended: {lines[-1]}")
+        there = getattr(node, "workeroutput", {}).get(_ATTRIBUTE, {})
+        if not there or _SELECTION not in self.config.stash:
+            return
+        here = _installed(self.config)
+        if differing := [f"{name} {there[name]}, not {here[name]}" for name in there if there[name] != here[name]]:
+            self.run.faults.append(
+                f"{where} judged with {'; '.join(differing)}: install there what is installed here"
+            )
+
+    @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
         """Make a record of the cell in which a worker died, with the case that killed it."""
         self.run.lost.append(f"it crashed in {crashitem}")
@@ -695,12 +801,16 @@ class _Ledger:
             self.run.records.append(record)
             self.cases |= sent["cases"]
             self.passed_again += sent["passed"]
+            self.run.notes += [note for note in sent["notes"] if note not in self.run.notes]
             for place, concerned, did in sent["failures"]:
                 self.failures.setdefault(place, []).append((concerned, did))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if _SELECTION not in self.config.stash or _is_worker(self.config):
+        if _SELECTION not in self.config.stash:
+            return
+        if _is_worker(self.config):
+            self.config.workeroutput[_ATTRIBUTE] = _installed(self.config)  # type: ignore[attr-defined]
             return
         self._judge_known_failures()
         if self.run.faults and session.exitstatus == pytest.ExitCode.OK:
@@ -749,7 +859,7 @@ class _Ledger:
         timing = {
             "started": began.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - clock, 3),
-            "workers": self.config.getoption("numprocesses", None) or 0,
+            "workers": _workers(self.config),
         }
         backends = list(self.config.stash[_SELECTION].backends.values())
         folder.mkdir(parents=True, exist_ok=True)
@@ -761,7 +871,7 @@ class _Ledger:
             store.remove(name)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if self.run.records or self.run.lost:
+        if not _is_worker(self.config) and (self.run.records or self.run.lost):
             terminalreporter.section("bn-spec")
             for line in summary(self.run):
                 terminalreporter.write_line(line)

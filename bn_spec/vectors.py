@@ -22,6 +22,7 @@ from .config import Config, State
 from .dtypes import Array, Bools, Floats, dtype_named
 from .errors import ConfigError, allowed
 from .expectation import Context
+from .foreign_constants import without_foreign_constants
 from .judge import steps
 from .observables import Step
 from .pinned import is_claimed, of_requirement
@@ -143,7 +144,8 @@ def _drawn(prop: Property, dtype: str, claims: Capabilities, count: int, run_see
 
     strategy = cases(dtype=dtype, claims=claims, **prop.choices)
     profile = PROFILES["smoke"].settings(count * DRAWN_FOR_EACH)
-    seed(f"{run_seed}:{prop.requirement.id}")(profile(given(strategy)(keep)))()
+    with without_foreign_constants():
+        seed(f"{run_seed}:{prop.requirement.id}")(profile(given(strategy)(keep)))()
     return found
 
 

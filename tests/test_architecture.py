@@ -33,7 +33,17 @@ FRAMEWORKS = {
     "tinygrad",
     "torch",
 }
-THIRD_PARTY = {"click", "hypothesis", "jinja2", "markupsafe", "ml_dtypes", "numpy", "pytest", "rich"} | FRAMEWORKS
+THIRD_PARTY = {
+    "click",
+    "hypothesis",
+    "jinja2",
+    "markupsafe",
+    "ml_dtypes",
+    "numpy",
+    "pytest",
+    "redis",
+    "rich",
+} | FRAMEWORKS
 OUR_TEXTS = [
     *(p for folder in ("bn_spec", "conformance", "examples") for p in sorted((ROOT / folder).rglob("*.py"))),
     *(ROOT / "examples").rglob("*.md"),
@@ -125,6 +135,7 @@ def test_reference_and_bounds_know_the_config_the_dtypes_and_numpy_alone(module:
         *((framework, {"bn_spec.backends"}) for framework in sorted(FRAMEWORKS)),
         ("pytest", {"bn_spec.pytest_plugin", "bn_spec.commands", "conformance"}),
         ("click", {"bn_spec.cli", "bn_spec.commands"}),
+        ("redis", {"bn_spec.databases"}),
         ("rich", {"bn_spec.commands"}),
         ("jinja2", {"bn_spec.report.html"}),
         ("markupsafe", {"bn_spec.report.html"}),
@@ -135,6 +146,8 @@ def test_reference_and_bounds_know_the_config_the_dtypes_and_numpy_alone(module:
                 "bn_spec.cell",
                 "bn_spec.profiles",
                 "bn_spec.audit",
+                "bn_spec.databases",
+                "bn_spec.foreign_constants",
                 "bn_spec.vectors",
                 "conformance",
             },

@@ -27,7 +27,7 @@ CASE = Case(Config(2, momentum=0.3), None, (Forward(X), Eval(), Forward(X)))
 
 def test_the_right_class_is_named_first_and_among_the_first_three() -> None:
     faulty = [specimen for specimen in SPECIMENS.values() if not specimen.sound][::6]
-    found = [each for specimen in faulty if (each := diagnosed(specimen, seed=2))]
+    found = [each for specimen in faulty if (each := diagnosed(specimen, seed=1))]
     assert len(found) > 25
     for share, count in ((FIRST, 1), (AMONG_THREE, 3)):
         right = sum(each.right(each.named[:count]) for each in found)

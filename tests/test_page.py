@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,16 +11,10 @@ from bn_spec.report.files import write
 from bn_spec.report.merge import merged
 
 from .browser import CHROMIUM, Page, browser
+from .needs import missing
 from .runs import SEVERAL, hostile, large, run
 
-REQUIRED = "BN_SPEC_BROWSER"
-"""An environment variable that is set where a browser must be there, so that nobody believes a page that none saw."""
-
 RUNS = {"several": run(*SEVERAL), "large": large(), "hostile": hostile()}
-
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM and not os.environ.get(REQUIRED), reason="no chromium is installed (apt-get install chromium)"
-)
 
 READABLE = """
 (() => {
@@ -55,7 +48,8 @@ READABLE = """
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    assert CHROMIUM, f"{REQUIRED} is set, and there is no chromium; apt-get install chromium"
+    if not CHROMIUM:
+        missing("no chromium is installed (apt-get install chromium)")
     with browser(tmp_path_factory.mktemp("profile")) as page:
         yield page
 

@@ -25,6 +25,7 @@ def test_the_example_is_what_is_written_under_its_name() -> None:
     files = {place: (template_folder() / place).read_text("utf-8") for place in rendered(EXAMPLE)}
     assert rendered(EXAMPLE) == files
     assert {path.as_posix() for path in files} == {
+        ".github/workflows/bn-spec.yml",
         ".github/workflows/conformance.yml",
         "README.md",
         "example_kernel/__init__.py",

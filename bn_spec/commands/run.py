@@ -30,6 +30,12 @@ from .progress import Progress
 @click.option("--known-failures", metavar="FILE", help="Failures that are known, each with its reason (TOML).")
 @click.option("--known-failures-update", is_flag=True, help="Add the failures of this run to that file.")
 @click.option(
+    "--database",
+    metavar="WHERE",
+    help="Keep what made a check fail, and try it first: a folder, redis://HOST:PORT/NUMBER or github:OWNER/REPO"
+    " (default: none).",
+)
+@click.option(
     "--report-dir", metavar="DIR", help="Folder for the record and the cases of findings (default: .bn_spec)."
 )
 def run(
@@ -44,6 +50,7 @@ def run(
     memory: int | None,
     known_failures: str | None,
     known_failures_update: bool,
+    database: str | None,
     report_dir: str | None,
 ) -> None:
     """Check backends (default: the reference, and PyTorch's on the devices of this machine).
@@ -64,6 +71,7 @@ def run(
         "--bn-timeout": timeout,
         "--bn-memory": memory,
         "--bn-known-failures": known_failures,
+        "--bn-database": database,
         "--bn-report-dir": report_dir,
     }
     # This process has imported bn_spec before pytest could rewrite it; nothing in it asserts.
@@ -75,11 +83,15 @@ def run(
             call += [option, str(value)]
     if known_failures_update:
         call += ["--bn-known-failures-update"]
+    elsewhere = any(argument.startswith("--tx") for argument in passed_on)
     if workers is None and not passed_on:
         workers = "1"  # so that a crash kills a worker, and not who tells of it
     if workers is not None:
-        # cells differ in cost; an idle worker takes over from a busy one
-        call += ["--numprocesses", workers, "--dist", "worksteal"]
+        call += ["--numprocesses", workers]
+    if workers is not None or elsewhere:
+        call += ["--dist", "worksteal"]  # cells differ in cost; an idle worker takes over from a busy one
+    if elsewhere:
+        call += ["--max-worker-restart", "0"]  # who did not start on another machine does not start the next time
     sys.exit(_pytest([*call, *passed_on]))
 
 

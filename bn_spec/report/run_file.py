@@ -63,8 +63,8 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not isfinite(value) else value
 
 
-def _environment() -> dict[str, Any]:
-    """Return where a run took place: Python, machine, cores, and the versions of what a run stands on."""
+def packages() -> dict[str, str]:
+    """Return the versions of :data:`PACKAGES`."""
 
     def of_package(name: str) -> str:
         try:
@@ -72,11 +72,16 @@ def _environment() -> dict[str, Any]:
         except PackageNotFoundError:
             return "not installed"
 
+    return {name: of_package(name) for name in PACKAGES}
+
+
+def _environment() -> dict[str, Any]:
+    """Return where a run took place: Python, machine, cores, and the versions of what a run stands on."""
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "cores": os.cpu_count() or 1,
-        "packages": {name: of_package(name) for name in PACKAGES},
+        "packages": packages(),
     }
 
 
