@@ -23,11 +23,11 @@ LIMIT = 0.05
 """Of the time of a run, that they may add."""
 
 WITHOUT = """
-import bn_spec.pytest_plugin as plugin
+from bn_spec.session import ledger, outcomes
 from bn_spec.report.records import Record
 
-plugin._Ledger._write = lambda *_: None
-plugin._record = lambda cell, status, text, *_: Record(
+ledger.Ledger._write = lambda *_: None
+outcomes.recorded = lambda cell, status, text, *_: Record(
     cell.prop.requirement.id, cell.backend.name, cell.dtype, status, text=text
 )
 """
@@ -38,7 +38,7 @@ MEASURED = """
 from functools import wraps
 from time import process_time
 
-import bn_spec.pytest_plugin as plugin
+from bn_spec.session import ledger, outcomes
 from bn_spec.report.records import Record
 
 spent = []
@@ -56,8 +56,8 @@ def measured(function):
     return call
 
 
-plugin._record = measured(plugin._record)
-plugin._Ledger._write = measured(plugin._Ledger._write)
+outcomes.recorded = measured(outcomes.recorded)
+ledger.Ledger._write = measured(ledger.Ledger._write)
 Record.to_dict = measured(Record.to_dict)
 Record.from_dict = staticmethod(measured(Record.from_dict))
 

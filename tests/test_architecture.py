@@ -133,7 +133,7 @@ def test_reference_and_bounds_know_the_config_the_dtypes_and_numpy_alone(module:
     ("target", "allowed"),
     [
         *((framework, {"bn_spec.backends"}) for framework in sorted(FRAMEWORKS)),
-        ("pytest", {"bn_spec.pytest_plugin", "bn_spec.commands", "conformance"}),
+        ("pytest", {"bn_spec.pytest_plugin", "bn_spec.session", "bn_spec.commands", "conformance"}),
         ("click", {"bn_spec.cli", "bn_spec.commands"}),
         ("redis", {"bn_spec.databases"}),
         ("rich", {"bn_spec.commands"}),
@@ -152,10 +152,11 @@ def test_reference_and_bounds_know_the_config_the_dtypes_and_numpy_alone(module:
                 "conformance",
             },
         ),
-        ("bn_spec.report", {"bn_spec.commands", "bn_spec.pytest_plugin"}),
+        ("bn_spec.report", {"bn_spec.commands", "bn_spec.pytest_plugin", "bn_spec.session"}),
         ("bn_spec.commands", {"bn_spec.cli"}),
         ("bn_spec.cli", set()),
-        ("bn_spec.pytest_plugin", {"bn_spec.commands"}),
+        ("bn_spec.pytest_plugin", set()),
+        ("bn_spec.session", {"bn_spec.commands", "bn_spec.pytest_plugin"}),
         ("bn_spec.backends", set()),
         (
             "bn_spec.specimens",

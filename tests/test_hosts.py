@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from bn_spec import pytest_plugin
-from bn_spec.pytest_plugin import _Ledger
 from bn_spec.registry import Selection
 from bn_spec.report.records import Run
 from bn_spec.report.run_file import NAME
+from bn_spec.session import setup
+from bn_spec.session.ledger import Ledger
 
 from .process import REPOSITORY, pytest_suite, python
 
@@ -169,11 +169,11 @@ HERE = {"numpy": "2.4", "hypothesis": "6.1", "torch-cpu": "(torch 2.13)"}
 def test_a_machine_with_other_versions_fails_the_run(
     there: dict[str, str], faults: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pytest_plugin, "_installed", lambda _: HERE)
+    monkeypatch.setattr(setup, "installed", lambda _: HERE)
     config: Any = SimpleNamespace(stash=pytest.Stash())
-    config.stash[pytest_plugin._SELECTION] = Selection({}, {})
+    config.stash[setup.SELECTION] = Selection({}, {})
     run, gateway = Run(), SimpleNamespace(id="gw1", spec="execmodel=main_thread_only//ssh=far")
     node = SimpleNamespace(gateway=gateway, workeroutput={"bn_spec": there})
-    _Ledger(run, config).pytest_testnodedown(node, None)
+    Ledger(run, config).pytest_testnodedown(node, None)
     assert run.faults == faults
     assert run.exit_code == (1 if faults else 5)

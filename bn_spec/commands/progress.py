@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from ..pytest_plugin import RUN, record_of
 from ..report.records import BAD, Record
+from ..session.outcomes import record_of
+from ..session.setup import RUN
 
 STEPS = 10
 """Lines of a run whose output is not a terminal."""

@@ -9,8 +9,8 @@ import click
 import pytest
 
 from ..profiles import PROFILES
-from ..pytest_plugin import RUN
 from ..report.records import CONFORMING, INCOMPLETE, NEW_FINDING, UNUSABLE, Run
+from ..session.setup import RUN
 from ..suite import SUITE, suite_folder
 from .progress import Progress
 

@@ -1,0 +1,152 @@
+"""What comes of a cell: its status, its record, and what travels with the report of it."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from ..report.records import CRASHED, FAIL, KNOWN, NOT_CLAIMED, PASS, UNEXPECTED_PASS, VACUOUS, Record
+from . import options, setup
+
+if TYPE_CHECKING:
+    from ..cell import Cell
+
+CONCERNED = pytest.StashKey[Counter[int]]()
+
+ATTRIBUTE = "bn_spec"
+"""Of the report of a cell: what travels with it from a worker to who gathers the records."""
+
+LONGEST_CASE = 4096
+"""Values and characters beyond which the case of the worst err / bound is not written into a record."""
+
+
+def cell_of(item: pytest.Item) -> Cell | None:
+    """Return the cell of an item, or None for a test of somebody else's."""
+    call = getattr(item, "callspec", None)
+    cell = call.params.get("cell") if call else None
+    return cell if hasattr(getattr(item, "function", None), "bn_property") else None
+
+
+def concerning(config: pytest.Config, cell: Cell | None) -> list[int]:
+    """Return the places of the known failures, among those of the file, that a cell may have."""
+    excused = cell.excused if cell else ()
+    return [place for place, entry in enumerate(setup.entries(config)) if entry.failure in excused]
+
+
+def record_of(report: pytest.TestReport) -> Record | None:
+    """Return the record of the cell that a report is of, or None where it is of none or not of its end."""
+    sent = getattr(report, ATTRIBUTE, None)
+    return sent and Record.from_dict(sent["record"])
+
+
+def failures_of(config: pytest.Config, cell: Cell) -> list[tuple[int, int, str]]:
+    """Return of each entry of the file that concerns a cell: its place, how many it concerns, and its fate."""
+    entries, concerned = setup.entries(config), config.stash[CONCERNED]
+
+    return [(place, concerned[place], cell.fate(entries[place].failure)) for place in concerning(config, cell)]
+
+
+class Kept(NamedTuple):
+    """An error, which says how to play its case again, and the files of the cases that are to be kept, by id."""
+
+    error: BaseException | None
+    cases: dict[str, str]
+
+
+def kept(config: pytest.Config, error: BaseException | None) -> Kept:
+    """Return an error as it is told, and what is to be kept of its case."""
+    from ..cell import Violation
+    from ..store import Stored
+
+    if not isinstance(error, Violation) or (stored := Stored.of(error.finding, error.drawn)) is None:
+        return Kept(error, {})
+    folder = options.option(config, "report_dir")
+    name = str(options.store(config).path(stored.id)) if folder else stored.id
+    told = type(error)(replace(error.finding, replay=f"bn-spec replay {name}"))
+    return Kept(told, {stored.id: b64encode(stored.content).decode()})
+
+
+def recorded(cell: Cell, status: str, text: str, seconds: float, kept: Kept) -> Record:
+    """Return the record of a cell."""
+    from ..case import source
+    from ..cell import Violation
+
+    found = kept.error.finding.discrepancy.observable if isinstance(kept.error, Violation) else ""
+
+    worst = cell.worst_case
+    small = worst is not None and sum(x.size for x in worst.forwards()) <= LONGEST_CASE
+    code = source(worst) if worst is not None and small else ""
+    return Record(
+        cell.prop.requirement.id,
+        cell.backend.name,
+        cell.dtype,
+        status,
+        examples=cell.examples,
+        discarded=cell.discarded,
+        judged=cell.judged,
+        outside=cell.outside,
+        seconds=round(seconds, 4),
+        shares=cell.shares,
+        worst_case=code if len(code) <= LONGEST_CASE else "",
+        text=text,
+        observable=found,
+        cases=tuple(kept.cases),
+        grade=cell.measured_grade,
+        claimed_grade=cell.claims.grade,
+        conditioning=cell.conditioning,
+        reached=dict(cell.reached),
+    )
+
+
+def attach(
+    report: Any,
+    record: Record,
+    cases: Mapping[str, str],
+    passed: Sequence[str] = (),
+    failures: Sequence[tuple[int, int, str]] = (),
+    notes: Sequence[str] = (),
+) -> None:
+    """Let a report carry its record, the cases to be kept and those that pass again, and what else is told."""
+    sent = {"cases": dict(cases), "passed": list(passed), "failures": list(failures), "notes": list(notes)}
+    setattr(report, ATTRIBUTE, sent | {"record": record.to_dict()})
+
+
+def junit(record: Record) -> list[tuple[str, object]]:
+    """Return what JUnit files say of a cell."""
+    worst = [] if record.worst is None else [("worst err/bound", f"{record.worst:.4g}")]
+    return [("requirement", record.requirement), ("status", record.status), *worst]
+
+
+def status_of(cell: Cell, report: pytest.TestReport, error: BaseException | None) -> tuple[str, str]:
+    """Return the status of a cell and the text that explains it."""
+    from ..cell import Vacuous, Violation
+
+    if report.skipped:
+        return NOT_CLAIMED, cell.not_claimed
+    if isinstance(error, Vacuous):
+        return VACUOUS, str(error)
+    if isinstance(error, Violation):
+        return FAIL, str(error)
+    if error is not None:
+        return CRASHED, f"{type(error).__name__}: {error}"
+    if unseen := cell.no_longer_failing:
+        return UNEXPECTED_PASS, (
+            f"{cell.prop.requirement.id} holds for {cell.backend.name}, which declares a known failure of it"
+            f" ({unseen[0].observable}: {unseen[0].reason}); remove the declaration"
+        )
+    if cell.known:
+        return KNOWN, "\n".join(dict.fromkeys(known.reason for known in cell.known))
+    return PASS, ""
+
+
+def show(report: pytest.TestReport, status: str, text: str) -> None:
+    """Let a report of pytest's look like the status."""
+    if status in (FAIL, VACUOUS, UNEXPECTED_PASS):
+        report.outcome, report.longrepr = "failed", text
+    elif status == KNOWN:
+        report.outcome, report.wasxfail = "skipped", text
