@@ -43,8 +43,9 @@ def pytest_suite(*arguments: str, cwd: Path, **variables: str) -> "subprocess.Co
 
 
 def bn_spec(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    """Run the ``bn-spec`` command."""
-    return python("-m", "bn_spec.cli", *arguments, cwd=cwd)
+    """Run the ``bn-spec`` command; a run without a number of workers needs no process beside its own."""
+    alone = ("-n", "0") if arguments[0] == "run" and "-n" not in arguments else ()
+    return python("-m", "bn_spec.cli", *arguments[:1], *alone, *arguments[1:], cwd=cwd)
 
 
 def strange(name: str) -> str:
