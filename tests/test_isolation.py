@@ -32,7 +32,7 @@ from bn_spec.report.run_file import RunFile
 from bn_spec.specimens import SPECIMENS
 from bn_spec.suite import load_suite
 
-from .process import bn_spec, pytest_suite, strange
+from .process import bn_spec, pytest_suite, python, strange
 from .strange_backends import HOSTILE
 
 WIDE = Case(Config(2), steps=(Train(), Forward(array([0, 1, 2, 3], (2, 2, 1, 1)))))
@@ -232,7 +232,8 @@ def test_the_death_of_a_worker_is_a_record_with_a_case_that_can_be_replayed(tmp_
     names = ("segfaults", "spins", "exits")
     addresses = [strange(name) for name in names]
     options = ("--profile", "smoke", "--requirement", "TRN-04", "--timeout", "1")
-    done = bn_spec("run", *addresses, "bn_spec.specimens:welford", *options, cwd=tmp_path)
+    command = ("-m", "bn_spec.cli", "run")  # nobody says how many workers there are to be
+    done = python(*command, *addresses, "bn_spec.specimens:welford", *options, cwd=tmp_path)
     assert done.returncode == 3, done.stdout + done.stderr
     found = statuses(tmp_path)
     assert found.pop("welford") == PASS
