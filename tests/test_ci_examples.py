@@ -157,7 +157,7 @@ def test_a_job_on_gitlab_calls_what_exists(job: str, expected: list[str], tmp_pa
 
 def lines_of(path: Path) -> list[list[str]]:
     """Return the words of each command line in the blocks of a page."""
-    blocks = re.findall(r"```sh\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+    blocks = re.findall(r"```text\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
     return [shlex.split(line) for block in blocks for line in block.splitlines()]
 
 
