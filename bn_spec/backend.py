@@ -100,6 +100,11 @@ class Capabilities(Accuracy):
         return self.dialect.single_value == "answered"
 
     @property
+    def normalises_by_batch(self) -> bool:
+        """Whether the statistics of the batch normalise in training, in its dialect."""
+        return self.dialect.training_output == PYTORCH.training_output
+
+    @property
     def momentum_zero(self) -> bool:
         """Whether momentum 0 keeps running statistics as they are, in its dialect."""
         return self.dialect.averages == PYTORCH.averages
@@ -116,6 +121,11 @@ class Capabilities(Accuracy):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.gradients and not self.normalises_by_batch:
+            raise ConfigError(
+                "gradients are claimed of a layer whose running statistics normalise in training; allowed:"
+                " none, since there is no reference for them"
+            )
         for kind, received, known in (
             ("dtype", self.dtypes, tuple(DTYPES)),
             ("dtype with a double backward", self.double_backward, self.dtypes),

@@ -6,7 +6,7 @@ error in it, and says where the bound is a theorem.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -192,6 +192,14 @@ class Block:
         error = self.moments.dvar * dialect.estimator(n)
         inside = self.summable & self.squarable
         return self._blended(self.old_var, var, error, weight, inside, self.no_nan & moved, off)
+
+    def moved(self, weight: Weight) -> Block:
+        """Return the block as the running statistics normalise it that it has moved, each as far off as it may be."""
+        mean, var = self.running_mean(weight), self.running_var(weight)
+        moments = Moments(*(a[:, None] for a in (mean.value.hi, var.value.hi, mean.bound, var.bound)))
+        known = self.squarable & np.isfinite(moments.dmean + moments.dvar)
+        new_mean, new_var = mean.value[:, None], var.value[:, None]
+        return replace(self, mean=new_mean, var=new_var, moments=moments, squarable=known)
 
     def _blended(
         self,

@@ -36,6 +36,8 @@ class Dialect:
     """What running statistics are averages of: the initial value and the batches since (``from the initial value``);
     the batches alone, the first of which takes the place of the initial value (``from the first batch``), or all of
     them, in the ratio of their weights (``debiased``, by 1 − (1 − m)^k; momentum 0 has no meaning then)."""
+    training_output: str = "batch"
+    """What normalises in training: the statistics of the ``batch``, or the ``running`` ones that it has moved."""
     single_value: str = "refused"
     """A single value per channel in training is ``refused``, or ``answered``: its variance is 0 in any estimator."""
     attributes: str = "float64"
@@ -98,6 +100,7 @@ _KNOWN: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "momentum_weighs": ("new", "old"),
         "running_var": ("unbiased", "biased"),
         "averages": ("from the initial value", "from the first batch", "debiased"),
+        "training_output": ("batch", "running"),
         "single_value": ("refused", "answered"),
         "attributes": ("float64", "float32"),
         "mixed_output": ("data", "parameters"),
@@ -110,6 +113,7 @@ SENTENCES: Mapping[str, str] = MappingProxyType(
         "momentum_weighs": "momentum is the weight of the {} value of running statistics",
         "running_var": "running_var is updated with the {} variance of the batch",
         "averages": "running statistics are averages ({})",
+        "training_output": "in training, the {} statistics normalise",
         "single_value": "a single value per channel in training is {}",
         "attributes": "eps and momentum are held in {}",
         "mixed_output": "outputs of half-precision data have the dtype of the {}",

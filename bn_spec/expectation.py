@@ -249,7 +249,8 @@ def _expect_forward(context: Context, accuracy: Accuracy, parts: Collection[str]
     output, mean, var = Joined(x.shape), Joined((channels,)), Joined((channels,))
     for some, block in _blocks(context, accuracy) if {OUTPUT, STATISTICS}.intersection(parts) else ():
         if OUTPUT in parts:
-            output.add(some, block.output())
+            by_running = weight is not None and accuracy.dialect.training_output == "running"
+            output.add(some, (block.moved(weight) if weight and by_running else block).output())
         if STATISTICS in parts and weight is not None:
             mean.add(some, block.running_mean(weight))
             var.add(some, block.running_var(weight))

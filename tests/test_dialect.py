@@ -61,7 +61,12 @@ def test_estimators() -> None:
 
 def test_every_departure_is_told_in_a_sentence() -> None:
     told = replace(
-        DIALECT, counter=False, eps_range=(1e-5, 1e-3), averages="debiased", mixed_output="parameters"
+        DIALECT,
+        counter=False,
+        eps_range=(1e-5, 1e-3),
+        averages="debiased",
+        mixed_output="parameters",
+        training_output="running",
     ).departures()
     assert len(told) == len(SENTENCES)
     assert "momentum is the weight of the old value of running statistics" in told
@@ -70,7 +75,7 @@ def test_every_departure_is_told_in_a_sentence() -> None:
 
 @pytest.mark.parametrize(
     "convention",
-    ["momentum_weighs", "running_var", "averages", "mixed_output", "single_value", "attributes"],
+    ["momentum_weighs", "running_var", "averages", "training_output", "mixed_output", "single_value", "attributes"],
     ids=lambda name: name,
 )
 def test_an_unknown_convention_is_refused(convention: str) -> None:
@@ -124,6 +129,23 @@ def test_a_kernel_that_debiases_in_float32_is_given_what_its_power_loses_and_no_
     assert 0 < tight < 64 * model.u
     assert 1000 * model.u < loose < 1e5 * model.u
     assert hopeless == np.inf
+
+
+def test_running_statistics_normalise_once_the_batch_has_moved_them() -> None:
+    """The second batch moves mean 4 and variance 5 by half to 6 and 5, which normalise its 5, 7, 9 and 11."""
+    case = Case(Config(1, momentum=0.5, eps=1e-12), None, (Forward(X), Forward(X + 4)))
+    backend = SPECIMENS["running-statistics-normalise"]
+    layer = backend.layer(case.config, None)
+    first, second = (layer.forward(x).ravel() for x in case.forwards())
+    assert first == pytest.approx([a / 5**0.5 for a in (-3, -1, 1, 3)], rel=1e-6)
+    assert second == pytest.approx([a / 5**0.5 for a in (-1, 1, 3, 5)], rel=1e-6)
+    assert check(case, backend) == []
+    assert check(case, replace(backend, capabilities=replace(backend.capabilities, dialect=PYTORCH)))
+
+
+def test_there_is_no_reference_for_gradients_through_running_statistics() -> None:
+    with pytest.raises(ConfigError, match="gradients are claimed of a layer whose running statistics normalise"):
+        Capabilities(gradients=True, dialect=Dialect(training_output="running"))
 
 
 def test_a_single_value_is_answered_or_refused_as_the_dialect_says() -> None:

@@ -25,7 +25,7 @@ from .common import examples
 
 SUITE: dict[str, ModuleType] = {chapter: import_module(f"conformance.test_{chapter.lower()}") for chapter in CHAPTERS}
 FLAGS = {flag.name for flag in fields(Capabilities) if isinstance(flag.default, bool)}
-FLAGS |= {"double_backward", "momentum_zero", "answers_single_values", "refuses_single_values"}
+FLAGS |= {"double_backward", "momentum_zero", "normalises_by_batch", "answers_single_values", "refuses_single_values"}
 CHOICES = inspect.signature(cases).parameters.keys() - {"dtype", "claims"}
 
 

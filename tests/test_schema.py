@@ -138,7 +138,7 @@ def test_the_schema_knows_what_the_package_knows() -> None:
     assert properties["claims"]["grade"]["enum"] == list(GRADES)
     assert properties["claims"]["summation"]["enum"] == list(SUMMATIONS)
     conventions = {name: rule["enum"] for name, rule in properties["dialect"].items() if "enum" in rule}
-    assert len(conventions) == 6
+    assert len(conventions) == 7
     assert all(Dialect(**{name: value}) for name, values in conventions.items() for value in values)
     assert schema()["properties"]["judged_by"]["properties"]["profile"]["enum"] == list(PROFILES)
     assert all(re.search(properties["record"]["requirement"]["pattern"], name) for name in REQUIREMENTS)

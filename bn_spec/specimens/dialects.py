@@ -178,3 +178,36 @@ class PromotedOutput(Kernel):
 )
 class OutputNarrowed(Kernel):
     """The output is rounded to the dtype of the data, where that of the parameters is claimed."""
+
+
+RUNNING = Dialect(running_var="biased", averages="from the first batch", training_output="running")
+
+
+@sound("running-statistics-normalise", grade="two-pass", overflow_safe=True, dialect=RUNNING, gradients=False)
+class RunningStatisticsNormalise(AveragesFromTheFirstBatch):
+    """In training, the running statistics normalise once the batch has moved them."""
+
+    def estimated_var(self, var: Array, n: int) -> Array:  # noqa: ARG002 - other estimators need n
+        return var
+
+    def normalise(self, x: Array, mean: Array, s: Array) -> Array:
+        if not self.tracks():
+            return super().normalise(x, mean, s)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        return super().normalise(x, self.widened(self.running_mean), self.inverse_std(self.widened(self.running_var)))
+
+
+@faulty(
+    "batch-statistics-normalise",
+    fault="running-not-blended",
+    history=("patrick-kidger/equinox#659",),
+    caught_by=("TRN-01",),
+    dialect=RUNNING,
+    gradients=False,
+)
+class BatchNormalises(RunningStatisticsNormalise):
+    """In training, the statistics of the batch normalise, where the running ones are claimed to."""
+
+    def normalise(self, x: Array, mean: Array, s: Array) -> Array:
+        return Kernel.normalise(self, x, mean, s)
