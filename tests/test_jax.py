@@ -65,6 +65,15 @@ def test_equinox_begins_the_average_of_the_variance_at_one() -> None:
     np.testing.assert_allclose(layer.state().running_var, [1 + 3, 4 + 3], rtol=1e-6)  # 0.75 / (1 - 0.75) too much
 
 
+def test_equinox_normalises_by_running_statistics_by_default() -> None:
+    backend = load("equinox-ema")
+    layer: Any = backend.layer(Config(2, momentum=0.5, eps=1e-12), None)
+    first, second = (backend.to_numpy(layer.forward(backend.to_native(x))) for x in (X, X + 2))
+    np.testing.assert_allclose(first.ravel(), [-1, 1, -1, 1], rtol=1e-6)
+    np.testing.assert_allclose(second.ravel(), [0, 2, -0.5, 1.5], rtol=1e-6)  # means 2 and 4, variances 1 and 4
+    assert not backend.capabilities.gradients
+
+
 def test_a_single_value_per_channel_is_answered_with_the_bias(backend: Backend) -> None:
     y, state = answered(backend, Config(2, momentum=0.5), np.array([2, 4], np.float32).reshape(1, 2, 1, 1))
     np.testing.assert_array_equal(y.ravel(), [0, 0])

@@ -1,7 +1,7 @@
-"""JAX: the BatchNorm layers of Flax (Linen and NNX), Haiku and Equinox, compiled by XLA for the CPU.
+"""JAX: the BatchNorm layers of Flax (Linen and NNX) and Haiku, compiled by XLA for the CPU.
 
 Importing this enables float64 in JAX (``jax_enable_x64``). Calls are jitted, as training steps are.
-Haiku and Equinox divide averages that they hold by 1 − decay ** batches; running statistics are the quotients.
+Haiku divides averages that it holds by 1 − decay ** batches; running statistics are the quotients.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from ..dialect import Dialect
 from . import jax_known as known
 from .frameworks import framework
 
-with framework("jax", "jax", "flax", "haiku", "equinox"):
-    import equinox
+with framework("jax", "jax", "flax", "haiku"):
     import flax
     import haiku
     import jax
@@ -24,8 +23,8 @@ with framework("jax", "jax", "flax", "haiku", "equinox"):
 
 jax.config.update("jax_enable_x64", True)
 
-_AVERAGES = partial(Dialect, momentum_weighs="old", running_var="biased", single_value="answered", counter=False)
-_DIALECT, _DEBIASED = _AVERAGES(), _AVERAGES(averages="debiased")
+AVERAGES = partial(Dialect, momentum_weighs="old", running_var="biased", single_value="answered", counter=False)
+_DIALECT, _DEBIASED = AVERAGES(), AVERAGES(averages="debiased")
 _CLAIMS: dict[str, Any] = {"layouts": ("contiguous",), "gradients": True, "deterministic": True, "threads": True}
 _CLAIMS |= {"input_checks": False, "subnormals": False, "expensive_signatures": True, "dialect": _DIALECT}
 
@@ -61,22 +60,10 @@ def _haiku(x: Any, held: Any, decay: Any, eps: Any, training: bool, before: Any)
     return y, *(state[name]["average"].ravel() for name in averages)
 
 
-def _equinox(x: Any, held: Any, decay: float, eps: float, training: bool, before: Any) -> Any:
-    weight, bias, mean, var = held
-    given = (x.shape[1], "batch", eps, weight is not None, decay, not training, mean.dtype)
-    layer, state = equinox.nn.make_with_state(equinox.nn.BatchNorm)(*given, mode="batch")
-    layer = equinox.tree_at(lambda it: (it.weight, it.bias), layer, (weight, bias), is_leaf=lambda it: it is None)
-    if training:  # before the first batch, the averages are those that the layer was built with
-        built, left = state.get(layer.batch_state_index), 1 - decay**before
-        mean, var = (jnp.where(before == 0, first, a * left) for first, a in zip(built, (mean, var), strict=True))
-    state = state.set(layer.batch_state_index, (mean, var)).set(layer.batch_counter, before)
-    y, state = jax.vmap(layer, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)
-    return y, *(a / (1 - decay ** (before + 1)) for a in state.get(layer.batch_state_index))
-
-
-def _backend(name: str, call: Any, module: Any, failures: tuple[KnownFailure, ...], **claims: Any) -> Backend:
-    """Return the backend of a layer. In Equinox alone momentum and eps are constants, which are compiled for."""
-    static = ("decay", "eps") if call is _equinox else ()
+def backend(
+    name: str, call: Any, module: Any, failures: tuple[KnownFailure, ...], static: tuple[str, ...] = (), **claims: Any
+) -> Backend:
+    """Return the backend of a layer; ``static`` are the attributes, decay and eps, that it is compiled for."""
 
     @partial(jax.jit, static_argnames=("training", *static))
     def forward(x: Any, held: Any, decay: Any, eps: Any, training: bool, before: Any = 0) -> Any:
@@ -106,15 +93,14 @@ def _backend(name: str, call: Any, module: Any, failures: tuple[KnownFailure, ..
     return kernel_backend(name, train, infer, backward, to_native=partial(jnp.array, copy=True), **given)
 
 
-_FULL, _ACCURATE = ("float32", "float64"), {"use_fast_variance": False}
-_LINEN = partial(_backend, module=flax, failures=known.LINEN, dtypes=(*_FULL, *known.HALF))
-_NNX = partial(_backend, module=flax, failures=known.NNX, dtypes=("float32", *known.HALF))
+FULL, _ACCURATE = ("float32", "float64"), {"use_fast_variance": False}
+_LINEN = partial(backend, module=flax, failures=known.LINEN, dtypes=(*FULL, *known.HALF))
+_NNX = partial(backend, module=flax, failures=known.NNX, dtypes=("float32", *known.HALF))
 flax_linen = partial(_LINEN, "flax-linen", _linen, grade="textbook")
 flax_linen_accurate = partial(_LINEN, "flax-linen-accurate", partial(_linen, **_ACCURATE), grade="two-pass")
-_PROMOTING = partial(_LINEN, dtypes=known.HALF, dialect=_AVERAGES(mixed_output="parameters"), grade="textbook")
+_PROMOTING = partial(_LINEN, dtypes=known.HALF, dialect=AVERAGES(mixed_output="parameters"), grade="textbook")
 flax_linen_promoted = partial(_PROMOTING, "flax-linen-promoted", partial(_linen, dtype=None))
 flax_nnx = partial(_NNX, "flax-nnx", _nnx, grade="textbook")
 flax_nnx_accurate = partial(_NNX, "flax-nnx-accurate", partial(_nnx, **_ACCURATE), grade="two-pass")
-_AVERAGING = partial(_backend, dtypes=_FULL, dialect=_DEBIASED, cumulative_momentum=False)
+_AVERAGING = partial(backend, dtypes=FULL, dialect=_DEBIASED, cumulative_momentum=False)
 haiku_layer = partial(_AVERAGING, "haiku", _haiku, haiku, known.HAIKU, grade="textbook")
-equinox_layer = partial(_AVERAGING, "equinox", _equinox, equinox, known.EQUINOX, grade="two-pass")
