@@ -21,7 +21,7 @@ def _differentiated(case: Case) -> Iterator[tuple[Array, float]]:
     return ((of.x, of.eps) for of, _ in backwards(case) if of.batch_statistics)
 
 
-def _cubes(case: Case) -> bool:
+def cubes(case: Case) -> bool:
     """Whether 1 / σ³ of a channel leaves the range of the accumulation."""
     held = case.config.arithmetic.accumulation
 
@@ -41,7 +41,7 @@ RSQRT = tuple(
         " for v above 1.2e25, so that dx is without the part that goes through the variance, and infinite for v below"
         " 2e-26"
         " (measured on jax 0.10.2)",
-        where=_cubes,
+        where=cubes,
     )
     for requirement, observable in (("*", "grad_input"), ("GRD-*", "numbers"))
 )

@@ -50,7 +50,7 @@ _BACKENDS: dict[str, tuple[tuple[str, ...], known.Failures, Function | None, dic
     "tensorflow": (("tensorflow",), known.TENSORFLOW, _by_tape, _TWO_PASS),
     "jax": (("jax",), known.JAX, _by_vjp, _TWO_PASS | {"expensive_signatures": True}),
     "numpy": (("jax", "scipy"), known.TEXTBOOK, None, _TEXTBOOK),
-    "torch": (("torch",), known.TEXTBOOK, _by_autograd, _TEXTBOOK),
+    "torch": (("torch",), known.TORCH, _by_autograd, _TEXTBOOK),
 }
 """Of each backend of Keras: the packages that it imports, known failures, how it differentiates, what it claims."""
 
