@@ -60,6 +60,7 @@ ENVIRONMENTS: tuple[Environment, ...] = (
             "flax-nnx-accurate",
             "haiku",
             "equinox",
+            "equinox-ema",
         ),
     ),
     Environment(

@@ -12,6 +12,7 @@ import pytest
 from bn_spec import Capabilities, Dialect, kernel_backend
 from bn_spec.errors import RunFileError
 from bn_spec.files import written_whole
+from bn_spec.registry import registered
 from bn_spec.report.records import FAIL, KNOWN, NOT_CLAIMED, PASS, Record, Run
 from bn_spec.report.run_file import NAME, Judged, RunFile
 from bn_spec.specimens import SPECIMENS
@@ -159,4 +160,6 @@ def test_the_scoreboard_says_what_the_records_say() -> None:
 def test_every_backend_of_the_scoreboard_is_in_one_environment() -> None:
     names = [backend for environment in ENVIRONMENTS for backend in environment.backends]
     assert len(names) == len(set(names))
+    own = {name for name, entry in registered().items() if entry.value.startswith("bn_spec.backends.")}
+    assert own - set(names) == {"reference", "torch-cuda", "torch-compile"}
     assert TABLE.name == "scoreboard.md"
