@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bn_spec.backend import GRADIENTS, Backend, KnownFailure, known_failures
+from bn_spec.backend import GRADIENTS, Backend, Capabilities, KnownFailure, known_failures
 from bn_spec.bounded import Bounded
 from bn_spec.case import DIFFERENTIABLE, Backward, Case, Eval, Forward, Step, source
 from bn_spec.config import Config, State
@@ -192,13 +192,13 @@ def drawn_gradient(rng: np.random.Generator) -> Recipe:
     )
 
 
-def drawn_case(rng: np.random.Generator, dtype: str, layouts: Sequence[str]) -> Case:
+def drawn_case(rng: np.random.Generator, dtype: str, claims: Capabilities) -> Case:
     """Draw a case as :func:`bn_spec.strategies.cases` does, but of many channels and without Hypothesis."""
     affine, running = any_of(rng, (*PARAMETERS, ABSENT)), any_of(rng, (*RUNNING_STYLES, ABSENT))
     config = Config(
         C,
         eps=any_of(rng, EPS),
-        momentum=any_of(rng, MOMENTA),
+        momentum=any_of(rng, [m for m in MOMENTA if m != 0 or claims.momentum_zero]),
         affine=affine != ABSENT,
         track_running_stats=running != ABSENT,
         dtype=dtype,
@@ -207,10 +207,11 @@ def drawn_case(rng: np.random.Generator, dtype: str, layouts: Sequence[str]) -> 
     steps: list[Step] = []
     for mode in any_of(rng, HISTORIES):
         x = drawn_recipe(rng).make(drawn_shape(rng), DTYPES[dtype])
-        wrt = DIFFERENTIABLE if config.affine else DIFFERENTIABLE[:1]
+        wrt = (DIFFERENTIABLE if config.affine else DIFFERENTIABLE[:1]) if claims.gradients else ()
         dy = drawn_gradient(rng).make(x.shape, DTYPES[dtype])
         steps += [Eval()] if mode == "eval" else []
-        steps += [Forward(LAYOUT[any_of(rng, layouts)](x), wrt), Backward(LAYOUT[any_of(rng, layouts)](dy))]
+        steps.append(Forward(LAYOUT[any_of(rng, claims.layouts)](x), wrt))
+        steps += [Backward(LAYOUT[any_of(rng, claims.layouts)](dy))] if wrt else []
     return Case(config, state, tuple(steps))
 
 
@@ -240,7 +241,7 @@ def numbered_case(seed: int, number: int, names: tuple[str, ...]) -> tuple[Backe
     pairs = implementations(names)
     backend, dtype = pairs[number % len(pairs)]
     rng = np.random.default_rng((seed, number))
-    return backend, drawn_case(rng, dtype, backend.capabilities.layouts)
+    return backend, drawn_case(rng, dtype, backend.capabilities)
 
 
 def soaked(seed: int, numbers: Iterable[int], names: tuple[str, ...]) -> Tally:

@@ -223,8 +223,8 @@ class _Process:
                 pass_fds=fds,
                 start_new_session=True,  # so that nobody's Ctrl-C ends it, and its children end with it
             )
-        self.peak = 0
-        """MiB of memory that the process had at most, once it is no more."""
+        self.peak, self.inherited = 0, _taken()
+        """MiB of memory that the process had at most, once it is no more, and that were counted as its own before."""
         self.listener = Thread(target=self._listen, daemon=True)
         self.listener.start()
         self.limit, self.deadline = LOADING, time.monotonic() + LOADING
@@ -321,7 +321,9 @@ class _Process:
             code = self.process.returncode
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
         self.end()
-        spent = f" ({self.peak} MiB of memory were taken)" if self.peak >= self.limits.mebibytes else ""
+        # What the system counts begins with what this process had when it started the other one.
+        much = self.peak >= self.limits.mebibytes and self.peak > self.inherited
+        spent = f" ({self.peak} MiB of memory were taken)" if much else ""
         return _Lost(how, step, spent, self.said.decode("utf-8", "replace"), hung)
 
     def _gone(self, seconds: float = 0.0) -> bool:
@@ -330,7 +332,7 @@ class _Process:
         while self.process.returncode is None:
             pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
             if pid:
-                self.peak = usage.ru_maxrss // (1024 if sys.platform == "linux" else 2**20)
+                self.peak = _mebibytes(usage)
                 self.process.returncode = os.waitstatus_to_exitcode(status)
             elif time.monotonic() >= until:
                 return False
@@ -359,6 +361,17 @@ _REFUSALS: dict[str, type[BackendError]] = {
 }
 _FRAME = re.compile(r'^  File "(.+)", line (\d+) in (\S+)$', re.MULTILINE)
 _LIBRARY = Path(sysconfig.get_path("stdlib"))
+
+
+def _taken() -> int:
+    """Return the MiB of memory that this process had at most."""
+    import resource  # which POSIX alone has
+
+    return _mebibytes(resource.getrusage(resource.RUSAGE_SELF))
+
+
+def _mebibytes(usage: Any) -> int:
+    return int(usage.ru_maxrss) // (1024 if sys.platform == "linux" else 2**20)
 
 
 def _place(said: str) -> str:

@@ -46,7 +46,7 @@ DEATHS = {
     "kills": rf"killed by SIGKILL{AT}$",
     "hangs": rf"gave no answer within 1 s{AT}, at strange_backends.py:\d+ in <lambda>$",
     "spins": rf"gave no answer within 1 s{AT}, at strange_backends.py:\d+ in _spin$",
-    "hogs-in-c": rf"killed by SIGSEGV{AT}, at .* in _hog_in_c \(\d+ MiB of memory were taken\)$",
+    "hogs-in-c": rf"killed by SIGSEGV{AT}, at .* in _hog_in_c( \(\d+ MiB of memory were taken\))?$",
     "interrupts": "raised KeyboardInterrupt, which ends a process$",
     "writes-everywhere": "wrote what is no answer into the channel of its answers",
     "closes-everything": "(closed the channel of its answers|exited with code 1)",

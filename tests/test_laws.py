@@ -320,7 +320,8 @@ STEPS: dict[str, tuple[Step, ...]] = {
 OF_OUTPUT = tuple(name for name in STEPS if name not in ("contraction", "estimator"))
 
 
-SOUND: list[Backend] = [reference, *(specimen for specimen in SPECIMENS.values() if specimen.sound)]
+SOUND: list[Backend] = [reference, *(s for s in SPECIMENS.values() if s.sound and s.capabilities.normalises_by_batch)]
+"""Laws are about the statistics of a batch."""
 
 
 def case_of(steps: tuple[Step, ...], state: State = STATE, **config: Any) -> Case:
