@@ -283,6 +283,45 @@ def known_failures(backend: Backend) -> tuple[KnownFailure, ...]:
     return tuple(getattr(backend, "known_failures", ()))
 
 
+class Deputy:
+    """Stands for a backend, and is in all things as it is but for those that a subclass does otherwise."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    @property
+    def name(self) -> str:
+        """That of the backend."""
+        return self.backend.name
+
+    @property
+    def description(self) -> str:
+        """That of the backend."""
+        return self.backend.description
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the backend claims."""
+        return self.backend.capabilities
+
+    @property
+    def known_failures(self) -> tuple[KnownFailure, ...]:
+        """Those that the backend declares."""
+        return known_failures(self.backend)
+
+    def layer(self, config: Config, state: State | None) -> Layer:
+        """Build a layer of the backend."""
+        return self.backend.layer(config, state)
+
+    def to_native(self, array: Array) -> Native:
+        """Move an array in as the backend does."""
+        return self.backend.to_native(array)
+
+    def to_numpy(self, tensor: Native) -> Array:
+        """Move a tensor out as the backend does."""
+        return self.backend.to_numpy(tensor)
+
+
 ForwardTraining: TypeAlias = Callable[..., tuple[Native | None, ...]]
 ForwardInference: TypeAlias = Callable[..., Native]
 BackwardKernel: TypeAlias = Callable[..., tuple[Native | None, Native | None, Native | None]]

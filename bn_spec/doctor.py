@@ -15,12 +15,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .backend import LAYOUTS, Backend, Capabilities, KnownFailure, Layer, Native, known_failures
+from .backend import LAYOUTS, Backend, Capabilities, Deputy
 from .bounds import GRADES
 from .case import Case, Forward
 from .cell import PROPERTIES, Cell, Vacuous, Violation
 from .config import Config, State
-from .dtypes import DTYPES, Array, dtype_named
+from .dtypes import DTYPES, dtype_named
 from .judge import judge
 from .play import play
 from .profiles import PROFILES
@@ -47,39 +47,17 @@ class Look:
     claims: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Claiming:
+class Claiming(Deputy):
     """A backend as if it claimed something else."""
 
-    inner: Backend
-    capabilities: Capabilities
+    def __init__(self, backend: Backend, claims: Capabilities) -> None:
+        super().__init__(backend)
+        self.claims = claims
 
     @property
-    def name(self) -> str:
-        """That of the backend."""
-        return self.inner.name
-
-    @property
-    def description(self) -> str:
-        """That of the backend."""
-        return self.inner.description
-
-    @property
-    def known_failures(self) -> tuple[KnownFailure, ...]:
-        """Those of the backend."""
-        return known_failures(self.inner)
-
-    def layer(self, config: Config, state: State | None) -> Layer:
-        """Build a layer of the backend."""
-        return self.inner.layer(config, state)
-
-    def to_native(self, array: Array) -> Native:
-        """Move an array in as the backend does."""
-        return self.inner.to_native(array)
-
-    def to_numpy(self, tensor: Native) -> Array:
-        """Move a tensor out as the backend does."""
-        return self.inner.to_numpy(tensor)
+    def capabilities(self) -> Capabilities:
+        """What it is taken to claim."""
+        return self.claims
 
 
 @dataclass(frozen=True)

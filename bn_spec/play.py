@@ -25,12 +25,10 @@ from .backend import (
     FOLDED,
     GRADIENTS,
     Backend,
-    Capabilities,
+    Deputy,
     Gradients,
-    KnownFailure,
     Layer,
     Native,
-    known_failures,
 )
 from .case import (
     DIFFERENTIABLE,
@@ -153,43 +151,8 @@ given is not copied: it may lie in memory of the backend, and is good until the 
 """
 
 
-class StandIn(ABC):
+class StandIn(Deputy, ABC):
     """Stands for a backend whose cases are played in another way: in another process, or with a note of each."""
-
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-
-    @property
-    def name(self) -> str:
-        """That of the backend."""
-        return self.backend.name
-
-    @property
-    def description(self) -> str:
-        """That of the backend."""
-        return self.backend.description
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What the backend claims."""
-        return self.backend.capabilities
-
-    @property
-    def known_failures(self) -> tuple[KnownFailure, ...]:
-        """Those that the backend declares."""
-        return known_failures(self.backend)
-
-    def layer(self, config: Config, state: State | None) -> Layer:
-        """Build a layer of the backend, here."""
-        return self.backend.layer(config, state)
-
-    def to_native(self, array: Array) -> Native:
-        """Move an array in, here."""
-        return self.backend.to_native(array)
-
-    def to_numpy(self, tensor: Native) -> Array:
-        """Move a tensor out, here."""
-        return self.backend.to_numpy(tensor)
 
     @abstractmethod
     def play(self, case: Case, looks: Collection[str]) -> Observation:

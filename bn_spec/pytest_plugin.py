@@ -128,12 +128,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             settings,
             setup.seed(config),
             address,
-            OTHER_DTYPES if place else 1.0,
-            tuple(e.failure for e in setup.entries(config) if e.concerns(backend.name, prop.requirement.id, dtype)),
-            {each.id: each.case for each in stored},
-            frozenset(each.id for each in stored if each.observable == SURVIVAL),
-            isolated.get(address),
-            setup.databases(config),
+            share=OTHER_DTYPES if place else 1.0,
+            excused=setup.excused(config, backend.name, prop.requirement.id, dtype),
+            stored={each.id: each.case for each in stored},
+            fatal=frozenset(each.id for each in stored if each.observable == SURVIVAL),
+            isolated=isolated.get(address),
+            databases=setup.databases(config),
         )
         for address, backend in setup.selection(config).backends.items()
         for place, dtype in enumerate(_dtypes(prop, backend))
@@ -160,20 +160,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     pattern = options.pattern(config) or "*"
     deep = options.profile(config).deep
 
+    def everyday(cell: Cell) -> bool:
+        return not cell.prop.huge and (deep or not cell.prop.deep)
+
     def wanted(item: pytest.Item) -> bool:
         cell = outcomes.cell_of(item)
         if cell is None:
             return True
         requirement = cell.prop.requirement.id
-        everyday = not cell.prop.huge and (deep or not cell.prop.deep)
-        return requirement == pattern or (everyday and fnmatchcase(requirement, pattern))
+        return requirement == pattern or (everyday(cell) and fnmatchcase(requirement, pattern))
 
-    def everyday(item: pytest.Item) -> bool:
-        cell = outcomes.cell_of(item)
-        return cell is not None and not cell.not_claimed and not cell.prop.huge and (deep or not cell.prop.deep)
-
+    judged = [cell for item in items if (cell := outcomes.cell_of(item)) and everyday(cell) and not cell.not_claimed]
     config.stash[outcomes.CONCERNED] = Counter(
-        place for item in items if everyday(item) for place in outcomes.concerning(config, outcomes.cell_of(item))
+        place for each in judged for place in outcomes.concerning(config, each)
     )
     if unwanted := [item for item in items if not wanted(item)]:
         config.hook.pytest_deselected(items=unwanted)

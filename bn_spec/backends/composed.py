@@ -6,9 +6,10 @@ import numpy as np
 
 from ..backend import KnownFailure
 from ..case import Case
+from ..dtypes import Array
 from ..laws import LAWS
 from ..observables.laws import OTHERS
-from .passes import passes
+from .passes import backwards, passes
 
 
 def _reduces(case: Case) -> bool:
@@ -30,6 +31,24 @@ def _has_large_variance(case: Case) -> bool:
 def rsqrt_underflows(reason: str) -> KnownFailure:
     """Return the failure of gradients that go through 1 / sqrt(v)³ before anything large multiplies it."""
     return KnownFailure("*", "grad*", reason, dtypes=("float32",), where=_has_large_variance)
+
+
+def _cubes(case: Case) -> bool:
+    """Whether 1 / σ³ of a channel leaves the range of the accumulation, where a gradient goes through it."""
+    held = case.config.arithmetic.accumulation
+
+    def leaves(x: Array, eps: float) -> bool:
+        with np.errstate(all="ignore"):
+            cube = (x.astype(np.float64).var(axis=(0, 2, 3)) + eps) ** -1.5
+        return bool(np.any((cube / 2 < held.smallest_normal) | (cube > held.largest)))
+
+    return any(leaves(of.x, of.eps) for of, _ in backwards(case) if of.batch_statistics)
+
+
+def through_rsqrt(reason: str) -> tuple[KnownFailure, ...]:
+    """Return the failures of what is differentiated through 1 / sqrt(v): its derivative goes with the cube."""
+    judged = (("*", "grad_input"), ("GRD-*", "numbers"))
+    return tuple(KnownFailure(requirement, observable, reason, where=_cubes) for requirement, observable in judged)
 
 
 def steps_in_half(reason: str) -> tuple[KnownFailure, ...]:

@@ -11,6 +11,7 @@ from ..case import Backward, Case, Load, ResetParameters, ResetRunningStats, Res
 from ..dtypes import Array
 from ..laws import LAWS
 from ..observables.laws import OTHERS
+from .composed import through_rsqrt
 from .passes import backwards, forwards
 
 HALF = ("mixed_float16", "mixed_bfloat16")
@@ -21,29 +22,11 @@ def _differentiated(case: Case) -> Iterator[tuple[Array, float]]:
     return ((of.x, of.eps) for of, _ in backwards(case) if of.batch_statistics)
 
 
-def cubes(case: Case) -> bool:
-    """Whether 1 / σ³ of a channel leaves the range of the accumulation."""
-    held = case.config.arithmetic.accumulation
-
-    def leaves(x: Array, eps: float) -> bool:
-        with np.errstate(all="ignore"):
-            cube = (x.astype(np.float64).var(axis=(0, 2, 3)) + eps) ** -1.5
-        return bool(np.any((cube / 2 < held.smallest_normal) | (cube > held.largest)))
-
-    return any(leaves(x, eps) for x, eps in _differentiated(case))
-
-
-RSQRT = tuple(
-    KnownFailure(
-        requirement,
-        observable,
-        "the derivative of lax.rsqrt (jax/_src/lax/lax.py) forms rsqrt(v) / v, which in float32 is flushed to zero"
-        " for v above 1.2e25, so that dx is without the part that goes through the variance, and infinite for v below"
-        " 2e-26"
-        " (measured on jax 0.10.2)",
-        where=cubes,
-    )
-    for requirement, observable in (("*", "grad_input"), ("GRD-*", "numbers"))
+RSQRT = through_rsqrt(
+    "the derivative of lax.rsqrt (jax/_src/lax/lax.py) forms rsqrt(v) / v, which in float32 is flushed to zero"
+    " for v above 1.2e25, so that dx is without the part that goes through the variance, and infinite for v below"
+    " 2e-26"
+    " (measured on jax 0.10.2)"
 )
 """Of whatever is differentiated through lax.rsqrt."""
 

@@ -7,6 +7,7 @@ from typing import TypeAlias
 from ..backend import KnownFailure
 from . import jax_known
 from .cancellation import OF_VALUES, negative_variance
+from .composed import through_rsqrt
 
 Failures: TypeAlias = tuple[KnownFailure, ...]
 
@@ -44,17 +45,11 @@ TEXTBOOK = (
 
 TORCH = (
     *TEXTBOOK,
-    *(
-        KnownFailure(
-            requirement,
-            observable,
-            "batch_normalization() of the backend PyTorch (keras/src/backend/torch/nn.py) is differentiated through"
-            " rsqrt, whose derivative is -1/2 result ** 3 (tools/autograd/derivatives.yaml): subnormal in float32 for"
-            " variances above 1e25, so that dx is without the digits of the part that goes through the variance, and"
-            " infinite for those below 2e-26 (measured on Keras 3.15.1 and torch 2.13.0)",
-            where=jax_known.cubes,
-        )
-        for requirement, observable in (("*", "grad_input"), ("GRD-*", "numbers"))
+    *through_rsqrt(
+        "batch_normalization() of the backend PyTorch (keras/src/backend/torch/nn.py) is differentiated through"
+        " rsqrt, whose derivative is -1/2 result ** 3 (tools/autograd/derivatives.yaml): subnormal in float32 for"
+        " variances above 1e25, so that dx is without the digits of the part that goes through the variance, and"
+        " infinite for those below 2e-26 (measured on Keras 3.15.1 and torch 2.13.0)"
     ),
 )
 

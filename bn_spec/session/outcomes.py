@@ -32,10 +32,9 @@ def cell_of(item: pytest.Item) -> Cell | None:
     return cell if hasattr(getattr(item, "function", None), "bn_property") else None
 
 
-def concerning(config: pytest.Config, cell: Cell | None) -> list[int]:
+def concerning(config: pytest.Config, cell: Cell) -> list[int]:
     """Return the places of the known failures, among those of the file, that a cell may have."""
-    excused = cell.excused if cell else ()
-    return [place for place, entry in enumerate(setup.entries(config)) if entry.failure in excused]
+    return [place for place, entry in enumerate(setup.entries(config)) if entry.failure in cell.excused]
 
 
 def record_of(report: pytest.TestReport) -> Record | None:
@@ -47,7 +46,6 @@ def record_of(report: pytest.TestReport) -> Record | None:
 def failures_of(config: pytest.Config, cell: Cell) -> list[tuple[int, int, str]]:
     """Return of each entry of the file that concerns a cell: its place, how many it concerns, and its fate."""
     entries, concerned = setup.entries(config), config.stash[CONCERNED]
-
     return [(place, concerned[place], cell.fate(entries[place].failure)) for place in concerning(config, cell)]
 
 
@@ -77,7 +75,6 @@ def recorded(cell: Cell, status: str, text: str, seconds: float, kept: Kept) -> 
     from ..cell import Violation
 
     found = kept.error.finding.discrepancy.observable if isinstance(kept.error, Violation) else ""
-
     worst = cell.worst_case
     small = worst is not None and sum(x.size for x in worst.forwards()) <= LONGEST_CASE
     code = source(worst) if worst is not None and small else ""

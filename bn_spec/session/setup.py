@@ -14,6 +14,7 @@ from ..suite import SUITE, suite_folder
 from . import options
 
 if TYPE_CHECKING:
+    from ..backend import KnownFailure
     from ..databases import Databases
     from ..known_failures import Entry
     from ..registry import Selection
@@ -137,6 +138,11 @@ def workers(config: pytest.Config) -> int:
 def place(spec: object) -> str:
     """Return a place of ``--tx`` as it was given, without what pytest-xdist puts before it."""
     return str(spec).removeprefix("execmodel=main_thread_only//")
+
+
+def excused(config: pytest.Config, backend: str, requirement: str, dtype: str) -> tuple[KnownFailure, ...]:
+    """Return the known failures of the file that a cell may have."""
+    return tuple(entry.failure for entry in entries(config) if entry.concerns(backend, requirement, dtype))
 
 
 def stored(config: pytest.Config, requirement: str, backend: str, dtype: str) -> list[Stored]:
