@@ -1,11 +1,12 @@
 """What an example costs: drawing a case, property by property, then playing and judging it.
 
-``python benchmarks/draw_cost.py`` measures processor time in milliseconds per example on one core. Every round runs
-everything side by side, and the median over the rounds is reported, so that a busy machine disturbs little.
+``python benchmarks/draw_cost.py [--rounds N]`` measures processor time in milliseconds per example on one core. Every
+round runs everything side by side, and the median over the rounds is reported: a busy machine disturbs little.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
 import time
 from collections.abc import Callable, Iterable
@@ -31,7 +32,6 @@ from bn_spec.requirements import CHAPTERS
 from bn_spec.strategies import cases
 from bn_spec.suite import load_suite
 
-ROUNDS = 3
 EXAMPLES = 15
 BUDGET = 3.0
 """Milliseconds that drawing a case may cost on average."""
@@ -55,10 +55,10 @@ def timed(work: Callable[[], int]) -> float:
         gc.enable()
 
 
-def measured(measurements: dict[str, Measurement]) -> Costs:
+def measured(measurements: dict[str, Measurement], rounds: int) -> Costs:
     """Take all measurements once per round, side by side; return their medians."""
-    rounds = [{name: measure() for name, measure in measurements.items()} for _ in range(ROUNDS)]
-    return {name: median(costs[name] for costs in rounds) for name in measurements}
+    taken = [{name: measure() for name, measure in measurements.items()} for _ in range(rounds)]
+    return {name: median(costs[name] for costs in taken) for name in measurements}
 
 
 def drawn(strategy: Callable[[], st.SearchStrategy[object]]) -> list[object]:
@@ -72,7 +72,7 @@ def drawn(strategy: Callable[[], st.SearchStrategy[object]]) -> list[object]:
     return examples
 
 
-def draw_costs() -> Costs:
+def draw_costs(rounds: int) -> Costs:
     """Measure drawing: the baseline of one choice, the default arguments, and every property's choices."""
     load_suite()
     strategies: dict[str, Callable[[], st.SearchStrategy[object]]] = {BASELINE: st.integers, DEFAULT: cases}
@@ -84,10 +84,10 @@ def draw_costs() -> Costs:
     def measurement(strategy: Callable[[], st.SearchStrategy[object]]) -> Measurement:
         return lambda: timed(lambda: len(drawn(strategy)))
 
-    return measured({name: measurement(strategy) for name, strategy in strategies.items()})
+    return measured({name: measurement(strategy) for name, strategy in strategies.items()}, rounds)
 
 
-def other_costs(backend: Backend) -> Costs:
+def other_costs(backend: Backend, rounds: int) -> Costs:
     """Measure the other parts of an example on default cases, played on ``backend``."""
     sample = [case for case in drawn(cases) if isinstance(case, Case)]
     played = [(case, play(case, backend)) for case in sample]
@@ -101,7 +101,8 @@ def other_costs(backend: Backend) -> Costs:
             "play": each(lambda case, _: play(case, backend)),
             "expect": each(lambda case, observation: expect_all(case, observation, claims)),
             "judge, all observables": each(lambda case, observation: judge(case, observation, OBSERVABLES, claims)),
-        }
+        },
+        rounds,
     )
 
 
@@ -133,8 +134,11 @@ def of_chapters(costs: Costs, chapters: Iterable[str]) -> Costs:
 
 def main() -> None:
     """Measure and report."""
-    print(f"ms per example, processor time, median of {ROUNDS} rounds of {EXAMPLES} examples\n")
-    costs = draw_costs()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    print(f"ms per example, processor time, median of {rounds} rounds of {EXAMPLES} examples\n")
+    costs = draw_costs(rounds)
     report_chapters(costs)
     print()
     for name in (BASELINE, DEFAULT):
@@ -144,7 +148,7 @@ def main() -> None:
     print(f"\n{'within' if average <= BUDGET else 'OVER'} the budget of {BUDGET:g} ms per drawn case\n")
     backend = load("reference")
     print(f"the rest of an example, on {backend.name} ({backend.description}), default cases\n")
-    for name, cost in other_costs(backend).items():
+    for name, cost in other_costs(backend, rounds).items():
         row(name, f"{cost:.2f}")
 
 

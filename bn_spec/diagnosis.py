@@ -77,12 +77,11 @@ def _agreeing(suspects: list[Specimen], near: list[Case], backend: Backend) -> l
 
 def _wrong_alike(suspects: list[Specimen], near: list[Case], backend: Backend) -> list[Specimen]:
     """Return those that amplify roundings and are wrong about the same observables in every case."""
-    suspects = [s for s in suspects if any(_amplifies_roundings(case, s) for case in near)]
     for case in near:
         if suspects:
             wrong = _wrong(case, backend)
             suspects = [s for s in suspects if _wrong(case, s) == wrong]
-    return suspects
+    return [s for s in suspects if any(_amplifies_roundings(case, s) for case in near)]
 
 
 def reordered(specimen: Specimen) -> Specimen:

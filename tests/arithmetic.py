@@ -18,7 +18,7 @@ RULES: dict[str, Rule] = {
     "down": lambda _, a: -np.ones_like(a),
     "away from zero": lambda _, a: np.sign(a),
     "towards zero": lambda _, a: -np.sign(a),
-    "at random": lambda rng, a: rng.choice((-1.0, 1.0), a.shape),
+    "at random": lambda rng, a: np.copysign(1.0, rng.random(a.shape) - 0.5),
 }
 """The sign of each rounding error."""
 

@@ -95,7 +95,7 @@ def test_batch_statistics_stay_within_the_bounds_of_their_summation_however_each
     row = DType("coarse", PRECISE, PRECISE, PRECISE)
     worst = [0.0, 0.0]
 
-    @examples(120)
+    @examples(70)
     @given(chosen(conditions), st.integers(2, 400), st.sampled_from(sorted(RULES)))
     def stay_within(recipe: Recipe, n: int, rule: str) -> None:
         rows = rows_of(recipe, n)
@@ -189,7 +189,7 @@ def test_all_results_stay_within_their_bounds_where_statistics_or_elementwise_st
     kernel = {"two-pass": two_pass, "welford": welford, "textbook": textbook}[grade]
     worst = [0.0, 0.0, 0.0]
 
-    @examples(80)
+    @examples(50)
     @given(chosen(conditions), st.integers(2, 100), st.tuples(*[st.sampled_from(sorted(RULES))] * 4))
     def stay_within(recipe: Recipe, n: int, rules: tuple[str, ...]) -> None:
         rows, rng = rows_of(recipe, n), np.random.default_rng(recipe.seed)
@@ -223,7 +223,7 @@ def test_all_results_stay_within_their_bounds_where_everything_underflows(
     eps = 1e-3 if Model(row, 2, claims).statistics is PRECISE else 0.5
     lost = 0
 
-    @examples(120)
+    @examples(70)
     @given(
         chosen(tiny),
         st.integers(2, 60),
@@ -288,7 +288,7 @@ def parts(expectation: Expectation) -> dict[str, Bounded]:
 def test_a_stronger_claim_never_widens_a_bound_or_leaves_the_domain(narrow: Accuracy, wide: Accuracy) -> None:
     differs = False
 
-    @examples(60)
+    @examples(35)
     @given(st.sampled_from(sorted(DTYPES)).flatmap(lambda dtype: cases(dtype=dtype)), st.booleans())
     def widens_none(case: Case, training: bool) -> None:
         nonlocal differs
@@ -392,7 +392,7 @@ def test_sums_are_called_exact_only_where_they_are_in_every_order(dtype: str, ac
         st.sampled_from((2, 3, 4, 7, 8, 16, 32)),
     )
 
-    @examples(300)
+    @examples(180)
     @given(drawn | nearly_too_many_bits(row), st.integers(0, 2**16))
     def only_there(rows: Array, seed: int) -> None:
         nonlocal found, refused
@@ -430,7 +430,7 @@ def test_balanced_values_sum_exactly_and_leave_a_few_roundings(dtype: str) -> No
     row, u = DTYPES[dtype], DTYPES[dtype].accumulation.u
     balanced = values((BALANCED,), scales=(0, 1, -3), offsets=(0.0, 1.0, -10.0, 100.0))
 
-    @examples(60)
+    @examples(35)
     @given(cases(dtype=dtype, shape=shapes("powers of two"), value=balanced, momentum=(1.0,), running=("initial",)))
     def leave_few(case: Case) -> None:
         (x,) = case.forwards()
@@ -474,7 +474,7 @@ def test_a_result_that_is_rounded_once_to_half_precision_uses_nearly_its_whole_b
     half = ("output",) if dtype.startswith("mixed") else OBSERVABLES
     worst = dict.fromkeys(OBSERVABLES, 0.0)
 
-    @examples(60)
+    @examples(35)
     @given(cases(dtype=dtype, value=values(("gaussian",), scales=(0, 3), offsets=(0.0, 1.0)), momentum=(0.5, 0.1)))
     def uses_it(case: Case) -> None:
         verdict = judge(case, play(case, reference), OBSERVABLES, Accuracy("two-pass"))
@@ -570,7 +570,7 @@ def test_the_bound_of_the_smallest_numbers_does_not_underflow_where_their_normal
 def test_subnormal_data_and_statistics_are_normalised_within_their_bounds(specimen: str) -> None:
     worst = 0.0
 
-    @examples(200)
+    @examples(120)
     @given(
         x=st.lists(st.floats(-3e-307, 3e-307), min_size=1, max_size=4),
         mu=st.floats(-3e-307, 3e-307),

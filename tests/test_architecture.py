@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ OUR_TEXTS = [
 ]
 
 
+@cache
 def imported(module: str) -> set[str]:
     """Return the modules that a module imports anywhere in it, in full."""
     path = MODULES[module]

@@ -85,7 +85,7 @@ def test_errors_that_are_not_finite_have_none_either(odd: float) -> None:
     assert bias(errors) == 0
 
 
-@examples(200)
+@examples(120)
 @given(
     errors=st.lists(st.floats(-1e3, 1e3).filter(lambda z: z == 0 or abs(z) > 1e-3), min_size=1, max_size=50),
     exponent=st.integers(-300, 300),
@@ -96,7 +96,7 @@ def test_the_scale_of_the_errors_does_not_matter_and_their_sign_does(errors: lis
     assert bias(-plain) == -bias(plain)
 
 
-@examples(100)
+@examples(60)
 @given(st.permutations(range(20)))
 def test_the_order_of_the_channels_does_not_matter(order: list[int]) -> None:
     errors = np.linspace(-1, 3, 20)

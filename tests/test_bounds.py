@@ -88,8 +88,8 @@ def some_dtypes(specimen: Specimen, place: int) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("history", "number", "observed"),
     [
-        pytest.param(("forward",), 75, VALUES, id="training"),
-        pytest.param(("eval", "forward"), 25, ("output",), id="eval"),
+        pytest.param(("forward",), 50, VALUES, id="training"),
+        pytest.param(("eval", "forward"), 20, ("output",), id="eval"),
     ],
 )
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_kernel_is_beyond_the_bound_of_the_grade_above_its_own(
     beyond = find(
         ill_conditioned(dtype, "forward"),
         lambda case: share(case, specimen, grade, observable) > 1,
-        settings=examples(1000),
+        settings=examples(600),
     )
     assert share(beyond, specimen, SPECIMENS[specimen].capabilities.grade, observable) <= 1
 
@@ -155,7 +155,7 @@ def test_sums_in_half_precision_are_beyond_every_bound(observable: str, grade: s
     beyond = find(
         mild,
         lambda case: share(case, "sums-in-half-precision", grade, observable) > 1,
-        settings=examples(1000),
+        settings=examples(600),
     )
     assert share(beyond, "two-pass-sequential", grade, observable) <= 1
 
@@ -179,7 +179,7 @@ def test_batch_statistics_stay_within_their_bounds_however_each_operation_is_rou
 ) -> None:
     value = values((*FAMILIES, MIXED), scales=(0,), offsets=(0.0, 1.0, -10.0, 100.0, 1e3, -1e4))
 
-    @examples(120)
+    @examples(70)
     @given(chosen(value), st.integers(2, 130))
     def stay_within(recipe: Recipe, n: int) -> None:
         rows = recipe.make((n, 4, 1, 1), FLOAT64)[:, :, 0, 0].T
@@ -201,7 +201,7 @@ magnitudes = st.floats(-8, 8).map(lambda exponent: 10.0**exponent)
 MODEL = Model(COARSE, 2, Accuracy("two-pass"))
 
 
-@examples(300)
+@examples(180)
 @given(var=magnitudes, eps=magnitudes)
 def test_the_budget_of_the_inverse_std_pays_for_the_worst_roundings(var: float, eps: float) -> None:
     eps_held, added, _ = _unlucky(3)
@@ -213,7 +213,7 @@ def test_the_budget_of_the_inverse_std_pays_for_the_worst_roundings(var: float, 
 
 @pytest.mark.parametrize("folded", [False, True], ids=["direct", "folded"])
 def test_the_budget_of_the_output_pays_for_the_worst_roundings_of_either_form(folded: bool) -> None:
-    @examples(300)
+    @examples(180)
     @given(x=numbers, mu=numbers, var=magnitudes, eps=magnitudes, weight=numbers, bias=numbers)
     def pays(x: float, mu: float, var: float, eps: float, weight: float, bias: float) -> None:
         exact_s = 1 / np.sqrt(var + eps)
@@ -236,7 +236,7 @@ def test_the_budget_of_the_output_pays_for_the_worst_roundings_of_either_form(fo
 def test_the_budget_of_the_running_statistics_pays_for_the_worst_roundings_of_either_form(
     by_difference: bool,
 ) -> None:
-    @examples(300)
+    @examples(180)
     @given(old=numbers, batch=numbers, momentum=st.floats(0, 1))
     def pays(old: float, batch: float, momentum: float) -> None:
         r1, r2, r3, r4, r5, r6, r7, cast = _unlucky(8)
@@ -257,7 +257,7 @@ def test_the_budget_of_the_running_statistics_pays_for_the_worst_roundings_of_ei
 
 
 @each_dtype
-@examples(500)
+@examples(300)
 @given(var=magnitudes, spread=magnitudes, eps=st.floats(-20, 4).map(lambda exponent: 10.0**exponent))
 def test_the_error_of_the_inverse_std_is_that_of_the_worse_end_and_the_budget(
     dtype: str, var: float, spread: float, eps: float
@@ -318,14 +318,14 @@ def bounds_of(model: Model, exact: tuple[Floats, Floats, Floats]) -> dict[str, f
 
 
 @each_dtype
-@examples(300)
+@examples(180)
 @given(exact=possible_statistics(), n=st.integers(2, 2000))
 def test_each_grade_admits_all_before_it(dtype: str, exact: tuple[Floats, Floats, Floats], n: int) -> None:
     _assert_growing(*(bounds_of(Model(DTYPES[dtype], n, Accuracy(grade)), exact) for grade in GRADES))
 
 
 @each_grade
-@examples(300)
+@examples(180)
 @given(exact=possible_statistics(), n=st.integers(2, 2000), more=st.integers(1, 1000))
 def test_every_bound_grows_with_the_number_of_values_and_with_the_unit_roundoff(
     grade: str, exact: tuple[Floats, Floats, Floats], n: int, more: int
@@ -346,7 +346,7 @@ def test_every_bound_is_positive_and_finite_wherever_nothing_can_overflow(dtype:
     row = DTYPES[dtype]
     bounded = {"float32": 1e30, "float64": 1e300}[row.accumulation.name]
 
-    @examples(120)
+    @examples(70)
     @given(cases(dtype=dtype))
     def are_positive_and_finite(case: Case) -> None:
         expected = _expected(case, grade)

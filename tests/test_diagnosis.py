@@ -14,6 +14,7 @@ from bn_spec.case import Backward, Eval, Forward, Restore, Save, identical
 from bn_spec.cell import PROPERTIES, Cell, Violation
 from bn_spec.diagnosis import CHANGES, LARGEST, _near, agree, explanations
 from bn_spec.dtypes import Array
+from bn_spec.pinned import pinned
 from bn_spec.play import play
 from bn_spec.specimens import SPECIMENS
 from bn_spec.specimens.kernel import Kernel
@@ -26,8 +27,10 @@ CASE = Case(Config(2, momentum=0.3), None, (Forward(X), Eval(), Forward(X)))
 
 
 def test_the_right_class_is_named_first_and_among_the_first_three() -> None:
-    faulty = [specimen for specimen in SPECIMENS.values() if not specimen.sound][::6]
-    found = [each for specimen in faulty if (each := diagnosed(specimen, seed=1))]
+    shown = [
+        SPECIMENS[each.specimen] for each in pinned().values() if sum(x.size for x in each.case.forwards()) <= 1000
+    ]
+    found = [each for specimen in shown[::6] if (each := diagnosed(specimen, seed=1))]
     assert len(found) > 25
     for share, count in ((FIRST, 1), (AMONG_THREE, 3)):
         right = sum(each.right(each.named[:count]) for each in found)

@@ -225,7 +225,7 @@ def test_a_kernel_stays_within_the_bound_however_each_operation_is_rounded(
 
 @each_dtype
 def test_the_expected_statistics_are_those_of_the_recurrence(dtype: str) -> None:
-    @examples(25)
+    @examples(15)
     @given(drifting(dtype, 16))
     def are(case: Case) -> None:
         due, exact = drifted(case), blended(case, exactly)
@@ -243,7 +243,7 @@ def test_the_bound_of_one_step_is_largest_at_an_end_of_where_the_held_value_may_
     model = Model(DTYPES[dtype], 4, replace(TWO_PASS, subnormals=subnormals))
     numbers, share = st.floats(-1e3, 1e3), st.floats(0, 1)
 
-    @examples(100)
+    @examples(60)
     @given(old=numbers, off=st.floats(0, 1e3), inside=share, batch=numbers, dbatch=share, m=share)
     def is_largest(old: float, off: float, inside: float, batch: float, dbatch: float, m: float) -> None:
         new = abs((1 - m) * old + m * batch) + (1 - m) * off
@@ -278,7 +278,7 @@ STEP = Forward(X)
 
 @each_dtype
 def test_the_bound_of_a_single_step_is_that_of_the_step(dtype: str) -> None:
-    @examples(30)
+    @examples(20)
     @given(cases(dtype=dtype, momentum=MOMENTA, running=RUNNING_STYLES, shape=shapes("tiny", "different")))
     def is_that(case: Case) -> None:
         once = expect(case.config, state_of(case), True, case.steps[0], TWO_PASS)

@@ -61,7 +61,7 @@ def difference(a: Bounded, b: Bounded) -> np.ndarray[tuple[int, ...], np.dtype[n
 def test_what_float64_costs_the_reference_is_paid_by_the_bound(dtype: str, history: tuple[str, ...]) -> None:
     hard = values((*FAMILIES, MIXED, BALANCED), scales=(0, 10, -10, *WIDE), offsets=(0.0, 1.0, -1e3, 1e6, 3e7))
 
-    @examples(150 if history == ("record",) else 40)
+    @examples(90 if history == ("record",) else 25)
     @given(
         cases(dtype=dtype, history=history, value=hard, eps=(1e-5, 1e-20, 1.0)),
         st.builds(Accuracy, st.sampled_from(GRADES), st.sampled_from(sorted(SUMMATIONS))) | st.just(SHARPEST),
@@ -83,7 +83,7 @@ def test_what_float64_costs_the_reference_is_paid_by_the_bound(dtype: str, histo
 @pytest.mark.parametrize("dtype", ["float32", "float64", "mixed_bfloat16"])
 @pytest.mark.parametrize("values_at_once", [1, 7, 100])
 def test_blocks_of_channels_make_no_difference(dtype: str, values_at_once: int, history: tuple[str, ...]) -> None:
-    @examples(60 if history == ("record",) else 20)
+    @examples(35 if history == ("record",) else 15)
     @given(cases(dtype=dtype, history=history, shape=shapes("tiny", "different", "small")))
     def make_none(case: Case) -> None:
         whole = bounded(expected(case, Accuracy()))

@@ -54,7 +54,7 @@ def is_normalised(number: Extended) -> bool:
 def test_each_operation_errs_by_at_most_its_stated_bound(name: str) -> None:
     operation: Callable[[Extended | Fraction, Extended | Fraction], Extended | Fraction] = getattr(operator, name)
 
-    @examples(600)
+    @examples(360)
     @given(numbers(), numbers())
     def judge(x: Extended, y: Extended) -> None:
         got, wanted = operation(x, y), operation(exact(x), exact(y))
@@ -66,7 +66,7 @@ def test_each_operation_errs_by_at_most_its_stated_bound(name: str) -> None:
     judge()
 
 
-@examples(600)
+@examples(360)
 @given(near_opposites())
 def test_a_sum_that_cancels_errs_by_at_most_the_stated_bound(pair: tuple[Extended, Extended]) -> None:
     x, y = pair
@@ -74,7 +74,7 @@ def test_a_sum_that_cancels_errs_by_at_most_the_stated_bound(pair: tuple[Extende
     assert abs(exact(x + y) - wanted) <= BOUNDS["add"] * abs(wanted)
 
 
-@examples(600)
+@examples(360)
 @given(numbers())
 def test_a_square_root_errs_by_at_most_its_stated_bound(x: Extended) -> None:
     """|r − √a| <= e √a just when (1 − e)² a <= r² <= (1 + e)² a, for a root r >= 0."""
@@ -84,7 +84,7 @@ def test_a_square_root_errs_by_at_most_its_stated_bound(x: Extended) -> None:
     assert (1 - e) ** 2 * exact(square) <= root**2 <= (1 + e) ** 2 * exact(square)
 
 
-@examples(150)
+@examples(90)
 @given(st.lists(numbers(largest=60), min_size=1, max_size=40))
 def test_a_total_errs_by_at_most_one_addition_per_level_of_a_balanced_tree(terms: list[Extended]) -> None:
     got = Extended(np.array([t.hi for t in terms]), np.array([t.lo for t in terms])).total()
@@ -94,7 +94,7 @@ def test_a_total_errs_by_at_most_one_addition_per_level_of_a_balanced_tree(terms
     assert abs(exact(got[0]) - sum(map(exact, terms))) <= ((1 + BOUNDS["add"]) ** levels - 1) * scale
 
 
-@examples(100)
+@examples(60)
 @given(numbers(), SIGNIFICANDS)
 def test_a_float_stands_for_itself_on_either_side_of_an_operator(x: Extended, plain: float) -> None:
     y = Extended(plain)
@@ -104,7 +104,7 @@ def test_a_float_stands_for_itself_on_either_side_of_an_operator(x: Extended, pl
         assert exact(left) == exact(right)
 
 
-@examples(100)
+@examples(60)
 @given(numbers(largest=60))
 def test_rounding_gives_a_nearest_float32_or_float64(x: Extended) -> None:
     for dtype, u in ((np.dtype(np.float32), Fraction(1, 2**24)), (np.dtype(np.float64), U)):

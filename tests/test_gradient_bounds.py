@@ -408,7 +408,7 @@ def test_gradients_stay_within_their_bounds_however_each_operation_is_rounded(fo
     (grade, kernel), (claimed, products) = FORWARDS[forward], PRODUCTS[form]
     worst: dict[str, float] = {}
 
-    @examples(60)
+    @examples(35)
     @given(data())
     def stay_within(data: Data) -> None:
         model = model_of(data, grade, claimed)
@@ -428,7 +428,7 @@ def test_gradients_stay_within_their_bounds_however_each_operation_is_rounded(fo
 def test_gradients_in_eval_mode_stay_within_their_bounds(form: str) -> None:
     claimed, products = PRODUCTS[form]
 
-    @examples(60)
+    @examples(35)
     @given(data())
     def stay_within(data: Data) -> None:
         model = model_of(data, "two-pass", claimed)
@@ -449,7 +449,7 @@ def test_gradients_in_eval_mode_stay_within_their_bounds(form: str) -> None:
 def test_second_derivatives_stay_within_their_bounds(forward: str, form: str) -> None:
     (grade, kernel), (claimed, second) = FORWARDS[forward], SECOND[form]
 
-    @examples(40)
+    @examples(25)
     @given(data(longest=60))
     def stay_within(data: Data) -> None:
         model = model_of(data, grade, claimed)
@@ -462,7 +462,7 @@ def test_second_derivatives_stay_within_their_bounds(forward: str, form: str) ->
 
 @pytest.mark.parametrize("summation", SUMMATIONS)
 def test_every_class_of_sums_holds_its_gradients(summation: str) -> None:
-    @examples(60)
+    @examples(35)
     @given(data())
     def stay_within(data: Data) -> None:
         model = model_of(data, "two-pass", True, summation=summation)
@@ -496,7 +496,7 @@ def test_every_class_of_sums_holds_its_second_derivatives(form: str) -> None:
     is_centred, second = SECOND[form]
     worst: dict[str, float] = {}
 
-    @examples(150)
+    @examples(90)
     @given(data(longest=80), st.sampled_from([(name, total) for name, totals in SUMMED.items() for total in totals]))
     def stay_within(drawn: Data, chosen: tuple[str, str]) -> None:
         (grade, kernel), summation = FORWARDS[chosen[0]], chosen[1]
@@ -520,7 +520,7 @@ def test_first_and_second_derivatives_of_eval_stay_within_their_bounds_for_every
     is_centred, products = PRODUCTS[form]
     worst: dict[str, float] = {}
 
-    @examples(100)
+    @examples(60)
     @given(data(), st.sampled_from(tuple(TOTALS)))
     def stay_within(drawn: Data, summation: str) -> None:
         given_ = held_statistics(drawn)
@@ -566,7 +566,7 @@ def test_gradients_stay_within_their_bounds_where_statistics_or_elementwise_step
     row = DType("coarse", ROUGH, ROUGH, PRECISE)
     worst: dict[str, float] = {}
 
-    @examples(150)
+    @examples(90)
     @given(data(longest=80), st.sampled_from(sorted(FORWARDS)), st.sampled_from(sorted(PRODUCTS)))
     def stay_within(drawn: Data, forward: str, form: str) -> None:
         (grade, kernel), (is_centred, products) = FORWARDS[forward], PRODUCTS[form]
@@ -670,7 +670,7 @@ def assert_growing(smaller: Mapping[str, Floats], larger: Mapping[str, Floats]) 
 CLAIMS = [Accuracy(grade, centred_products=claimed) for grade, _ in FORWARDS.values() for claimed in (True, False)]
 
 
-@examples(60)
+@examples(35)
 @given(data(longest=40), st.sampled_from(CLAIMS), st.integers(2, 4))
 def test_the_bounds_grow_with_the_number_of_values_and_with_the_unit_roundoff(
     drawn: Data, claims: Accuracy, times: int
@@ -702,7 +702,7 @@ def test_a_narrower_claim_never_widens_a_bound(narrow: Accuracy, wide: Accuracy)
     differs = False
     row = DType("coarse", ROUGH, ROUGH, PRECISE)
 
-    @examples(30)
+    @examples(20)
     @given(data(longest=400))
     def widens_none(drawn: Data) -> None:
         nonlocal differs
@@ -716,7 +716,7 @@ def test_a_narrower_claim_never_widens_a_bound(narrow: Accuracy, wide: Accuracy)
 
 @pytest.mark.parametrize("claims", [*CLAIMS[::2], Accuracy(subnormals=False), KEPT["both"]])
 def test_where_dy_is_zero_in_a_channel_no_error_is_allowed(claims: Accuracy) -> None:
-    @examples(20)
+    @examples(10)
     @given(data(longest=20), st.integers(0, CHANNELS - 1))
     def none_is_allowed(drawn: Data, channel: int) -> None:
         silent = np.where(np.arange(CHANNELS)[:, None] == channel, 0, np.where(drawn.dy == 0, 1, drawn.dy))
@@ -730,7 +730,7 @@ def test_where_dy_is_zero_in_a_channel_no_error_is_allowed(claims: Accuracy) -> 
     none_is_allowed()
 
 
-@examples(30)
+@examples(20)
 @given(data(longest=20))
 def test_where_all_cotangents_are_zero_no_error_is_allowed_in_a_second_derivative(drawn: Data) -> None:
     exact, zeros, none = Exact.of(drawn, Model(COARSE, drawn.n)), np.zeros_like(drawn.v), np.zeros((CHANNELS, 1))
@@ -756,7 +756,7 @@ def test_gradients_stay_within_their_bounds_where_everything_underflows(kept: st
     row = DType("fine", FINE, FINE, FINE) if kept == "neither" else DType("short", SHORT, SHORT, PRECISE)
     keeping = replace(KEPT[kept], subnormals=not flushes)
 
-    @examples(80)
+    @examples(50)
     @given(data(TINY, eps=(0.5,), longest=60), st.sampled_from(sorted(FORWARDS)), st.sampled_from(sorted(PRODUCTS)))
     def stay_within(drawn: Data, forward: str, form: str) -> None:
         (grade, kernel), (is_centred, products) = FORWARDS[forward], PRODUCTS[form]
@@ -772,7 +772,7 @@ def test_gradients_stay_within_their_bounds_where_everything_underflows(kept: st
 def test_second_derivatives_stay_within_their_bounds_where_everything_underflows(form: str, flushes: bool) -> None:
     is_centred, second = SECOND[form]
 
-    @examples(60)
+    @examples(35)
     @given(data(TINY, eps=(0.5, 1.0), longest=60), st.sampled_from(sorted(FORWARDS)))
     def stay_within(drawn: Data, forward: str) -> None:
         grade, kernel = FORWARDS[forward]
@@ -784,7 +784,7 @@ def test_second_derivatives_stay_within_their_bounds_where_everything_underflows
     stay_within()
 
 
-@examples(30)
+@examples(20)
 @given(data(longest=20))
 def test_a_bound_has_the_shape_of_what_it_bounds(drawn: Data) -> None:
     exact = Exact.of(drawn, Model(COARSE, drawn.n))

@@ -191,7 +191,7 @@ def whole_numbers(draw: st.DrawFn) -> Array:
 def test_what_a_law_says_follows_from_the_formula(name: str) -> None:
     law = LAWS[name]
 
-    @examples(40)
+    @examples(25)
     @given(whole_numbers(), st.sampled_from((1e-5, 0.5)))
     def follows(x: Array, eps: float) -> None:
         weight, changed = np.arange(3, 3 + x.shape[1]), law.change(x)
@@ -243,7 +243,7 @@ def test_a_change_is_exact_where_it_rounds_nothing(name: str, dtype: str, values
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_two_values_are_recognised_in_every_format(dtype: str) -> None:
-    @examples(30)
+    @examples(20)
     @given(chosen(shapes("tiny", "different", where=lambda shape: prod(shape) // shape[1] % 2 == 0)))
     def are_recognised(shape: tuple[int, int, int, int]) -> None:
         x = of_two_values(np.zeros(shape, DTYPES[dtype].data.dtype))

@@ -39,7 +39,7 @@ def views(draw: st.DrawFn) -> Array:
     return np.broadcast_to(permuted, (draw(st.integers(1, 3)), *permuted.shape)) if draw(st.booleans()) else permuted
 
 
-@examples(300)
+@examples(180)
 @given(views())
 def test_what_was_taken_apart_is_put_together_as_the_same_view_of_the_same_memory(view: Array) -> None:
     again = put_together(take_apart(view))
@@ -48,7 +48,7 @@ def test_what_was_taken_apart_is_put_together_as_the_same_view_of_the_same_memor
     assert np.shares_memory(again, view) == (view.size > 0)
 
 
-@examples(300)
+@examples(180)
 @given(views())
 def test_the_flat_memory_reaches_exactly_from_the_first_element_to_the_last(view: Array) -> None:
     flat, shape, strides = take_apart(view)
@@ -57,7 +57,7 @@ def test_the_flat_memory_reaches_exactly_from_the_first_element_to_the_last(view
     assert [flat[offset] for offset in offsets] == view.ravel().tolist()
 
 
-@examples(300)
+@examples(180)
 @given(views())
 def test_a_private_copy_keeps_strides_and_gaps_and_shares_no_memory(view: Array) -> None:
     copy = private_copy(view)
@@ -76,7 +76,7 @@ def with_odd_strides(draw: st.DrawFn) -> Array:
     return put_together(Parts(flat, shape, odd))
 
 
-@examples(200)
+@examples(120)
 @given(with_odd_strides())
 def test_odd_strides_of_axes_of_length_one_are_kept_and_reach_no_other_memory(view: Array) -> None:
     assert view.flags.c_contiguous
@@ -177,7 +177,7 @@ def test_arrays_are_interchangeable_when_bits_and_strides_agree(a: Array, b: Arr
 # Fences ------------------------------------------------------------------------------------------------
 
 
-@examples(300)
+@examples(180)
 @given(views())
 def test_the_gaps_of_a_view_are_the_places_in_its_memory_that_no_index_leads_to(view: Array) -> None:
     flat, shape, strides = take_apart(view)
@@ -204,7 +204,7 @@ def test_the_gaps_of_some_views_are_these(view: Array, places: list[int]) -> Non
     assert gaps(view).tolist() == places
 
 
-@examples(300)
+@examples(180)
 @given(views())
 def test_a_fenced_copy_is_a_private_copy(view: Array) -> None:
     fenced = Fenced(view)
@@ -214,7 +214,7 @@ def test_a_fenced_copy_is_a_private_copy(view: Array) -> None:
     assert not fenced.overrun()
 
 
-@examples(300)
+@examples(180)
 @given(views(), st.integers(-5, 5))
 def test_a_fence_stands_whatever_is_written_into_the_elements_of_its_copy(view: Array, number: int) -> None:
     fenced = Fenced(view)
@@ -222,7 +222,7 @@ def test_a_fence_stands_whatever_is_written_into_the_elements_of_its_copy(view: 
     assert not fenced.overrun()
 
 
-@examples(300)
+@examples(180)
 @given(views(), st.data())
 def test_one_number_written_anywhere_but_into_the_elements_is_an_overrun(view: Array, data: st.DataObject) -> None:
     fenced = Fenced(view)
@@ -236,7 +236,7 @@ def test_one_number_written_anywhere_but_into_the_elements_is_an_overrun(view: A
     assert not fenced.overrun()
 
 
-@examples(100)
+@examples(60)
 @given(views())
 def test_a_fence_stands_on_both_sides_of_the_first_and_the_last_element(view: Array) -> None:
     fenced = Fenced(view)

@@ -3,6 +3,7 @@
 import re
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import pytest
@@ -104,23 +105,45 @@ def test_the_summary_is_the_same_for_any_number_of_workers(tmp_path: Path) -> No
     assert any(re.match(r"reference +float32 +ok +0\.\d\d", line) for line in tables[0])
 
 
-def test_a_finding_prints_requirement_case_expected_and_got(tmp_path: Path) -> None:
-    done = pytest_suite("--bn-backend=bn_spec.specimens:runvar_bias", "--bn-requirement=RUN-03", cwd=tmp_path)
+class Found(NamedTuple):
+    """What a run in CI printed of a finding, and the JUnit file that it wrote."""
+
+    stdout: str
+    junit: ElementTree.Element
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    folder = tmp_path_factory.mktemp("found")
+    arguments = ("--bn-backend=bn_spec.specimens:runvar_bias", "--bn-requirement=RUN-03", "--junitxml=junit.xml")
+    done = pytest_suite(*arguments, "-k", "float32", "-n", "2", cwd=folder, CI="true")
     assert done.returncode == 1
-    block = done.stdout.partition("RUN-03  ")[2]
+    return Found(done.stdout, ElementTree.parse(folder / "junit.xml").getroot())
+
+
+def test_a_finding_prints_requirement_case_expected_and_got(found: Found) -> None:
+    block = found.stdout.partition("RUN-03  ")[2]
     assert block.startswith("running_var is updated with the unbiased variance of the batch")
     assert "runvar-bias · float32" in block
     assert re.search(r"case +N=2 C=1 H=1 W=1 +momentum=1\.0 +x = \[0, 1\]", block)
     assert re.search(r"expected +running_var\[0\] = 0\.5 ± 5\.7e-07", block)
     assert re.search(r"got +0\.25 +\(4\.4e\+05 × the bound\)", block)
-    assert "Traceback" not in done.stdout
+    assert "Traceback" not in found.stdout
 
 
-def test_the_python_of_a_finding_shows_it_again(tmp_path: Path) -> None:
-    done = pytest_suite("--bn-backend=bn_spec.specimens:runvar_bias", "--bn-requirement=RUN-03", cwd=tmp_path)
-    found = re.search(r"python +(from bn_spec\.case.*\n)((?: {12}.*\n)+)", done.stdout)
-    assert found, done.stdout
-    again = python("-c", found[1] + re.sub("(?m)^ {12}", "", found[2]), cwd=tmp_path)
+def test_of_a_finding_summaries_and_junit_files_have_its_headline_also_in_ci(found: Found) -> None:
+    headline = "RUN-03 running_var is updated with the unbiased variance of the batch runvar-bias · float32"
+    assert re.search(rf"^FAILED .*\[runvar-bias-float32\] - {headline}$", found.stdout, re.MULTILINE)
+    assert found.stdout.count("  expected  ") == 1
+    (failure,) = found.junit.iter("failure")
+    assert failure.get("message") == headline
+    assert "  expected  running_var[0] = 0.5" in (failure.text or "")
+
+
+def test_the_python_of_a_finding_shows_it_again(found: Found, tmp_path: Path) -> None:
+    printed = re.search(r"python +(from bn_spec\.case.*\n)((?: {12}.*\n)+)", found.stdout)
+    assert printed, found.stdout
+    again = python("-c", printed[1] + re.sub("(?m)^ {12}", "", printed[2]), cwd=tmp_path)
     assert "observable='running_var'" in again.stdout, again.stderr
     assert "got='0.25'" in again.stdout
 

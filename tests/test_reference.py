@@ -143,7 +143,7 @@ def assert_within_own_error(got: Extended, wanted: Exact, bound: Floats) -> None
 
 @every_dtype
 def test_batch_statistics_err_by_a_sliver_of_their_bounds(dtype: str) -> None:
-    @examples(90)
+    @examples(55)
     @given(drawn(dtype))
     def judge(case: Case) -> None:
         _, x = first(case)
@@ -166,7 +166,7 @@ def test_batch_statistics_err_by_a_sliver_of_their_bounds(dtype: str) -> None:
 def test_outputs_err_by_a_sliver_of_their_bounds(dtype: str, training: bool) -> None:
     judged = 0
 
-    @examples(70)
+    @examples(40)
     @given(drawn(dtype, least=2 if training else 1))
     def judge(case: Case) -> None:
         nonlocal judged
@@ -190,7 +190,7 @@ def test_outputs_err_by_a_sliver_of_their_bounds(dtype: str, training: bool) -> 
 def test_running_statistics_err_by_a_sliver_of_their_bounds(dtype: str) -> None:
     judged = 0
 
-    @examples(90)
+    @examples(55)
     @given(drawn(dtype, running=RUNNING_STYLES))
     def judge(case: Case) -> None:
         nonlocal judged
@@ -220,7 +220,7 @@ def test_an_answer_of_the_layer_is_the_exact_one_rounded_once(dtype: str, traini
                 allowed = arb(OWN * Fraction(bound) + Fraction(kind.smallest_subnormal)) + arb(rounding) * abs(ball)
                 assert abs(arb(Fraction(float(number))) - ball) <= allowed
 
-    @examples(45)
+    @examples(25)
     @given(drawn(dtype))
     def judge(case: Case) -> None:
         state, x = first(case)
@@ -331,7 +331,7 @@ def test_a_call_leaves_its_input_as_it_was() -> None:
     assert same_bits(x, batch(1, 2, 4))
 
 
-@examples(60)
+@examples(35)
 @given(st.lists(st.lists(st.integers(-999, 999), min_size=2, max_size=9), min_size=3, max_size=5))
 def test_without_momentum_the_running_statistics_are_the_plain_mean_of_all_batches(batches: list[list[int]]) -> None:
     layer = BatchNorm2d(1, momentum=None, dtype="float64")
@@ -523,7 +523,7 @@ def test_without_affine_the_normalised_values_are_the_output() -> None:
     assert layer.state_dict().keys() == {"running_mean", "running_var", "num_batches_tracked"}
 
 
-@examples(30)
+@examples(20)
 @given(drawn("float64", parameters=tuple(PARAMETERS)))
 def test_channels_do_not_depend_on_each_other(case: Case) -> None:
     _, x = first(case)
@@ -580,7 +580,7 @@ def test_a_folded_convolution_is_the_exact_one_rounded_once(dtype: str) -> None:
                 own = arb(Fraction(kind.smallest_subnormal)) + arb(Fraction(1, 2**90)) * abs(product)
                 assert abs(arb(Fraction(float(number))) - ball) <= own + arb(rounding) * abs(ball)
 
-    @examples(40)
+    @examples(25)
     @given(drawn(dtype, value=values(), eps=EPS, running=RUNNING_STYLES))
     def judge(case: Case) -> None:
         (state, x), eps = first(case), case.config.eps

@@ -87,7 +87,7 @@ def close(got: Array | None, exact: Row) -> bool:
 
 
 @MODES
-@examples(60)
+@examples(35)
 @given(layers())
 def test_gradients_are_the_differences_of_the_forward(
     training: bool, drawn: tuple[BatchNorm2d, Array, Array]
@@ -112,7 +112,7 @@ def test_gradients_are_the_differences_of_the_forward(
 
 
 @MODES
-@examples(40)
+@examples(25)
 @given(layers(), st.integers(0, 99))
 def test_second_derivatives_are_the_differences_of_the_gradients(
     training: bool, drawn: tuple[BatchNorm2d, Array, Array], seed: int
@@ -155,7 +155,7 @@ def steps_of(case: Case, rng: np.random.Generator) -> Iterator[Backward | Double
         yield DoubleBackward(*rng.normal(size=(2, *x.shape)).astype(x.dtype), *of_parameters)
 
 
-@examples(120)
+@examples(70)
 @given(
     cases(
         dtype="float64",

@@ -66,13 +66,15 @@ def in_turn(dtypes: list[str], specimen: Specimen, requirement: str) -> list[str
 
 
 STATEFUL = ("CFG", "STA", "LAY", "DTY", "SPV", "ERR", "DET")
-"""Chapters about what sound specimens have in common; each looks at every fourth of them, another every time."""
+"""Chapters about what sound specimens have in common."""
 
 PAIRS = [
     (specimen, chapter)
     for turn, chapter in enumerate(CHAPTERS)
-    for specimen in (SOUND[turn % 4 :: 4] if chapter in STATEFUL else SOUND)
+    for every in [4 if chapter in STATEFUL else 2]
+    for specimen in SOUND[turn % every :: every]
 ]
+"""Each chapter looks at some of the specimens, at others than the chapter before; the audit looks at them all."""
 
 
 @pytest.mark.parametrize(("specimen", "chapter"), PAIRS, ids=[f"{s.name}-{chapter}" for s, chapter in PAIRS])
@@ -131,9 +133,9 @@ def test_every_dtype_has_sound_specimens_of_every_grade() -> None:
         assert {s.capabilities.grade for s in SOUND if dtype in s.capabilities.dtypes} == set(GRADES)
 
 
-def test_half_of_the_faults_are_shown_in_two_steps_on_four_input_elements_or_fewer() -> None:
+def test_faults_are_shown_in_two_steps_on_four_input_elements_or_fewer() -> None:
     shown = []
-    for specimen in FAULTY[::2]:
+    for specimen in FAULTY[::4]:
         prop = the_property(specimen.caught_by[0])
         if prop.deep or prop.huge:
             continue  # large by nature

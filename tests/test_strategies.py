@@ -1129,12 +1129,12 @@ def test_shapes_shrink_to_the_smallest_of_the_first_region(name: str) -> None:
 def test_a_fault_of_every_shape_is_shown_on_two_values(specimen: str) -> None:
     backend = f"bn_spec.specimens:{specimen.replace('-', '_')}"
     strategy = cases(momentum=(0.5,), shape=shapes("small", "spatial edge"))
-    found = find(strategy, lambda case: bool(check(case, backend)), settings=examples(50))
+    found = find(strategy, lambda case: bool(check(case, backend)), settings=examples(30))
     assert shape_of(found) == (2, 1, 1, 1)
 
 
 def test_a_fault_of_several_channels_is_shown_on_the_smallest_of_them() -> None:
-    found = find(cases(), lambda case: case.config.num_features > 1, settings=examples(200))
+    found = find(cases(), lambda case: case.config.num_features > 1, settings=examples(120))
     assert sorted(shape_of(found)) == [1, 1, 2, 2]
 
 
@@ -1161,7 +1161,7 @@ def test_a_history_shrinks_to_the_shortest_that_has_what_is_looked_for(
         steps = iter(case.steps)
         return all(any(isinstance(step, kind) for step in steps) for kind in wanted)
 
-    found = find(cases(history=histories(), shape=among([(2, 1, 1, 1)])), has, settings=examples(500))
+    found = find(cases(history=histories(), shape=among([(2, 1, 1, 1)])), has, settings=examples(300))
     assert len(found.steps) == shortest
 
 
@@ -1410,7 +1410,7 @@ def test_neighbours_are_made_loud_and_the_first_channel_is_left_alone() -> None:
 
 
 @given(st.tuples(*[st.integers(1, 9)] * 4), st.integers(1, 9))
-@examples(200)
+@examples(120)
 def test_the_batch_is_raised_as_little_as_the_values_per_channel_need(shape: Shape, least: int) -> None:
     n, c, h, w = with_values(shape, least)
     assert (c, h, w) == shape[1:]

@@ -55,7 +55,8 @@ class Ledger:
         """Make a record of the cell in which a worker died, with the case that killed it."""
         self.run.lost.append(f"it crashed in {crashitem}")
         if told := deaths.crash(self.config, report.node.gateway.id):
-            report.longrepr, record, cases = told
+            text, record, cases = told
+            report.longrepr = outcomes.failure(report, text)
             outcomes.attach(report, record, cases)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -102,7 +103,7 @@ class Ledger:
             from ..known_failures import append
 
             added = append(path, self._new_failures())
-            self.run.notes.append(f"{path}: {added} entries were added; fill in their reasons")
+            self.run.notes.append(f"{path}: entries added: {added}; fill in their reasons")
 
     def _new_failures(self) -> list[tuple[str, str, str, str]]:
         """Return the failures of this run: requirement, backend, dtype (or all) and observable."""

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
 
 from ..report.records import CRASHED, FAIL, KNOWN, NOT_CLAIMED, PASS, UNEXPECTED_PASS, VACUOUS, Record
 from . import options, setup
@@ -119,6 +120,19 @@ def junit(record: Record) -> list[tuple[str, object]]:
     return [("requirement", record.requirement), ("status", record.status), *worst]
 
 
+def failure(report: pytest.TestReport, text: str) -> ReprExceptionInfo:
+    """Return a text as what a report shows of a failure; its first line is what summaries and JUnit files have of it.
+
+    Of a mere string pytest's short summary has all of it, wherever the variable ``CI`` is set.
+    """
+    path, line, _ = report.location
+    headline = " ".join(text.partition("\n")[0].split())
+    entries = [ReprEntryNative([f"{text}\n"])]
+    return ReprExceptionInfo(
+        ReprTraceback(entries, extraline=None, style="native"), ReprFileLocation(path, (line or 0) + 1, headline)
+    )
+
+
 def status_of(cell: Cell, report: pytest.TestReport, error: BaseException | None) -> tuple[str, str]:
     """Return the status of a cell and the text that explains it."""
     from ..cell import Vacuous, Violation
@@ -144,6 +158,6 @@ def status_of(cell: Cell, report: pytest.TestReport, error: BaseException | None
 def show(report: pytest.TestReport, status: str, text: str) -> None:
     """Let a report of pytest's look like the status."""
     if status in (FAIL, VACUOUS, UNEXPECTED_PASS):
-        report.outcome, report.longrepr = "failed", text
+        report.outcome, report.longrepr = "failed", failure(report, text)
     elif status == KNOWN:
         report.outcome, report.wasxfail = "skipped", text
