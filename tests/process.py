@@ -1,6 +1,7 @@
 """Commands run as a user would run them: in a process and a folder of their own."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,12 @@ def bn_spec(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
     """Run the ``bn-spec`` command; a run without a number of workers needs no process beside its own."""
     alone = ("-n", "0") if arguments[0] == "run" and "-n" not in arguments else ()
     return python("-m", "bn_spec.cli", *arguments[:1], *alone, *arguments[1:], cwd=cwd)
+
+
+def table_of(output: str) -> list[str]:
+    """Return the lines of the summary, without what depends on the clock."""
+    lines = output.partition(" bn-spec ===")[2].splitlines()
+    return [line for line in lines[1:] if line and not re.search(r" in [\d.]+s", line)]
 
 
 def strange(name: str) -> str:

@@ -35,6 +35,7 @@ FRAMEWORKS = {
     "torch",
 }
 THIRD_PARTY = {
+    "_pytest",
     "click",
     "hypothesis",
     "jinja2",
@@ -136,6 +137,7 @@ def test_reference_and_bounds_know_the_config_the_dtypes_and_numpy_alone(module:
     [
         *((framework, {"bn_spec.backends"}) for framework in sorted(FRAMEWORKS)),
         ("pytest", {"bn_spec.pytest_plugin", "bn_spec.session", "bn_spec.commands", "conformance"}),
+        ("_pytest", {"bn_spec.session.outcomes"}),
         ("click", {"bn_spec.cli", "bn_spec.commands"}),
         ("redis", {"bn_spec.databases"}),
         ("rich", {"bn_spec.commands"}),

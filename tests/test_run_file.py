@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from bn_spec.report.run_file import NAME, Judged, RunFile
 from bn_spec.specimens import SPECIMENS
 from docs.scoreboard import ENVIRONMENTS, TABLE, table
 
-from .process import pytest_suite
+from .process import pytest_suite, table_of
 
 BY = {"bn-spec": "0.1.0", "specification": "0.6", "profile": "ci", "examples": 100, "seed": 0}
 
@@ -128,22 +129,24 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_record_of_a_run_is_the_same_with_any_number_of_workers(tmp_path: Path) -> None:
-    def judged(workers: str) -> dict[str, Any]:
+def test_record_and_summary_of_a_run_are_the_same_with_any_number_of_workers(tmp_path: Path) -> None:
+    def judged(workers: str) -> tuple[dict[str, Any], list[str]]:
         folder = tmp_path / workers
         options = ("--bn-requirement=RUN-0[13]", f"-n{workers}", f"--bn-report-dir={folder}")
         backend = "--bn-backend=bn_spec.specimens:another_dialect"
-        assert pytest_suite(backend, *options, cwd=tmp_path).returncode == 0
+        done = pytest_suite(backend, *options, cwd=tmp_path)
+        assert done.returncode == 0
         content: dict[str, Any] = json.loads((folder / NAME).read_text("utf-8"))
         assert content.pop("timing")["workers"] == int(workers)
         for each in content["records"]:
             assert each.pop("seconds") >= 0
-        return content
+        return content, table_of(done.stdout)
 
-    alone = judged("0")
-    assert alone == judged("2")
-    assert alone == judged("4")
-    assert [each["requirement"] for each in alone["records"]] == ["RUN-01", "RUN-03"] * 6
+    record, summary = judged("0")
+    assert (record, summary) == judged("2")
+    assert (record, summary) == judged("4")
+    assert [each["requirement"] for each in record["records"]] == ["RUN-01", "RUN-03"] * 6
+    assert any(re.match(r"another-dialect +float32 +0\.\d\d", line) for line in summary)
 
 
 def test_the_scoreboard_says_what_the_records_say() -> None:

@@ -71,7 +71,7 @@ STATEFUL = ("CFG", "STA", "LAY", "DTY", "SPV", "ERR", "DET")
 PAIRS = [
     (specimen, chapter)
     for turn, chapter in enumerate(CHAPTERS)
-    for every in [4 if chapter in STATEFUL else 2]
+    for every in [6 if chapter in STATEFUL else 3]
     for specimen in SOUND[turn % every :: every]
 ]
 """Each chapter looks at some of the specimens, at others than the chapter before; the audit looks at them all."""
@@ -96,10 +96,8 @@ def test_no_sound_specimen_is_flagged(specimen: Specimen, chapter: str) -> None:
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
-        ("two-pass-pairwise", "float64"),
         ("two-pass-pairwise", "mixed_float16"),
-        ("folded-affine", "float32"),
-        ("folded-affine", "bfloat16"),
+        ("folded-affine", "float64"),
     ],
 )
 def test_no_sound_specimen_is_flagged_by_a_deep_property(name: str, dtype: str) -> None:
