@@ -51,7 +51,7 @@ class Dialect:
     """The least and the largest eps that is taken."""
 
     def __post_init__(self) -> None:
-        for name, known in _KNOWN.items():
+        for name, known in KNOWN.items():
             if getattr(self, name) not in known:
                 raise ConfigError(allowed(name.replace("_", " "), f"{getattr(self, name)}", map(str, known)))
 
@@ -95,7 +95,7 @@ class Dialect:
         return SENTENCES[convention].format(getattr(self, convention)) if departs else ""
 
 
-_KNOWN: Mapping[str, tuple[object, ...]] = MappingProxyType(
+KNOWN: Mapping[str, tuple[object, ...]] = MappingProxyType(
     {
         "momentum_weighs": ("new", "old"),
         "running_var": ("unbiased", "biased"),
@@ -107,6 +107,7 @@ _KNOWN: Mapping[str, tuple[object, ...]] = MappingProxyType(
         "counter": (True, False),
     }
 )
+"""The values of each convention that has a few."""
 
 SENTENCES: Mapping[str, str] = MappingProxyType(
     {

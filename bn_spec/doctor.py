@@ -8,8 +8,10 @@ and never prove one, so such claims are looked at only where they are made. The 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -20,6 +22,7 @@ from .bounds import GRADES
 from .case import Case, Forward
 from .cell import PROPERTIES, Cell, Vacuous, Violation
 from .config import Config, State
+from .dialect import KNOWN, Dialect
 from .dtypes import DTYPES, dtype_named
 from .judge import judge
 from .play import play
@@ -242,30 +245,53 @@ def _mode(patient: Patient) -> Iterator[Look]:
 
 # What to claim -----------------------------------------------------------------------------------------
 
-_CONVENTIONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "running_var": {"unbiased": "RUN-03", "biased": "RUN-03"},
-        "single_value": {"refused": "ERR-01", "answered": "TRN-10"},
-    }
+_MIXED = tuple(name for name, row in DTYPES.items() if row.parameters != row.data)
+
+_CONVENTIONS: tuple[tuple[tuple[str, ...], tuple[str, ...], Collection[str]], ...] = (
+    (("running_var", "averages", "training_output"), ("TRN-02", "RUN-01", "RUN-03"), DTYPES),
+    (("single_value",), ("ERR-01", "TRN-10"), DTYPES),
+    (("mixed_output",), ("TRN-05",), _MIXED),
 )
-"""Conventions that can be told from what a backend answers: their values, and the requirement that judges each."""
+"""Conventions that can be told from what a backend answers, those together that show in the same numbers; the
+requirements that judge them; and the dtypes in which they show."""
 
 
 def _dialect(patient: Patient) -> Iterator[Look]:
-    for name, judges in _CONVENTIONS.items():
-        claimed = getattr(patient.declared.dialect, name)
-        (other,) = judges.keys() - {claimed}
-        seen = patient.asked(judges[claimed])
-        if not seen.wrong:
-            yield Look(OK, f"{name}: {claimed}{f' ({seen.told})' if seen.told else ''}")
+    for names, judges, dtypes in _CONVENTIONS:
+        claimed = patient.established.dialect
+        dtype = next((name for name in patient.declared.dtypes if name in dtypes), "")
+        if not dtype:
             continue
-        convention: dict[str, Any] = {name: other}
-        dialect = replace(patient.established.dialect, **convention)
-        if patient.asked(judges[other], dialect=dialect).holds:
+        seen = patient.asked_all(judges, True, dtype)
+        if not seen.wrong:
+            values = "; ".join(f"{name}: {getattr(claimed, name)}" for name in names)
+            yield Look(OK, f"{values}{f' ({seen.told})' if seen.told else ''}")
+        elif found := next(filter(partial(_speaks, patient, judges, dtype), _others(claimed, names)), None):
+            told = [
+                f"{name}: {now}, where {was} is claimed"
+                for name in names
+                for now, was in [(getattr(found, name), getattr(claimed, name))]
+                if now != was
+            ]
             todo = "a mistake, unless the framework means it so: then it is a dialect, and claimed"
-            yield Look(PROBLEM, f"{name}: {other}, where {claimed} is claimed", todo, {"dialect": dialect})
+            yield Look(PROBLEM, "; ".join(told), todo, {"dialect": found})
         else:
-            yield Look(PROBLEM, f"{name}: {seen.told}", seen.todo)
+            yield Look(PROBLEM, f"{', '.join(names)}: {seen.told}", seen.todo)
+
+
+def _others(claimed: Dialect, names: tuple[str, ...]) -> list[Dialect]:
+    """Return the other dialects, those first that differ from what is claimed in the fewest of these conventions."""
+    values: list[dict[str, Any]] = [
+        dict(zip(names, chosen, strict=True)) for chosen in product(*(KNOWN[name] for name in names))
+    ]
+    dialects = [replace(claimed, **each) for each in values]
+    differing = [sum(getattr(each, name) != getattr(claimed, name) for name in names) for each in dialects]
+    nearest = sorted(range(len(dialects)), key=differing.__getitem__)
+    return [dialects[place] for place in nearest if differing[place]]
+
+
+def _speaks(patient: Patient, judges: tuple[str, ...], dtype: str, dialect: Dialect) -> bool:
+    return patient.asked_all(judges, False, dtype, dialect=dialect).holds
 
 
 def _grade(patient: Patient) -> Iterator[Look]:
@@ -359,13 +385,13 @@ PROBES: Mapping[str, Probe] = MappingProxyType(
     {
         "state": _state,
         "forward": _forward,
+        "dialect": _dialect,
         "layouts": _layouts,
         "without affine": _flag("affine_off", "CFG-05", "TRN-01"),
         "without tracking": _flag("tracking_off", "CFG-06", "TRN-08"),
         "cumulative momentum": _flag("cumulative_momentum", "RUN-04"),
         "eval mode": _flag("inference", "EVL-01", "EVL-04"),
         "floating-point mode": _mode,
-        "dialect": _dialect,
         "grade": _grade,
         "other dtypes": _dtypes,
         "subnormal numbers": _flag("subnormals", "NUM-07"),

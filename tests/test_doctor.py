@@ -113,6 +113,36 @@ def test_a_wrong_claim_is_found_and_what_is_so_proposed(
     assert verdict == OK or look.todo
 
 
+@pytest.mark.parametrize(
+    ("specimen", "conventions"),
+    [
+        ("runvar-bias", ("running_var",)),
+        ("another-dialect", ("running_var", "single_value")),
+        ("averages-from-the-first-batch", ("averages",)),
+        ("debiased-averages", ("running_var", "averages")),
+        ("running-statistics-normalise", ("running_var", "averages", "training_output")),
+        ("promoted-output", ("mixed_output",)),
+    ],
+)
+def test_a_dialect_that_nobody_declared_is_recognised_and_spoils_nothing_else(
+    specimen: str, conventions: tuple[str, ...]
+) -> None:
+    known = SPECIMENS[specimen]
+    spoken = (
+        replace(known.capabilities.dialect, running_var="biased") if not known.sound else known.capabilities.dialect
+    )
+    patient = Patient(replace(known, capabilities=replace(known.capabilities, dialect=Dialect())), specimen)
+    said, *others = looked(patient, "dialect", "layouts", "without tracking").values()
+    wrong = [look for look in said if look.verdict == PROBLEM]
+    assert {name for look in wrong for name in conventions if f"{name}: {getattr(spoken, name)}" in look.text} == {
+        *conventions
+    }
+    assert sum(look.text.count("is claimed") for look in wrong) == len(conventions)
+    recognised = {name: getattr(spoken, name) for name in conventions}
+    assert patient.proposed.dialect == Dialect(**recognised)
+    assert {look.verdict for looks in others for look in looks} == {OK}
+
+
 def test_what_departs_from_the_mode_of_the_process_is_told() -> None:
     patient = Patient(SPECIMENS["rounding-mode-left-changed"], "x")
     (look,) = looked(patient, "floating-point mode")["floating-point mode"]
