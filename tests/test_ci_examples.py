@@ -22,9 +22,10 @@ from docs.options import Recorder
 from .process import REPOSITORY
 
 WORKFLOWS = REPOSITORY / "examples" / "example-kernel" / ".github" / "workflows"
-GITLAB = REPOSITORY / "examples" / "ci" / "gitlab-ci.yml"
+EXAMPLES = REPOSITORY / "examples" / "ci"
+GITLAB = EXAMPLES / "gitlab-ci.yml"
 GUIDE = REPOSITORY / "docs" / "ci.md"
-TWO_HOSTS = REPOSITORY / "examples" / "ci" / "two-hosts.sh"
+TWO_HOSTS = EXAMPLES / "two-hosts.sh"
 
 STUB = f"""#!{sys.executable}
 import json, sys
@@ -79,7 +80,7 @@ def filled(text: str, inputs: Mapping[str, str]) -> str:
     return re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda found: inputs[found[1]], text)
 
 
-CALLED = loaded(WORKFLOWS / "bn-spec.yml")
+CALLED = loaded(EXAMPLES / "github-bn-spec.yml")  # a link to that of the example kernel
 INPUTS = CALLED["on"]["workflow_call"]["inputs"]
 CALLER = loaded(WORKFLOWS / "conformance.yml")
 DEFAULTS = {name: each["default"] for name, each in INPUTS.items() if "default" in each}

@@ -21,6 +21,7 @@ from bn_spec.pinned import pinned
 from bn_spec.reference import Extended
 from bn_spec.vectors import Call, Vector, _judged, claims_of, vectors
 
+from .needs import missing
 from .process import REPOSITORY, run
 
 EXAMPLE = REPOSITORY / "examples" / "vectors"
@@ -177,13 +178,20 @@ def test_a_folder_that_there_is_stays_as_it_is(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler called cc")
-def test_the_reader_in_c_tells_a_right_kernel_from_a_wrong_one(tmp_path: Path) -> None:
+def test_the_reader_in_cpp_tells_a_right_kernel_from_a_wrong_one(tmp_path: Path) -> None:
+    if shutil.which("c++") is None:
+        missing("there is no C++ compiler called c++")
     exported(tmp_path / "v", "--requirement", "[TREGS][RUVHT]*-0[1-8]", "--count", "1")
     for flags, code, sentence in (((), 0, "0 of "), (("-DFAULT",), 1, "running_var[")):
-        call = ("cc", "-std=c99", "-O2", *flags, "-o", tmp_path / "check", EXAMPLE / "check.c", "-lm")
+        call = ("c++", "-std=c++11", *flags, "-o", tmp_path / "check", EXAMPLE / "check.cpp")
         assert run(*call, cwd=tmp_path).returncode == 0
         done = run(tmp_path / "check", "v", cwd=tmp_path)
         assert done.returncode == code, done.stdout + done.stderr
         assert sentence in done.stdout
+    for name, error in (("manifest.txt", "manifest.txt ends too early"), ("arrays.safetensors", "cannot read")):
+        shutil.copytree(tmp_path / "v", tmp_path / name)
+        with (tmp_path / name / name).open("r+b") as file:
+            file.truncate((tmp_path / "v" / name).stat().st_size // 3)
+        done = run(tmp_path / "check", name, cwd=tmp_path)
+        assert (done.returncode, error in done.stdout) == (2, True)
     assert run(tmp_path / "check", "nowhere", cwd=tmp_path).returncode == 2

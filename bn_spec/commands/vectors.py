@@ -34,7 +34,7 @@ def export(
     """Write test vectors to a new folder DIR: cases of the suite, and what a kernel must give on each.
 
     A kernel passes if |got - expected| <= bound for every element that is judged. docs/vectors.md of the repository
-    describes the files, and examples/vectors reads them in C.
+    describes the files, and examples/vectors reads them in C++.
 
     Exit codes: 0; 2 an option is wrong, or there is such a folder.
     """
