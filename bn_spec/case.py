@@ -204,6 +204,16 @@ class Case:
         """Yield the input of each forward step, in order."""
         return (step.x for step in self.steps if isinstance(step, Forward))
 
+    @property
+    def values(self) -> int:
+        """How many values all forwards together are handed."""
+        return sum(x.size for x in self.forwards())
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How large the case is: its steps, and its values."""
+        return len(self.steps), self.values
+
 
 def negated(case: Case) -> Case:
     """Return the case with all numbers of forwards and backwards of the opposite sign."""

@@ -62,11 +62,6 @@ class Violation(AssertionError):
         self.drawn = finding.case
 
 
-def _size(found: Violation) -> tuple[int, int]:
-    """Return how large a case is: its steps, and the values that it hands over."""
-    return len(found.drawn.steps), sum(x.size for x in found.drawn.forwards())
-
-
 @functools.cache
 def _violation_of(requirement: str, observable: str) -> type[Violation]:
     return type(f"Violation of {requirement} ({observable})", (Violation,), {})
@@ -107,6 +102,9 @@ LEAST_EXAMPLES = 5
 
 MOST_DEATHS = 25
 """Cases in which a process dies, or hangs, after which the smallest of them is small enough: each costs a new one."""
+
+LARGE = 256
+"""Values beyond which a pinned case is played after all others."""
 
 OTHER_DTYPES = 0.2
 """The share of examples in every dtype but the first that a backend claims: most of the code is the same."""
@@ -256,12 +254,15 @@ class Cell:
     def run(self) -> None:
         """Play the stored cases and the pinned ones, then draw others; explain what is found by known faults.
 
+        Pinned cases that are large come last: any fault may show in them, and most in smaller ones.
+
         Raises what :meth:`examine` raises.
         """
         try:
             self.play_stored()
-            self.replay()
+            self.replay(large=False)
             self.examine()
+            self.replay(large=True)
         except Violation as found:
             raise self._explained(found) from None
 
@@ -282,8 +283,8 @@ class Cell:
         """Return a cell that keeps its own count, and may have a stand-in for the backend."""
         return Cell(self.prop, backend or self.backend, self.dtype, address=self.address, excused=self.excused)
 
-    def replay(self) -> None:
-        """Judge the smallest cases on which this requirement has caught the faults of the catalogue.
+    def replay(self, *, large: bool) -> None:
+        """Judge the smallest cases on which this requirement has caught the faults of the catalogue, or the others.
 
         They count for nothing else.
 
@@ -295,10 +296,13 @@ class Cell:
         if self.claims.expensive_signatures:
             return  # each of these cases has one of its own
         for known in of_requirement(self.prop.requirement.id):
-            if known.case.config.dtype == self.dtype and is_claimed(known.case, self.claims):
+            case = known.case
+            if case.config.dtype != self.dtype or not is_claimed(case, self.claims):
+                continue
+            if large == (case.values > LARGE):
                 apart = self._apart()
-                if found := apart.violation(known.case):
-                    self.grades = apart.grades  # nothing else will be measured
+                if found := apart.violation(case):
+                    self.grades = self.grades or apart.grades  # nothing else will be measured
                     raise found
 
     def _explained(self, found: Violation) -> Violation:
@@ -366,7 +370,7 @@ class Cell:
                 with without_foreign_constants():
                     search()
             except _EnoughDeaths:
-                raise min(deaths, key=_size) from None
+                raise min(deaths, key=lambda found: found.drawn.size) from None
             except BaseExceptionGroup as several:
                 raise _unsteady(several) or several from None
         name = self.prop.requirement.id

@@ -1,7 +1,7 @@
 """Which catalogued fault explains a failure: one whose specimen fails as the backend does.
 
-The case is played on every faulty specimen that claims it. Those that violate the same requirement by it, and agree
-with the backend on all that was observed, numbers within the bounds, then play some cases near it: of other values,
+The case is played on every faulty specimen that claims it. Those that agree with the backend on all that was seen,
+numbers within the bounds, and violate the same requirement by it, then play some cases near it: of other values,
 states, eps, momenta and sizes, and with the history twice over. Who agrees on these as well is named. Two wrong
 numbers agree if they are no farther apart than right ones may be, in proportion to their size.
 
@@ -57,21 +57,24 @@ def explanations(
     those that cannot be told apart, that one comes first whose smallest case this is, then those that name the
     requirement.
     """
-    if sum(x.size for x in case.forwards()) > LARGEST:
+    if case.values > LARGEST:
         return None
     known = SPECIMENS.values() if specimens is None else specimens
-    suspects = [s for s in known if not s.sound and is_claimed(case, s.capabilities) and fails(s)]
-    near = [case, *_near(case, sizes=not backend.capabilities.expensive_signatures)] if suspects else []
-    named = _agreeing(suspects, near, backend) or _wrong_alike(suspects, near, backend)
+    claiming = [s for s in known if not s.sound and is_claimed(case, s.capabilities)]
+    near = [*_near(case, sizes=not backend.capabilities.expensive_signatures)]
+    alike = [s for s in _agreeing(claiming, [case], backend) if fails(s)]  # who agrees is told sooner than who fails
+    named = _agreeing(alike, near, backend)
+    if not named:
+        named = _wrong_alike([s for s in claiming if fails(s)], [case, *near], backend)
     return sorted(named, key=lambda specimen: _rank(specimen, case, requirement))
 
 
-def _agreeing(suspects: list[Specimen], near: list[Case], backend: Backend) -> list[Specimen]:
+def _agreeing(suspects: list[Specimen], cases: list[Case], backend: Backend) -> list[Specimen]:
     """Return those that answer as the backend does in every case."""
-    for case in near:
+    for case in cases:
         if suspects:
-            answered = play(case, backend)
-            suspects = [s for s in suspects if agree(case, answered, play(case, s), backend.capabilities)]
+            agrees = _agreement(case, play(case, backend), backend.capabilities)
+            suspects = [s for s in suspects if agrees(play(case, s))]
     return suspects
 
 
@@ -106,14 +109,23 @@ def _rank(specimen: Specimen, case: Case, requirement: str) -> tuple[bool, int, 
 # Whether two observations agree ----------------------------------------------------------------------------
 
 
-@np.errstate(all="ignore")
 def agree(case: Case, one: Observation, other: Observation, claims: Accuracy) -> bool:
     """Whether two observations of a case are those of one implementation, but for roundings that ``claims`` bound."""
-    if not _built_alike(case, one.initial, other.initial) or len(one.answers) != len(other.answers):
-        return False
-    return all(
-        _answers_agree(step, answer) for step, answer in zip(steps(case, one, claims), other.answers, strict=False)
-    )
+    return _agreement(case, one, claims)(other)
+
+
+@np.errstate(all="ignore")
+def _agreement(case: Case, one: Observation, claims: Accuracy) -> Callable[[Observation], bool]:
+    """Return what tells of other observations of the case whether they agree with one."""
+    judged = [*steps(case, one, claims)]
+
+    @np.errstate(all="ignore")
+    def agrees(other: Observation) -> bool:
+        if not _built_alike(case, one.initial, other.initial) or len(one.answers) != len(other.answers):
+            return False
+        return all(_answers_agree(step, answer) for step, answer in zip(judged, other.answers, strict=False))
+
+    return agrees
 
 
 def _built_alike(case: Case, one: State | Oddity, other: State | Oddity) -> bool:

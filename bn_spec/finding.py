@@ -86,7 +86,7 @@ class Finding:
         yield from self._explanation()
         if self.replay:
             yield f"  {'replay':<10}{self.replay}"
-        values = sum(x.size for x in self.case.forwards())
+        values = self.case.values
         code = source(self.case) if values <= MOST_VALUES else ""
         if not code or len(code) > LONGEST_CODE:
             yield f"  {'python':<10}not shown, for {values} values; the same options and seed find the case again"

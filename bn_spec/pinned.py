@@ -1,4 +1,4 @@
-"""Pinned cases: the smallest that shows each fault of the catalogue, played before anything is drawn.
+"""Pinned cases: the smallest that shows each fault of the catalogue, played in every run, large ones last.
 
 So a backend that brings a known fault back is told so at once, and by whom it was made before. They were found by the
 suite itself (``docs/faults.py`` finds them anew), and are kept as the Python that a finding prints.
@@ -53,8 +53,9 @@ def pinned() -> Mapping[str, Pinned]:
 
 @cache
 def of_requirement(requirement: str) -> tuple[Pinned, ...]:
-    """Return the pinned cases that a requirement has caught."""
-    return tuple(each for each in pinned().values() if each.requirement == requirement)
+    """Return the pinned cases that a requirement has caught, the smallest first."""
+    own = [each for each in pinned().values() if each.requirement == requirement]
+    return tuple(sorted(own, key=lambda each: each.case.size))
 
 
 _NEEDS: Mapping[type[Step], str] = MappingProxyType(

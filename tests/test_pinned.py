@@ -15,7 +15,7 @@ import pytest
 from bn_spec import Capabilities, Case, Config, State
 from bn_spec.backend import EVERYTHING
 from bn_spec.case import Backward, DoubleBackward, Eval, Fold, Forward, Load, Save, Set, identical, source
-from bn_spec.cell import PROPERTIES, Cell, Violation
+from bn_spec.cell import LARGE, PROPERTIES, Cell, Violation
 from bn_spec.memory import FILLER
 from bn_spec.pinned import PATH, Pinned, is_claimed, of_requirement, pinned
 from bn_spec.specimens import SPECIMENS
@@ -37,7 +37,7 @@ def cell_of(name: str, requirement: str, dtype: str) -> Cell:
 def test_a_pinned_case_shows_its_fault_before_anything_is_drawn(each: Pinned) -> None:
     cell = cell_of(each.specimen, each.requirement, each.case.config.dtype)
     assert each in of_requirement(each.requirement)
-    assert shows(cell.replay)
+    assert shows(partial(cell.replay, large=each.case.values > LARGE))
     assert cell.examples == 0
     assert shows(partial(cell.prop.body, cell, each.case), each.corrupts)
 
@@ -89,7 +89,7 @@ def test_the_catalogue_of_faults_is_what_the_specimens_say() -> None:
 def test_playing_pinned_cases_counts_for_nothing() -> None:
     cell = cell_of("two-pass-pairwise", "TRN-01", "float32")
     assert of_requirement("TRN-01")
-    cell.replay()
+    cell.replay(large=False)
     assert (cell.examples, cell.judged, cell.shares, cell.reached) == (0, 0, {}, {})
 
 
@@ -150,5 +150,18 @@ def test_layouts_and_dtypes_must_be_claimed() -> None:
 def test_who_pays_seconds_for_a_signature_is_spared_those_of_pinned_cases() -> None:
     cell = cell_of("runvar-bias", "RUN-03", "float32")
     claims = replace(cell.claims, expensive_signatures=True)
-    assert shows(cell.replay)
-    assert not shows(replace(cell, backend=replace(SPECIMENS["runvar-bias"], capabilities=claims)).replay)
+    spared = replace(cell, backend=replace(SPECIMENS["runvar-bias"], capabilities=claims))
+    assert shows(partial(cell.replay, large=False))
+    assert not shows(partial(spared.replay, large=False))
+
+
+def test_a_large_one_is_played_once_no_smaller_case_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert any(each.case.values > LARGE for each in of_requirement("SHP-01"))
+    with pytest.raises(Violation) as found:
+        cell_of("eps-outside-root", "SHP-01", "float32").run()
+    assert found.value.drawn.values <= 8
+    for name in ("examine", "explanations"):
+        monkeypatch.setattr(Cell, name, lambda *_: None)
+    with pytest.raises(Violation) as found:
+        cell_of("channels-counted-in-16-bits", "SHP-01", "float32").run()
+    assert found.value.drawn.values > LARGE

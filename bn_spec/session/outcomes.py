@@ -77,7 +77,7 @@ def recorded(cell: Cell, status: str, text: str, seconds: float, kept: Kept) -> 
 
     found = kept.error.finding.discrepancy.observable if isinstance(kept.error, Violation) else ""
     worst = cell.worst_case
-    small = worst is not None and sum(x.size for x in worst.forwards()) <= LONGEST_CASE
+    small = worst is not None and worst.values <= LONGEST_CASE
     code = source(worst) if worst is not None and small else ""
     return Record(
         cell.prop.requirement.id,
