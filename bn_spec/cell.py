@@ -458,7 +458,8 @@ class Cell:
 
     def _settle(self, case: Case, verdict: Verdict, note: str = "") -> None:
         self.expecting.update(known for known in self.expected_failures if known.where(case))
-        self.reached.update(reached(case))
+        if currently_in_test_context():  # not where a case is played again, or by a specimen to explain it
+            self.reached.update(reached(case))
         self.judged += verdict.judged
         self.outside += verdict.outside
         excused = {d.observable for d in verdict.discrepancies if self._known(d, case)}

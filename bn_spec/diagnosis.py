@@ -54,8 +54,8 @@ def explanations(
     """Return the faulty specimens that fail as the backend does, the likeliest first; None of too large a case.
 
     ``fails`` tells whether a specimen violates the requirement by the case; ``specimens`` are all by default. Of
-    those that cannot be told apart, that one comes first whose smallest case this is, then those that name the
-    requirement.
+    those that cannot be told apart, those come first that speak the backend's dialect, of these that whose smallest
+    case this is, then those that name the requirement.
     """
     if case.values > LARGEST:
         return None
@@ -66,7 +66,7 @@ def explanations(
     named = _agreeing(alike, near, backend)
     if not named:
         named = _wrong_alike([s for s in claiming if fails(s)], [case, *near], backend)
-    return sorted(named, key=lambda specimen: _rank(specimen, case, requirement))
+    return sorted(named, key=lambda specimen: _rank(specimen, case, requirement, backend))
 
 
 def _agreeing(suspects: list[Specimen], cases: list[Case], backend: Backend) -> list[Specimen]:
@@ -100,10 +100,11 @@ def _wrong(case: Case, backend: Backend) -> set[str]:
     return {discrepancy.observable for discrepancy in check(case, backend)}
 
 
-def _rank(specimen: Specimen, case: Case, requirement: str) -> tuple[bool, int, str]:
+def _rank(specimen: Specimen, case: Case, requirement: str, backend: Backend) -> tuple[bool, bool, int, str]:
     smallest, names = pinned().get(specimen.name), specimen.caught_by
     place = names.index(requirement) if requirement in names else len(names)
-    return smallest is None or not identical(smallest.case, case), place, specimen.name
+    stranger = specimen.capabilities.dialect != backend.capabilities.dialect
+    return stranger, smallest is None or not identical(smallest.case, case), place, specimen.name
 
 
 # Whether two observations agree ----------------------------------------------------------------------------

@@ -54,10 +54,10 @@ STEPS = (
         f"sed -i 's|var \\* n / (n - 1)|var|' {KERNEL}",
     ),
     Step(
-        "The suite finds it in several requirements, shows for each the smallest input that it can, and names the"
-        " mistake, with the issues of those who made it before:",
+        "Several requirements fail by it. The suite shows the plainest finding, on the smallest input that it can,"
+        " names the mistake, with the issues of those who made it before, and says how many failures it explains:",
         "bn-spec run mykernel --requirement 'RUN-*' -n 2",
-        (TABLE, (r"^RUN-03  ", r"^_+ "), VERDICT),
+        (TABLE, (r"^RUN-\d\d  ", r"^=+"), VERDICT),
     ),
     Step(
         "The case is kept. It can be played again, while you look for the cause:",

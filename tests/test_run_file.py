@@ -51,6 +51,7 @@ WHOLE = record(
     worst_case="Case(Config(1))",
     text="NUM-01 is violated",
     observable="output",
+    explanations=("eps-ignored: eps is not added.",),
     cases=("0123456789",),
     grade="textbook",
     claimed_grade="welford",

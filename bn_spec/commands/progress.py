@@ -24,6 +24,7 @@ class Progress:
 
     def __init__(self) -> None:
         self.done = self.bad = 0
+        self.told: set[tuple[str, str]] = set()
         self.shown = 0
         """Tenths that were told."""
         self.began = self.changed = time.monotonic()
@@ -53,7 +54,7 @@ class Progress:
         self.done += 1
         if record.status in BAD:
             self.bad += 1
-            self._write(f"  {record.requirement} {record.status}: {record.backend}, {record.dtype}")
+            self._tell_once(record)
         total = len(self.reporter.config.stash[RUN].collected)
         if self.reporter.isatty:
             self._move(self._line(total, record))
@@ -67,6 +68,12 @@ class Progress:
         if self.active and self.reporter.isatty:
             self.reporter.rewrite("", erase=True)
             self.reporter.rewrite("")
+
+    def _tell_once(self, record: Record) -> None:
+        """Tell of a requirement that fails; in other dtypes, it is told no more."""
+        if (failing := (record.backend, record.requirement)) not in self.told:
+            self.told.add(failing)
+            self._write(f"  {record.requirement} {record.status}: {record.backend}, {record.dtype}")
 
     def _line(self, total: int, record: Record | None = None) -> str:
         seconds = time.monotonic() - self.began

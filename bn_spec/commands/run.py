@@ -77,6 +77,7 @@ def run(
     # This process has imported bn_spec before pytest could rewrite it; nothing in it asserts.
     call = [*_suite(), "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning"]
     call += ["-o", "console_output_style=classic"]  # Progress tells how far the run is
+    call += ["-rN"]  # and the suite's own summary what has failed
     call += [f"--bn-backend={name}" for name in own]
     for option, value in options.items():
         if value is not None:

@@ -73,6 +73,7 @@ def _head(view: View, notes: Sequence[str]) -> Iterator[str]:
     )
     yield ""
     yield from (f"- {text(verdict(each.backend, each.records))}" for each in view.backends if each.records)
+    yield from (f"- **Explained:** {text(sentence)}" for sentence in view.causes)
     yield from (f"- **The run as a whole:** {text(sentence)}" for sentence in view.run.faults)
     yield from (f"- **Incomplete:** {text(sentence)}" for sentence in view.run.incomplete[:10])
     yield from (f"- {text(sentence)}" for sentence in notes)

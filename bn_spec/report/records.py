@@ -31,11 +31,11 @@ class Record:
     ``examples`` were drawn; the ``discarded`` ones of them had nothing to judge. ``judged`` and ``outside`` count
     elements within and outside the domain of the bounds. ``shares`` holds the worst err / bound by observable, and
     ``worst_case`` the case of the worst of all, as Python, where it is short. ``seconds`` is the duration; ``text``
-    explains every status but ``pass``, ``observable`` is what a finding got wrong, and ``cases`` are the ids of those
-    that are kept. ``grade`` is the measured
-    one, where the requirement measures it, ``claimed_grade`` what the backend claims, ``conditioning`` the worst
-    err / bound under the bounds of each grade by decades of |mean| / σ; ``reached`` counts the cases that reached
-    each region of :mod:`bn_spec.coverage`.
+    explains every status but ``pass``, ``observable`` is what a finding got wrong, ``explanations`` are faults of the
+    catalogue that do so, the likeliest first, and ``cases`` are the ids of those that are kept. ``grade`` is the
+    measured one, where the requirement measures it, ``claimed_grade`` what the backend claims, ``conditioning`` the
+    worst err / bound under the bounds of each grade by decades of |mean| / σ; ``reached`` counts the cases that
+    reached each region of :mod:`bn_spec.coverage`.
     """
 
     requirement: str
@@ -51,6 +51,7 @@ class Record:
     worst_case: str = ""
     text: str = ""
     observable: str = ""
+    explanations: tuple[str, ...] = ()
     cases: tuple[str, ...] = ()
     grade: str = ""
     claimed_grade: str = ""
@@ -79,6 +80,7 @@ class Record:
             **{
                 **content,
                 "cases": tuple(content["cases"]),
+                "explanations": tuple(content["explanations"]),
                 "shares": _floats(content["shares"]),
                 "conditioning": {decade: _floats(shares) for decade, shares in by_decade},
             }

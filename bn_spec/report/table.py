@@ -9,6 +9,7 @@ from textwrap import wrap
 
 from ..coverage import AXES
 from ..requirements import CHAPTERS, REQUIREMENTS
+from .causes import causes, known
 from .records import BAD, CRASHED, FAIL, KNOWN, NOT_CLAIMED, UNEXPECTED_PASS, VACUOUS, Record, Run, having
 
 WIDTH = 100
@@ -46,7 +47,7 @@ def _reached(records: Sequence[Record]) -> Iterator[str]:
         return
     yield f"regions, by the number of cases that reached them, of {sum(record.examples for record in records):,}:"
     for name, axis in AXES.items():
-        counts = [f"{region.removeprefix(name).strip()} {total[region]:,}" for region in axis.regions]
+        counts = [f"{region.removeprefix(name).strip()}\xa0{total[region]:,}" for region in axis.regions]
         yield from _listed(f"    {name}", ", ".join(counts))
     yield ""
 
@@ -94,12 +95,10 @@ def _sentences(run: Run) -> Iterator[str]:
         own = [record for record in run.records if record.backend == backend]
         yield from _listed(verdict(backend, own), "")
         if worst := _worst(own):
-            yield f"    worst err/bound: {worst}"
+            yield from _listed("    worst err/bound", worst)
     for (backend, reason), where in known(having(run.records, KNOWN)).items():
         yield from _listed(f"{backend}: known failure of {'; '.join(where)}", reason)
-    for status in (FAIL, UNEXPECTED_PASS, CRASHED, VACUOUS):
-        for (backend, requirement, text), dtypes in _by_text(having(run.records, status)).items():
-            yield from _listed(f"{requirement} {backend} ({', '.join(dtypes)}): {status}", text)
+    yield from _failures(run.records)
     for name, reason in sorted(run.unavailable.items()):
         yield from _listed(f"{name}: not run", reason)
     for sentence in (*run.faults, *run.notes):
@@ -110,28 +109,19 @@ def _sentences(run: Run) -> Iterator[str]:
         yield from _listed(f"INCOMPLETE: {len(run.missing)} collected tests were never reported", run.missing[0])
 
 
-def known(records: Sequence[Record]) -> dict[tuple[str, str], list[str]]:
-    """Say for each known failure of a backend in which dtypes it was seen, and of which requirements."""
-    seen: dict[tuple[str, str], dict[str, list[str]]] = {}
-    for record in records:
-        for reason in record.text.splitlines():
-            seen.setdefault((record.backend, reason), {}).setdefault(record.dtype, []).append(record.requirement)
-    told: dict[tuple[str, str], list[str]] = {}
-    for key, by_dtype in seen.items():
-        together: dict[str, list[str]] = {}
-        for dtype, requirements in by_dtype.items():
-            together.setdefault(_enumerated(requirements), []).append(dtype)
-        told[key] = [f"{requirements} ({', '.join(dtypes)})" for requirements, dtypes in together.items()]
-    return told
-
-
-def _enumerated(requirements: Sequence[str]) -> str:
-    """Enumerate requirements, a chapter's numbers together: GRD-01 02 10."""
-    chapters: dict[str, list[str]] = {}
-    for requirement in sorted(requirements):
-        chapter, _, number = requirement.partition("-")
-        chapters.setdefault(chapter, []).append(number)
-    return ", ".join(f"{chapter}-{' '.join(numbers)}" for chapter, numbers in chapters.items())
+def _failures(records: Sequence[Record]) -> Iterator[str]:
+    """Yield what made a run fail: the faults that explain much of it, then the rest by requirement."""
+    explained = causes(records)
+    for cause in explained:
+        failures = sum(record.backend == cause.backend for record in having(records, FAIL))
+        yield from _listed(f"{cause.backend}: {cause.told(failures)}", "")
+        yield from _listed("    they are", cause.where)
+        yield "    all of them are shown by `bn-spec report`, and by -v of pytest"
+    told = {id(record) for cause in explained for record in cause.records}
+    others = [record for record in records if id(record) not in told]
+    for status in (FAIL, UNEXPECTED_PASS, CRASHED, VACUOUS):
+        for (backend, requirement, text), dtypes in _by_text(having(others, status)).items():
+            yield from _listed(f"{requirement} {backend} ({', '.join(dtypes)}): {status}", text)
 
 
 def _by_text(records: Sequence[Record]) -> dict[tuple[str, str, str], list[str]]:
@@ -168,14 +158,15 @@ def _worst(records: Sequence[Record]) -> str:
     for record in records:
         for name, share in record.shares.items():
             shares[name] = max(share, shares.get(name, 0.0))
-    return ", ".join(f"{name} {shares[name]:.3g}" for name in sorted(shares))
+    return ", ".join(f"{name}\xa0{shares[name]:.3g}" for name in sorted(shares))
 
 
 def _listed(head: str, text: str) -> list[str]:
-    return wrap(
+    lines = wrap(
         f"{head}{': ' if text else ''}{text}",
         WIDTH,
         subsequent_indent="    ",
         break_on_hyphens=False,
         break_long_words=False,
     )
+    return [line.replace("\xa0", " ") for line in lines]

@@ -12,9 +12,10 @@ from ..coverage import AXES
 from ..dtypes import DTYPES
 from ..profiles import PROFILES
 from ..requirements import CHAPTERS, REQUIREMENTS
-from .records import BAD, CONFORMING, INCOMPLETE, KNOWN, NEW_FINDING, NOT_CLAIMED, Record, having
+from .causes import causes, known
+from .records import BAD, CONFORMING, FAIL, INCOMPLETE, KNOWN, NEW_FINDING, NOT_CLAIMED, Record, having
 from .run_file import Judged, RunFile
-from .table import known, share_of
+from .table import share_of
 
 TEN, TEN_THOUSAND = 10.0, 1e4
 """From here on, how many times the bound an error is needs no digits behind the point, or two digits at all."""
@@ -234,6 +235,12 @@ class View:
             for record in sorted(backend.bad, key=lambda r: r.requirement):
                 groups.setdefault((record.backend, record.requirement), []).append(record)
         return [Finding(backend, tuple(own), name) for (backend, name), own in groups.items()]
+
+    @cached_property
+    def causes(self) -> list[str]:
+        """What explains several failures of a backend at once, in a sentence each."""
+        failures = Counter(record.backend for record in having(self.run.records, FAIL))
+        return [f"{each.backend}: {each.told(failures[each.backend])}" for each in causes(self.run.records)]
 
     @cached_property
     def excuses(self) -> list[Excuse]:

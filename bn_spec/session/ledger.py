@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from ..report.records import FAIL, NOT_CLAIMED, Run, having
+from ..report.causes import causes
+from ..report.records import FAIL, NOT_CLAIMED, Record, Run, having
 from ..report.table import summary
 from . import deaths, options, outcomes, setup
 
@@ -21,6 +22,7 @@ class Ledger:
     def __init__(self, run: Run, config: pytest.Config) -> None:
         self.run, self.config = run, config
         self.started = datetime.now(UTC), time.monotonic()
+        self.reports: list[tuple[Record, Any]] = []
         self.cases: dict[str, str] = {}
         self.passed_again: list[str] = []
         self.failures: dict[int, list[tuple[int, str]]] = {}
@@ -65,6 +67,7 @@ class Ledger:
         record, sent = outcomes.record_of(report), getattr(report, outcomes.ATTRIBUTE, None)
         if record is not None and sent is not None:
             self.run.records.append(record)
+            self.reports.append((record, report))
             self.cases |= sent["cases"]
             self.passed_again += sent["passed"]
             self.run.notes += [note for note in sent["notes"] if note not in self.run.notes]
@@ -79,6 +82,7 @@ class Ledger:
         if setup.is_worker(self.config):
             self.config.workeroutput[outcomes.ATTRIBUTE] = setup.installed(self.config)  # type: ignore[attr-defined]
             return
+        self._spare_the_terminal()
         self._judge_known_failures()
         if self.run.faults and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -86,6 +90,18 @@ class Ledger:
             self._write()
         except OSError as error:
             self.run.notes.append(f"the record and the cases of this run could not be written: {error}")
+
+    def _spare_the_terminal(self) -> None:
+        """Of failures that one fault explains, let pytest show the plainest alone, unless asked for more by ``-v``.
+
+        The mark is that by which pytest's debugger says that it has shown a failure.
+        """
+        if self.config.get_verbosity() > 0:
+            return
+        spared = {id(each) for cause in causes(self.run.records) for each in cause.records if each != cause.plainest}
+        for record, report in self.reports:
+            if id(record) in spared:
+                report._pdbshown = True
 
     def _judge_known_failures(self) -> None:
         """Say which entries of the file are of no use any more; write others where that was asked for."""

@@ -74,8 +74,9 @@ def recorded(cell: Cell, status: str, text: str, seconds: float, kept: Kept) -> 
     """Return the record of a cell."""
     from ..case import source
     from ..cell import Violation
+    from ..finding import MOST_FAULTS
 
-    found = kept.error.finding.discrepancy.observable if isinstance(kept.error, Violation) else ""
+    finding = kept.error.finding if isinstance(kept.error, Violation) else None
     worst = cell.worst_case
     small = worst is not None and worst.values <= LONGEST_CASE
     code = source(worst) if worst is not None and small else ""
@@ -92,7 +93,8 @@ def recorded(cell: Cell, status: str, text: str, seconds: float, kept: Kept) -> 
         shares=cell.shares,
         worst_case=code if len(code) <= LONGEST_CASE else "",
         text=text,
-        observable=found,
+        observable=finding.discrepancy.observable if finding else "",
+        explanations=(finding.faults or ())[:MOST_FAULTS] if finding else (),
         cases=tuple(kept.cases),
         grade=cell.measured_grade,
         claimed_grade=cell.claims.grade,

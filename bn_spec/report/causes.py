@@ -1,0 +1,86 @@
+"""What failures have in common: a fault on record that explains them, or the reason why they are known."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .records import FAIL, Record, having
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A fault of the catalogue that explains failures of a backend."""
+
+    backend: str
+    fault: str
+    records: tuple[Record, ...]
+
+    @property
+    def where(self) -> str:
+        """The requirements that fail by it, and the dtypes in which some do."""
+        dtypes = dict.fromkeys(record.dtype for record in self.records)
+        return f"{_numbers({record.requirement for record in self.records})} ({', '.join(dtypes)})"
+
+    @property
+    def plainest(self) -> Record:
+        """The record of the finding that is told in the fewest words."""
+        return min(self.records, key=lambda record: (len(record.text), record.requirement, record.dtype))
+
+    @property
+    def replay(self) -> str:
+        """How to play the case of the plainest finding again, as the finding itself says."""
+        found = re.search(r"^  replay +(.+)$", self.plainest.text, re.MULTILINE)
+        return f", {found[1]}" if found else ""
+
+    def told(self, failures: int) -> str:
+        """Say it in a sentence, of so many failures of the backend."""
+        which = f"{self.plainest.requirement}, {self.plainest.dtype}{self.replay}"
+        return (
+            f"{len(self.records)} of {failures} failures are those of one fault, {self.fault} The plainest: {which}"
+        )
+
+
+def causes(records: Sequence[Record]) -> list[Cause]:
+    """Return what explains several failures of a backend: the fault that explains most, then that of most others."""
+    found: list[Cause] = []
+    for backend in sorted({record.backend for record in records}):
+        left = [record for record in having(records, FAIL) if record.backend == backend]
+        while counts := Counter(fault for record in left for fault in record.explanations):
+            fault, number = min(counts.items(), key=lambda item: (-item[1], item[0]))
+            if number == 1:
+                break
+            found.append(Cause(backend, fault, tuple(record for record in left if fault in record.explanations)))
+            left = [record for record in left if fault not in record.explanations]
+    return found
+
+
+def enumerated(records: Sequence[Record]) -> list[str]:
+    """Enumerate requirements and the dtypes in which they were judged: GRD-01 02 (float16, bfloat16)."""
+    by_dtype: dict[str, set[str]] = {}
+    for record in records:
+        by_dtype.setdefault(record.dtype, set()).add(record.requirement)
+    together: dict[str, list[str]] = {}
+    for dtype, requirements in by_dtype.items():
+        together.setdefault(_numbers(requirements), []).append(dtype)
+    return [f"{requirements} ({', '.join(dtypes)})" for requirements, dtypes in together.items()]
+
+
+def _numbers(requirements: set[str]) -> str:
+    """Enumerate requirements, a chapter's numbers together: GRD-01 02 10."""
+    chapters: dict[str, list[str]] = {}
+    for requirement in sorted(requirements):
+        chapter, _, number = requirement.partition("-")
+        chapters.setdefault(chapter, []).append(number)
+    return ", ".join(f"{chapter}-{' '.join(numbers)}" for chapter, numbers in chapters.items())
+
+
+def known(records: Sequence[Record]) -> dict[tuple[str, str], list[str]]:
+    """Say for each known failure of a backend, by its reason, of which requirements it was seen in which dtypes."""
+    seen: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        for reason in record.text.splitlines():
+            seen.setdefault((record.backend, reason), []).append(record)
+    return {key: enumerated(own) for key, own in seen.items()}

@@ -1,0 +1,87 @@
+"""Causes: many failures that one fault explains are told as one, wherever they are told."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bn_spec.report.causes import causes, enumerated
+from bn_spec.report.html import html
+from bn_spec.report.markdown import markdown
+from bn_spec.report.merge import Merged, merged
+from bn_spec.report.records import FAIL, KNOWN, Record, Run
+from bn_spec.report.table import summary
+
+from .process import bn_spec, pytest_suite
+from .runs import run
+
+EPS, BIAS, OTHER = "eps-ignored: eps is not added.", "runvar-bias: it is biased. (a/b#1)", "third: it is odd."
+
+
+def failing(
+    requirement: str, *explanations: str, dtype: str = "float32", backend: str = "one", text: str = ""
+) -> Record:
+    return Record(requirement, backend, dtype, FAIL, text=text or requirement, explanations=explanations)
+
+
+RECORDS = [
+    failing("RUN-03", BIAS, text="RUN-03\n  got       0.25\n  replay    bn-spec replay 0123456789\n  python    x"),
+    failing("RUN-03", BIAS, dtype="float16", text="RUN-03, which is longer by far" * 9),
+    failing("STA-09", OTHER, BIAS, text="STA-09, which is longer by far" * 9),
+    failing("TRN-03", EPS),
+    failing("TRN-01", EPS),
+    failing("NUM-01", OTHER),
+    failing("NUM-02"),
+    failing("RUN-01", BIAS, backend="two"),
+    Record("GRD-01", "one", "float32", KNOWN, text="on purpose", explanations=(BIAS,)),
+]
+
+
+def test_a_fault_that_is_named_among_others_explains_too_and_each_failure_counts_once() -> None:
+    found = causes(RECORDS)
+    assert [(each.backend, each.fault, len(each.records)) for each in found] == [("one", BIAS, 3), ("one", EPS, 2)]
+    assert found[0].where == "RUN-03, STA-09 (float16, float32)"
+    assert found[0].told(7) == (
+        "3 of 7 failures are those of one fault, runvar-bias: it is biased. (a/b#1) The plainest: RUN-03, float32,"
+        " bn-spec replay 0123456789"
+    )
+
+
+def test_the_order_in_which_workers_report_makes_no_difference() -> None:
+    one, other = causes(RECORDS), causes(RECORDS[::-1])
+    assert [(each.fault, each.plainest, each.told(7)) for each in one] == [
+        (each.fault, each.plainest, each.told(7)) for each in other
+    ]
+
+
+def test_requirements_are_enumerated_by_the_dtypes_that_they_share() -> None:
+    assert enumerated([failing("GRD-01"), failing("GRD-02", dtype="float16"), failing("GRD-02")]) == [
+        "GRD-01 02 (float32)",
+        "GRD-02 (float16)",
+    ]
+
+
+def test_the_summary_has_a_line_for_a_cause_and_one_for_each_requirement_that_has_none() -> None:
+    told = "\n".join(summary(Run(records=[*RECORDS])))
+    assert "one: 3 of 7 failures are those of one fault, runvar-bias" in told
+    assert "they are: RUN-03, STA-09 (float16, float32)" in told
+    assert "NUM-01 one (float32): fail" in told
+    assert "RUN-01 two (float32): fail" in told
+    assert "STA-09 one" not in told
+
+
+@pytest.mark.parametrize("write", [markdown, html])
+def test_reports_say_it_before_the_findings(write: Callable[[Merged], str]) -> None:
+    told = write(merged({"run.json": run(*RECORDS)}))
+    assert "one: 3 of 7 failures are those of one fault" in told
+    assert told.index("of one fault") < told.index("STA-09, which is longer by far")
+
+
+def test_only_the_plainest_finding_of_a_cause_is_printed_unless_more_is_asked_for(tmp_path: Path) -> None:
+    backend = "bn_spec.specimens:runvar_bias"
+    few = bn_spec("run", backend, "--requirement", "RUN-0[34]", "-n", "2", cwd=tmp_path)
+    assert few.stdout.count("  expected  ") == 1
+    assert "runvar-bias: 12 of 12 failures are those of one fault, runvar-bias: " in " ".join(few.stdout.split())
+    assert "12 failed" in few.stdout
+    all_of_them = pytest_suite(f"--bn-backend={backend}", "--bn-requirement=RUN-0[34]", "-v", cwd=tmp_path)
+    assert all_of_them.stdout.count("  expected  ") == 12
