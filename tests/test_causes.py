@@ -42,8 +42,8 @@ def test_a_fault_that_is_named_among_others_explains_too_and_each_failure_counts
     assert [(each.backend, each.fault, len(each.records)) for each in found] == [("one", BIAS, 3), ("one", EPS, 2)]
     assert found[0].where == "RUN-03, STA-09 (float16, float32)"
     assert found[0].told(7) == (
-        "3 of 7 failures are those of one fault, runvar-bias: it is biased. (a/b#1) The plainest: RUN-03, float32,"
-        " bn-spec replay 0123456789"
+        "3 of 7 failures are those of one fault, runvar-bias: it is biased. (a/b#1); the plainest is RUN-03,"
+        " float32: bn-spec replay 0123456789"
     )
 
 

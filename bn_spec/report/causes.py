@@ -33,14 +33,12 @@ class Cause:
     def replay(self) -> str:
         """How to play the case of the plainest finding again, as the finding itself says."""
         found = re.search(r"^  replay +(.+)$", self.plainest.text, re.MULTILINE)
-        return f", {found[1]}" if found else ""
+        return f": {found[1]}" if found else ""
 
     def told(self, failures: int) -> str:
         """Say it in a sentence, of so many failures of the backend."""
-        which = f"{self.plainest.requirement}, {self.plainest.dtype}{self.replay}"
-        return (
-            f"{len(self.records)} of {failures} failures are those of one fault, {self.fault} The plainest: {which}"
-        )
+        fault, which = self.fault.rstrip("."), f"{self.plainest.requirement}, {self.plainest.dtype}{self.replay}"
+        return f"{len(self.records)} of {failures} failures are those of one fault, {fault}; the plainest is {which}"
 
 
 def causes(records: Sequence[Record]) -> list[Cause]:
