@@ -1,5 +1,7 @@
 """Stored cases: kept by a run, played again by the next one and by ``bn-spec replay``, let go once they pass."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,15 @@ def test_a_finding_is_kept_replayed_fixed_and_let_go(failed: Path) -> None:
     assert fixed.returncode == 0
     assert "fixed: RUN-03 holds on mine now" in fixed.stdout
     assert kept(failed) == []
+
+
+def test_the_command_that_a_finding_prints_plays_its_case_wherever_it_is_kept(tmp_path: Path) -> None:
+    backend, folder = "bn_spec.specimens:runvar_bias", tmp_path / "some where"
+    found = bn_spec("run", backend, "--requirement", "RUN-03", "--report-dir", str(folder), cwd=tmp_path)
+    (printed,) = re.findall(r"^  replay +bn-spec (.*)$", found.stdout, re.MULTILINE)
+    again = bn_spec(*shlex.split(printed), cwd=tmp_path)
+    assert again.returncode == 1, again.stderr
+    assert "still failing: RUN-03 on runvar-bias" in again.stdout
 
 
 def test_the_next_run_plays_what_is_kept_first_and_lets_it_go_once_it_passes(failed: Path) -> None:

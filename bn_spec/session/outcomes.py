@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from . import options, setup
 
 if TYPE_CHECKING:
     from ..cell import Cell
+    from ..finding import Finding
 
 CONCERNED = pytest.StashKey[Counter[int]]()
 
@@ -64,10 +66,16 @@ def kept(config: pytest.Config, error: BaseException | None) -> Kept:
 
     if not isinstance(error, Violation) or (stored := Stored.of(error.finding, error.drawn)) is None:
         return Kept(error, {})
-    folder = options.option(config, "report_dir")
-    name = str(options.store(config).path(stored.id)) if folder else stored.id
-    told = type(error)(replace(error.finding, replay=f"bn-spec replay {name}"))
+    told = type(error)(replace(error.finding, replay=_replay(config, stored.id, error.finding)))
     return Kept(told, {stored.id: b64encode(stored.content).decode()})
+
+
+def _replay(config: pytest.Config, name: str, finding: Finding) -> str:
+    """Return the command that plays a case again; a file out of its usual place loads nobody whom it names."""
+    if not options.option(config, "report_dir"):
+        return f"bn-spec replay {name}"
+    words = ["bn-spec", "replay", str(options.store(config).path(name))]
+    return shlex.join(words if finding.address == finding.backend else [*words, "--backend", finding.address])
 
 
 def recorded(cell: Cell, status: str, text: str, seconds: float, kept: Kept) -> Record:
