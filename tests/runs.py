@@ -24,7 +24,9 @@ def judged(name: str, description: str = "framework 1.0", **measured: str) -> Ju
     """Return a backend that was judged."""
     claims = asdict(Capabilities(gradients=True, dialect=Dialect(running_var="biased")))
     claims["dialect"]["eps_range"] = [0.0, "inf"]
-    return Judged(name, description, claims, ("running_var is updated with the biased variance",), measured)
+    return Judged(
+        name, description, claims, ("running_var is updated with the biased variance",), measured, f"{name}.py:it"
+    )
 
 
 def record(requirement: str, status: str = PASS, backend: str = "one", dtype: str = "float32", **more: Any) -> Record:
@@ -63,7 +65,7 @@ def hostile() -> RunFile:
         record("NUM-01", backend=HARM, dtype=HARM, conditioning={"mean/σ 1e3": {"two-pass": 0.5, HARM: 1.0}}),
     )
     one = judged(HARM, HARM, float32="two-pass")
-    backend = Judged(HARM, HARM, {**one.claims, "layouts": [HARM]}, (HARM,), one.measured)
+    backend = Judged(HARM, HARM, {**one.claims, "layouts": [HARM]}, (HARM,), one.measured, HARM)
     return run(*records, backends=(backend,), unavailable={HARM: HARM}, faults=(HARM,), incomplete=(HARM,))
 
 

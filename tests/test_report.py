@@ -79,7 +79,7 @@ def test_the_page_says_it_too() -> None:
     assert "RUN-03 is violated got 0.25" in said
     assert "two steps are rounded GRD-01 (float32)" in said
     assert "torch-cuda not run: no CUDA device" in said
-    assert "bn-spec run one other --profile ci --seed 0" in said
+    assert "bn-spec run one.py:it other.py:it --profile ci --seed 0" in said
     assert 'class="unreached"><th scope="row">&gt; 4096</th>' in page
     assert "none by other" in said
 
@@ -123,7 +123,7 @@ def test_a_share_reads_as_the_limit_only_if_it_is(worst: float | None, told: str
 
 def test_the_command_that_repeats_a_run_names_examples_that_are_not_the_profiles_own() -> None:
     assert list(commands({"a": run(*SEVERAL, by={"examples": 7, "seed": 3})})) == [
-        "bn-spec run one other --profile ci --seed 3 --max-examples 7"
+        "bn-spec run one.py:it other.py:it --profile ci --seed 3 --max-examples 7"
     ]
 
 

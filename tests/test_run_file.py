@@ -64,7 +64,7 @@ def kept() -> RunFile:
     lost = Run(list(RECORDS), {"other": "it is not installed"}, {"a", "b"}, {"a"})
     biased = Capabilities(inference=False, dialect=Dialect(running_var="biased"))
     one = kernel_backend("one", lambda *_: (), capabilities=biased, description="framework 1.0")
-    return RunFile.of(lost, BY, [one], TIMING)
+    return RunFile.of(lost, BY, {"mine.py:one": one}, TIMING)
 
 
 def test_a_run_is_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_record_is_plain_data_and_back() -> None:
 
 
 def test_numbers_that_are_not_finite_survive_a_file_without_them(tmp_path: Path) -> None:
-    RunFile.of(Run([WHOLE]), BY, [], TIMING).save(tmp_path / NAME)
+    RunFile.of(Run([WHOLE]), BY, {}, TIMING).save(tmp_path / NAME)
     assert "Infinity" not in (tmp_path / NAME).read_text("utf-8")
     assert RunFile.load(tmp_path / NAME).records == (WHOLE,)
 
@@ -92,6 +92,7 @@ def test_a_backend_is_kept_with_the_departures_of_its_dialect() -> None:
     assert judged.name == "another-dialect"
     assert "running_var is updated with the biased variance of the batch" in judged.departures
     assert Judged.of(SPECIMENS["two-pass-pairwise"], []).departures == ()
+    assert [each.address for each in kept().backends] == ["mine.py:one"]
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ PACKAGES = ("numpy", "ml_dtypes", "hypothesis", "pytest", "pytest-xdist")
 class Judged:
     """A backend that was judged: its name and version, its claims, and the grade that was measured by dtype.
 
-    ``departures`` say in a sentence each where its conventions are not PyTorch's.
+    ``departures`` say in a sentence each where its conventions are not PyTorch's; ``address`` is what loads it.
     """
 
     name: str
@@ -40,15 +40,20 @@ class Judged:
     claims: Mapping[str, Any] = field(default_factory=dict)
     departures: tuple[str, ...] = ()
     measured: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
 
     @staticmethod
-    def of(backend: Backend, records: Sequence[Record]) -> Judged:
+    def of(backend: Backend, records: Sequence[Record], address: str = "") -> Judged:
         """Return what is to be kept of a backend, given the records of a run."""
         claims = backend.capabilities
         measured = {r.dtype: r.grade for r in records if r.backend == backend.name and r.grade}
-        departures = tuple(claims.dialect.departures())
         return Judged(
-            backend.name, backend.description, _plain(asdict(claims)), departures, dict(sorted(measured.items()))
+            backend.name,
+            backend.description,
+            _plain(asdict(claims)),
+            tuple(claims.dialect.departures()),
+            dict(sorted(measured.items())),
+            address or backend.name,
         )
 
 
@@ -104,12 +109,17 @@ class RunFile:
     timing: Mapping[str, Any]
 
     @staticmethod
-    def of(run: Run, judged_by: Mapping[str, Any], backends: Sequence[Backend], timing: Mapping[str, Any]) -> RunFile:
-        """Return what is to be kept of a run; its records in an order that does not depend on who made them."""
+    def of(
+        run: Run, judged_by: Mapping[str, Any], backends: Mapping[str, Backend], timing: Mapping[str, Any]
+    ) -> RunFile:
+        """Return what is to be kept of a run of backends, by what they were loaded as.
+
+        The records are in an order that does not depend on who made them.
+        """
         return RunFile(
             judged_by,
             _environment(),
-            tuple(Judged.of(backend, run.records) for backend in backends),
+            tuple(Judged.of(backend, run.records, address) for address, backend in backends.items()),
             tuple(sorted(run.records, key=lambda r: (r.backend, r.dtype, r.requirement))),
             run.unavailable,
             tuple(run.faults),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -314,5 +315,5 @@ def commands(sources: Mapping[str, RunFile]) -> Iterator[str]:
         profile = PROFILES.get(by["profile"])
         usual = profile is not None and profile.examples == by["examples"]
         examples = "" if usual else f" --max-examples {by['examples']}"
-        names = " ".join(judged.name for judged in run.backends)
+        names = shlex.join(judged.address for judged in run.backends)
         yield f"bn-spec run {names} --profile {by['profile']} --seed {by['seed']}{examples}"

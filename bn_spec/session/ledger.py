@@ -144,7 +144,7 @@ class Ledger:
             "seconds": round(time.monotonic() - clock, 3),
             "workers": setup.workers(self.config),
         }
-        backends = list(self.config.stash[setup.SELECTION].backends.values())
+        backends = self.config.stash[setup.SELECTION].backends
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".gitignore").write_text("*\n", "utf-8")
         RunFile.of(self.run, setup.judged_by(self.config), backends, timing).save(folder / NAME)
