@@ -39,7 +39,10 @@ RECORDS = [
 
 def test_a_fault_that_is_named_among_others_explains_too_and_each_failure_counts_once() -> None:
     found = causes(RECORDS)
-    assert [(each.backend, each.fault, len(each.records)) for each in found] == [("one", BIAS, 3), ("one", EPS, 2)]
+    assert [(each.backend, each.what, len(each.records)) for each in found] == [
+        ("one", f"those of one fault, {BIAS}", 3),
+        ("one", "those of one fault, eps-ignored: eps is not added", 2),
+    ]
     assert found[0].where == "RUN-03, STA-09 (float16, float32)"
     assert found[0].told(7) == (
         "3 of 7 failures are those of one fault, runvar-bias: it is biased. (a/b#1); the plainest is RUN-03,"
@@ -49,9 +52,16 @@ def test_a_fault_that_is_named_among_others_explains_too_and_each_failure_counts
 
 def test_the_order_in_which_workers_report_makes_no_difference() -> None:
     one, other = causes(RECORDS), causes(RECORDS[::-1])
-    assert [(each.fault, each.plainest, each.told(7)) for each in one] == [
-        (each.fault, each.plainest, each.told(7)) for each in other
+    assert [(each.what, each.plainest) for each in one] == [(each.what, each.plainest) for each in other]
+
+
+def test_an_error_that_all_raise_is_one_cause_unless_a_fault_says_more() -> None:
+    text = "TRN-01\n  got       raised TypeError: no such argument"
+    records = [failing(f"TRN-0{number}", text=text) for number in (1, 2, 3)]
+    assert [each.told(3) for each in causes(records)] == [
+        "3 of 3 failures are one error, TypeError: no such argument; the plainest is TRN-01, float32"
     ]
+    assert causes([failing(each.requirement, EPS, text=text) for each in records])[0].what.startswith("those of")
 
 
 def test_requirements_are_enumerated_by_the_dtypes_that_they_share() -> None:

@@ -485,3 +485,10 @@ def test_steps_of_another_kind_between_make_no_difference(name: str) -> None:
     steps = [step for other in others for step in (between, other)]
     case = case_of((first, *steps, Save()))
     assert judged(case, name).judged == judged(case_of(STEPS[name]), name).judged > 0
+
+
+def test_a_counter_of_another_shape_is_no_obstacle_to_a_law() -> None:
+    (prop,) = PROPERTIES["MET-12"]
+    cell = Cell(prop, SPECIMENS["counter-one-dimensional"], "float32", settings(CI, max_examples=40))
+    cell.examine()
+    assert cell.judged > 0

@@ -147,7 +147,7 @@ def contraction(verdict: Verdict, step: Step) -> None:
     held = step.config.momentum is not None or step.claims.dialect.attributes == PYTORCH.attributes
     if after.num_batches_tracked is None or not held:  # factors of a cumulative mean that are rounded grow otherwise
         return
-    k, averages = int(after.num_batches_tracked), step.claims.dialect.averages
+    k, averages = int(after.num_batches_tracked.item()), step.claims.dialect.averages
     once, again = (_weight(step.config.momentum, max(n, 1), averages) for n in (k, k + 1))
     # How the weight of a batch grows from one to the next, and what the first leaves of the value before.
     grows, left = again / once if once else 1.0, 1.0 - once

@@ -1,4 +1,4 @@
-"""What failures have in common: a fault on record that explains them, or the reason why they are known."""
+"""What failures have in common: a fault on record that explains them, an error, or the reason why they are known."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .records import FAIL, Record, having
 
 @dataclass(frozen=True)
 class Cause:
-    """A fault of the catalogue that explains failures of a backend."""
+    """What explains failures of a backend: those of a fault of the catalogue, or an error that all of them raise."""
 
     backend: str
-    fault: str
+    what: str
     records: tuple[Record, ...]
 
     @property
@@ -37,22 +37,31 @@ class Cause:
 
     def told(self, failures: int) -> str:
         """Say it in a sentence, of so many failures of the backend."""
-        fault, which = self.fault.rstrip("."), f"{self.plainest.requirement}, {self.plainest.dtype}{self.replay}"
-        return f"{len(self.records)} of {failures} failures are those of one fault, {fault}; the plainest is {which}"
+        which = f"{self.plainest.requirement}, {self.plainest.dtype}{self.replay}"
+        return f"{len(self.records)} of {failures} failures are {self.what}; the plainest is {which}"
 
 
 def causes(records: Sequence[Record]) -> list[Cause]:
-    """Return what explains several failures of a backend: the fault that explains most, then that of most others."""
+    """Return what explains several failures of a backend: what explains most of them, then most of the others."""
     found: list[Cause] = []
     for backend in sorted({record.backend for record in records}):
         left = [record for record in having(records, FAIL) if record.backend == backend]
-        while counts := Counter(fault for record in left for fault in record.explanations):
-            fault, number = min(counts.items(), key=lambda item: (-item[1], item[0]))
+        while counts := Counter(what for record in left for what in _explanations(record)):
+            what, number = min(counts.items(), key=lambda item: (-item[1], item[0].startswith(ERROR), item[0]))
             if number == 1:
                 break
-            found.append(Cause(backend, fault, tuple(record for record in left if fault in record.explanations)))
-            left = [record for record in left if fault not in record.explanations]
+            found.append(Cause(backend, what, tuple(record for record in left if what in _explanations(record))))
+            left = [record for record in left if what not in _explanations(record)]
     return found
+
+
+FAULT, ERROR = "those of one fault, ", "one error, "
+
+
+def _explanations(record: Record) -> list[str]:
+    """Return what a failure may come from, in words that follow on "failures are"."""
+    raised = re.search(r"^  got +raised (.+)$", record.text, re.MULTILINE)
+    return [*(FAULT + fault.rstrip(".") for fault in record.explanations), *([ERROR + raised[1]] if raised else [])]
 
 
 def enumerated(records: Sequence[Record]) -> list[str]:
