@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
+from inspect import signature
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -362,6 +363,9 @@ def kernel_backend(
         to_numpy: moves a tensor out, strides kept.
         known_failures: violations that are understood and recorded.
 
+    Raises:
+        ConfigError: a function takes other arguments, or is claimed and not given.
+
     """
     kernels = Capabilities(inference=forward_inference is not None, gradients=backward is not None)
     claims = replace(capabilities or kernels, checkpoints=True, live_attributes=True)
@@ -373,6 +377,14 @@ def kernel_backend(
         raise ConfigError(
             f"{name} claims a double backward, which takes a layer of its own; claim less, or write one"
         )
+    averages = ("batches",) if claims.dialect.averages != PYTORCH.averages else ()
+    for label, kernel, names in (
+        ("forward_training", forward_training, (*_TENSORS, "momentum", "eps", *averages)),
+        ("forward_inference", forward_inference, (*_TENSORS, "eps")),
+        ("backward", backward, ("x", *_TENSORS, "eps", "training", "saved", "wrt")),
+    ):
+        if kernel is not None:
+            _check_arguments(f"{name}: {label}", kernel, names)
     return _KernelBackend(
         name,
         description,
@@ -384,6 +396,24 @@ def kernel_backend(
         to_numpy,
         known_failures,
     )
+
+
+_TENSORS = ("weight", "bias", "running_mean", "running_var")
+
+
+def _check_arguments(label: str, kernel: Callable[..., object], names: tuple[str, ...]) -> None:
+    """Raise ConfigError unless a kernel takes one argument by its place, and these by name."""
+    try:
+        taken = signature(kernel)
+    except (TypeError, ValueError):  # compiled functions may have none that Python knows
+        return
+    try:
+        taken.bind(None, **dict.fromkeys(names))
+    except TypeError as error:
+        first = "dy" if "wrt" in names else "x"
+        raise ConfigError(
+            f"{label} takes {taken} ({error}); it is called with {first}, and by name with {', '.join(names)}"
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -50,16 +50,22 @@ def test_a_fault_that_is_named_among_others_explains_too_and_each_failure_counts
     )
 
 
+def test_deaths_in_one_place_are_one_cause_in_whatever_step() -> None:
+    text = "TRN-01\n  expected  an answer\n  got       killed by SIGABRT in step {} (forward), at kernel.py:5"
+    found = causes([failing("TRN-01", text=text.format(1)), failing("TRN-02", text=text.format(3))])
+    assert [each.what for each in found] == ["of one kind: killed by SIGABRT, at kernel.py:5"]
+
+
 def test_the_order_in_which_workers_report_makes_no_difference() -> None:
     one, other = causes(RECORDS), causes(RECORDS[::-1])
     assert [(each.what, each.plainest) for each in one] == [(each.what, each.plainest) for each in other]
 
 
 def test_an_error_that_all_raise_is_one_cause_unless_a_fault_says_more() -> None:
-    text = "TRN-01\n  got       raised TypeError: no such argument"
+    text = "TRN-01\n  expected  no error\n  got       raised TypeError: no such argument"
     records = [failing(f"TRN-0{number}", text=text) for number in (1, 2, 3)]
     assert [each.told(3) for each in causes(records)] == [
-        "3 of 3 failures are one error, TypeError: no such argument; the plainest is TRN-01, float32"
+        "3 of 3 failures are of one kind: raised TypeError: no such argument; the plainest is TRN-01, float32"
     ]
     assert causes([failing(each.requirement, EPS, text=text) for each in records])[0].what.startswith("those of")
 

@@ -823,3 +823,18 @@ def test_a_claim_that_is_not_known_is_refused_with_the_nearest(claim: dict[str, 
     with pytest.raises(ConfigError) as refused:
         Capabilities(**claim)
     assert str(refused.value).startswith(sentence)
+
+
+def test_a_function_of_other_arguments_is_refused_before_it_is_called() -> None:
+    def forward_training(x: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float) -> Any: ...
+
+    with pytest.raises(ConfigError) as refused:
+        kernel_backend("mine", forward_training)
+    said = str(refused.value)
+    assert "mine: forward_training takes (x: Any, weight: Any, bias: Any, mean: Any" in said
+    assert "it is called with x, and by name with weight, bias, running_mean, running_var, momentum, eps" in said
+
+
+def test_a_function_may_take_whatever_it_is_given_or_have_no_signature() -> None:
+    kernel_backend("mine", lambda x, **_: x)
+    kernel_backend("mine", min)

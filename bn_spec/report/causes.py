@@ -12,7 +12,7 @@ from .records import FAIL, Record, having
 
 @dataclass(frozen=True)
 class Cause:
-    """What explains failures of a backend: those of a fault of the catalogue, or an error that all of them raise."""
+    """What explains failures of a backend: a fault of the catalogue, or an error or a death that all of them have."""
 
     backend: str
     what: str
@@ -55,13 +55,14 @@ def causes(records: Sequence[Record]) -> list[Cause]:
     return found
 
 
-FAULT, ERROR = "those of one fault, ", "one error, "
+FAULT, ERROR = "those of one fault, ", "of one kind: "
 
 
 def _explanations(record: Record) -> list[str]:
     """Return what a failure may come from, in words that follow on "failures are"."""
-    raised = re.search(r"^  got +raised (.+)$", record.text, re.MULTILINE)
-    return [*(FAULT + fault.rstrip(".") for fault in record.explanations), *([ERROR + raised[1]] if raised else [])]
+    faults = [FAULT + fault.rstrip(".") for fault in record.explanations]
+    error = re.search(r"^  expected +(?:no error|an answer)\n  got +(.+)$", record.text, re.MULTILINE)
+    return [*faults, ERROR + re.sub(r" in step \d+ \(.+?\)", "", error[1])] if error else faults
 
 
 def enumerated(records: Sequence[Record]) -> list[str]:
