@@ -26,7 +26,7 @@ QUICK = ("--profile", "smoke", "--requirement", "TRN-01")
         ((strange("crashing"), "-n", "2", *QUICK), 3, "INCOMPLETE: a worker was lost"),
         (("reference", "--requirement", "XYZ-*"), 2, "bn_requirement: 'XYZ-*' matches no requirement; chapters: "),
         (("reference", *QUICK, "--", "-k", "no_such_test"), 5, "deselected"),
-        (("bn_spec.specimens:eps_ignored", "--profile", "smoke", "--", "-x"), 1, "1 failed"),
+        (("bn_spec.specimens:eps_ignored", *QUICK, "--", "-x"), 1, "1 failed"),
     ],
 )
 def test_the_exit_code_tells_how_a_run_ended(

@@ -144,7 +144,7 @@ def test_a_deterministic_profile_finds_the_same_again(tmp_path: Path) -> None:
 
 
 def test_nightly_prints_a_seed_that_repeats_the_run(tmp_path: Path) -> None:
-    nightly = ("--bn-profile=nightly", "--bn-max-examples=30", "--bn-requirement=TRN-0[12]")
+    nightly = ("--bn-profile=nightly", "--bn-max-examples=30", "--bn-requirement=TRN-02")
     first = pytest_suite(*nightly, "-n", "2", cwd=tmp_path)
     seed = re.search(r"profile nightly with 30 examples, seed (\d+)", first.stdout)
     assert seed, first.stdout
@@ -158,7 +158,6 @@ def test_nightly_prints_a_seed_that_repeats_the_run(tmp_path: Path) -> None:
     ("arguments", "properties"),
     [
         (("--bn-requirement=NUM-1*",), {"NUM-10", "NUM-12", "NUM-13"}),
-        (("--bn-requirement=NUM-1*", "--bn-profile=smoke"), {"NUM-10", "NUM-12", "NUM-13"}),
         (("--bn-requirement=NUM-1*", "--bn-profile=nightly"), {"NUM-10", "NUM-11", "NUM-12", "NUM-13"}),
         (("--bn-requirement=NUM-11",), {"NUM-11"}),
         (("-k", "more_values_than_half"), set()),
