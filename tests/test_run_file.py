@@ -63,7 +63,7 @@ WHOLE = record(
 def kept() -> RunFile:
     lost = Run(list(RECORDS), {"other": "it is not installed"}, {"a", "b"}, {"a"})
     biased = Capabilities(inference=False, dialect=Dialect(running_var="biased"))
-    one = kernel_backend("one", lambda *_: (), capabilities=biased, description="framework 1.0")
+    one = kernel_backend("one", lambda *_, **__: (), capabilities=biased, description="framework 1.0")
     return RunFile.of(lost, BY, {"mine.py:one": one}, TIMING)
 
 
