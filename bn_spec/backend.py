@@ -379,9 +379,9 @@ def kernel_backend(
         )
     averages = ("batches",) if claims.dialect.averages != PYTORCH.averages else ()
     for label, kernel, names in (
-        ("forward_training", forward_training, (*_TENSORS, "momentum", "eps", *averages)),
-        ("forward_inference", forward_inference, (*_TENSORS, "eps")),
-        ("backward", backward, ("x", *_TENSORS, "eps", "training", "saved", "wrt")),
+        ("forward_training", forward_training, ("x", *_TENSORS, "momentum", "eps", *averages)),
+        ("forward_inference", forward_inference, ("x", *_TENSORS, "eps")),
+        ("backward", backward, ("dy", "x", *_TENSORS, "eps", "training", "saved", "wrt")),
     ):
         if kernel is not None:
             _check_arguments(f"{name}: {label}", kernel, names)
@@ -402,17 +402,17 @@ _TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
 def _check_arguments(label: str, kernel: Callable[..., object], names: tuple[str, ...]) -> None:
-    """Raise ConfigError unless a kernel takes one argument by its place, and these by name."""
+    """Raise ConfigError unless a kernel takes the first of these arguments by its place, and the others by name."""
+    first, *others = names
     try:
         taken = signature(kernel)
     except (TypeError, ValueError):  # compiled functions may have none that Python knows
         return
     try:
-        taken.bind(None, **dict.fromkeys(names))
+        taken.bind(None, **dict.fromkeys(others))
     except TypeError as error:
-        first = "dy" if "wrt" in names else "x"
         raise ConfigError(
-            f"{label} takes {taken} ({error}); it is called with {first}, and by name with {', '.join(names)}"
+            f"{label} takes {taken} ({error}); it is called with {first}, and by name with {', '.join(others)}"
         ) from error
 
 

@@ -295,11 +295,9 @@ class Cell:
         self._check_arithmetic()
         if self.claims.expensive_signatures:
             return  # each of these cases has one of its own
-        for known in of_requirement(self.prop.requirement.id):
-            case = known.case
-            if case.config.dtype != self.dtype or not is_claimed(case, self.claims):
-                continue
-            if large == (case.values > LARGE):
+        for case in (known.case for known in of_requirement(self.prop.requirement.id)):
+            played_now = large == (case.values > LARGE)
+            if played_now and case.config.dtype == self.dtype and is_claimed(case, self.claims):
                 apart = self._apart()
                 if found := apart.violation(case):
                     self.grades = self.grades or apart.grades  # nothing else will be measured

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def explanations(
     """
     if case.values > LARGEST:
         return None
-    known = SPECIMENS.values() if specimens is None else specimens
+    known, fails = SPECIMENS.values() if specimens is None else specimens, cache(fails)
     claiming = [s for s in known if not s.sound and is_claimed(case, s.capabilities)]
     near = [*_near(case, sizes=not backend.capabilities.expensive_signatures)]
     alike = [s for s in _agreeing(claiming, [case], backend) if fails(s)]  # who agrees is told sooner than who fails

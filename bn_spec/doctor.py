@@ -281,13 +281,14 @@ def _dialect(patient: Patient) -> Iterator[Look]:
 
 def _others(claimed: Dialect, names: tuple[str, ...]) -> list[Dialect]:
     """Return the other dialects, those first that differ from what is claimed in the fewest of these conventions."""
-    values: list[dict[str, Any]] = [
+
+    def differing(other: Dialect) -> int:
+        return sum(getattr(other, name) != getattr(claimed, name) for name in names)
+
+    values: Iterator[dict[str, Any]] = (
         dict(zip(names, chosen, strict=True)) for chosen in product(*(KNOWN[name] for name in names))
-    ]
-    dialects = [replace(claimed, **each) for each in values]
-    differing = [sum(getattr(each, name) != getattr(claimed, name) for name in names) for each in dialects]
-    nearest = sorted(range(len(dialects)), key=differing.__getitem__)
-    return [dialects[place] for place in nearest if differing[place]]
+    )
+    return sorted(filter(differing, (replace(claimed, **each) for each in values)), key=differing)
 
 
 def _speaks(patient: Patient, judges: tuple[str, ...], dtype: str, dialect: Dialect) -> bool:

@@ -247,10 +247,10 @@ def _expect_forward(context: Context, accuracy: Accuracy, parts: Collection[str]
     weight = update_weight(config, accuracy.dialect, counted) if tracking else None
     channels = x.shape[1]
     output, mean, var = Joined(x.shape), Joined((channels,)), Joined((channels,))
+    moving = weight if accuracy.dialect.training_output == "running" else None
     for some, block in _blocks(context, accuracy) if {OUTPUT, STATISTICS}.intersection(parts) else ():
         if OUTPUT in parts:
-            by_running = weight is not None and accuracy.dialect.training_output == "running"
-            output.add(some, (block.moved(weight) if weight and by_running else block).output())
+            output.add(some, (block.moved(moving) if moving else block).output())
         if STATISTICS in parts and weight is not None:
             mean.add(some, block.running_mean(weight))
             var.add(some, block.running_var(weight))

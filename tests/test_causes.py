@@ -1,16 +1,23 @@
 """Causes: many failures that one fault explains are told as one, wherever they are told."""
 
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bn_spec import Case, Config
+from bn_spec.case import Forward
+from bn_spec.finding import Finding
 from bn_spec.report.causes import causes, enumerated
 from bn_spec.report.html import html
 from bn_spec.report.markdown import markdown
 from bn_spec.report.merge import Merged, merged
 from bn_spec.report.records import FAIL, KNOWN, Record, Run
 from bn_spec.report.table import summary
+from bn_spec.requirements import REQUIREMENTS
+from bn_spec.verdict import Discrepancy
 
 from .process import bn_spec, pytest_suite
 from .runs import run
@@ -44,10 +51,19 @@ def test_a_fault_that_is_named_among_others_explains_too_and_each_failure_counts
         ("one", "those of one fault, eps-ignored: eps is not added", 2),
     ]
     assert found[0].where == "RUN-03, STA-09 (float16, float32)"
-    assert found[0].told(7) == (
-        "3 of 7 failures are those of one fault, runvar-bias: it is biased. (a/b#1); the plainest is RUN-03,"
+    assert str(found[0]) == (
+        "one: 3 of 7 failures are those of one fault, runvar-bias: it is biased. (a/b#1); the plainest is RUN-03,"
         " float32: bn-spec replay 0123456789"
     )
+
+
+def test_an_error_and_the_command_to_replay_are_read_off_a_finding_as_it_is_printed() -> None:
+    case = Case(Config(1), None, (Forward(np.ones((2, 1, 1, 1), np.float32)),))
+    found = Discrepancy("error", 0, "no error", "raised TypeError: no such argument", inf)
+    text = str(Finding(REQUIREMENTS["TRN-01"], "one", "one", case, found, replay="bn-spec replay 0123456789"))
+    (cause,) = causes([failing("TRN-01", text=text), failing("TRN-02", text=text)])
+    assert str(cause).startswith("one: 2 of 2 failures are of one kind: raised TypeError: no such argument; ")
+    assert str(cause).endswith(": bn-spec replay 0123456789")
 
 
 def test_deaths_in_one_place_are_one_cause_in_whatever_step() -> None:
@@ -64,8 +80,8 @@ def test_the_order_in_which_workers_report_makes_no_difference() -> None:
 def test_an_error_that_all_raise_is_one_cause_unless_a_fault_says_more() -> None:
     text = "TRN-01\n  expected  no error\n  got       raised TypeError: no such argument"
     records = [failing(f"TRN-0{number}", text=text) for number in (1, 2, 3)]
-    assert [each.told(3) for each in causes(records)] == [
-        "3 of 3 failures are of one kind: raised TypeError: no such argument; the plainest is TRN-01, float32"
+    assert [str(each) for each in causes(records)] == [
+        "one: 3 of 3 failures are of one kind: raised TypeError: no such argument; the plainest is TRN-01, float32"
     ]
     assert causes([failing(each.requirement, EPS, text=text) for each in records])[0].what.startswith("those of")
 

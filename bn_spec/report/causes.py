@@ -6,17 +6,22 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from .records import FAIL, Record, having
 
 
 @dataclass(frozen=True)
 class Cause:
-    """What explains failures of a backend: a fault of the catalogue, or an error or a death that all of them have."""
+    """What explains failures of a backend: a fault of the catalogue, or an error or a death that all of them have.
+
+    ``failures`` are how many the backend has in all.
+    """
 
     backend: str
     what: str
     records: tuple[Record, ...]
+    failures: int
 
     @property
     def where(self) -> str:
@@ -24,7 +29,7 @@ class Cause:
         dtypes = dict.fromkeys(record.dtype for record in self.records)
         return f"{_numbers({record.requirement for record in self.records})} ({', '.join(dtypes)})"
 
-    @property
+    @cached_property
     def plainest(self) -> Record:
         """The record of the finding that is told in the fewest words."""
         return min(self.records, key=lambda record: (len(record.text), record.requirement, record.dtype))
@@ -35,23 +40,25 @@ class Cause:
         found = re.search(r"^  replay +(.+)$", self.plainest.text, re.MULTILINE)
         return f": {found[1]}" if found else ""
 
-    def told(self, failures: int) -> str:
-        """Say it in a sentence, of so many failures of the backend."""
-        which = f"{self.plainest.requirement}, {self.plainest.dtype}{self.replay}"
-        return f"{len(self.records)} of {failures} failures are {self.what}; the plainest is {which}"
+    def __str__(self) -> str:
+        count, plainest = f"{len(self.records)} of {self.failures}", self.plainest
+        which = f"{plainest.requirement}, {plainest.dtype}{self.replay}"
+        return f"{self.backend}: {count} failures are {self.what}; the plainest is {which}"
 
 
 def causes(records: Sequence[Record]) -> list[Cause]:
     """Return what explains several failures of a backend: what explains most of them, then most of the others."""
     found: list[Cause] = []
     for backend in sorted({record.backend for record in records}):
-        left = [record for record in having(records, FAIL) if record.backend == backend]
-        while counts := Counter(what for record in left for what in _explanations(record)):
+        failures = [record for record in having(records, FAIL) if record.backend == backend]
+        left = [(record, _explanations(record)) for record in failures]
+        while counts := Counter(what for _, explanations in left for what in explanations):
             what, number = min(counts.items(), key=lambda item: (-item[1], item[0].startswith(ERROR), item[0]))
             if number == 1:
                 break
-            found.append(Cause(backend, what, tuple(record for record in left if what in _explanations(record))))
-            left = [record for record in left if what not in _explanations(record)]
+            own = tuple(record for record, explanations in left if what in explanations)
+            found.append(Cause(backend, what, own, len(failures)))
+            left = [(record, explanations) for record, explanations in left if what not in explanations]
     return found
 
 

@@ -113,8 +113,7 @@ def _failures(records: Sequence[Record]) -> Iterator[str]:
     """Yield what made a run fail: the faults that explain much of it, then the rest by requirement."""
     explained = causes(records)
     for cause in explained:
-        failures = sum(record.backend == cause.backend for record in having(records, FAIL))
-        yield from _listed(f"{cause.backend}: {cause.told(failures)}", "")
+        yield from _listed(str(cause), "")
         yield from _listed("    they are", cause.where)
         yield "    all of them are shown by `bn-spec report`, and by -v of pytest"
     told = {id(record) for cause in explained for record in cause.records}

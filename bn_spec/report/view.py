@@ -14,7 +14,7 @@ from ..dtypes import DTYPES
 from ..profiles import PROFILES
 from ..requirements import CHAPTERS, REQUIREMENTS
 from .causes import causes, known
-from .records import BAD, CONFORMING, FAIL, INCOMPLETE, KNOWN, NEW_FINDING, NOT_CLAIMED, Record, having
+from .records import BAD, CONFORMING, INCOMPLETE, KNOWN, NEW_FINDING, NOT_CLAIMED, Record, having
 from .run_file import Judged, RunFile
 from .table import share_of
 
@@ -240,8 +240,7 @@ class View:
     @cached_property
     def causes(self) -> list[str]:
         """What explains several failures of a backend at once, in a sentence each."""
-        failures = Counter(record.backend for record in having(self.run.records, FAIL))
-        return [f"{each.backend}: {each.told(failures[each.backend])}" for each in causes(self.run.records)]
+        return [*map(str, causes(self.run.records))]
 
     @cached_property
     def excuses(self) -> list[Excuse]:

@@ -98,7 +98,9 @@ class Ledger:
         """
         if self.config.get_verbosity() > 0:
             return
-        spared = {id(each) for cause in causes(self.run.records) for each in cause.records if each != cause.plainest}
+        spared = {
+            id(each) for cause in causes(self.run.records) for each in cause.records if each is not cause.plainest
+        }
         for record, report in self.reports:
             if id(record) in spared:
                 report._pdbshown = True
