@@ -189,3 +189,15 @@ def test_the_public_names_are_sorted_and_exist() -> None:
 def test_a_package_offers_what_it_says_it_offers(package: str) -> None:
     module = importlib.import_module(package)
     assert all(hasattr(module, name) for name in module.__all__)
+
+
+ADAPTERS = [
+    path
+    for path in (ROOT / "bn_spec" / "backends").glob("*.py")
+    if path.stem != "torch" and not path.stem.endswith("_known")  # what PyTorch does is normative; tables of reasons
+]
+
+
+@pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: path.stem)
+def test_an_adapter_is_short(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= 120
