@@ -1,7 +1,8 @@
 """What an example costs: drawing a case, property by property, then playing and judging it.
 
-``python benchmarks/draw_cost.py [--rounds N]`` measures processor time in milliseconds per example on one core. Every
-round runs everything side by side, and the median over the rounds is reported: a busy machine disturbs little.
+``python benchmarks/draw_cost.py [--rounds N]`` measures processor time in milliseconds per example
+on one core. Every round runs everything side by side, and the median over the rounds is reported: a
+busy machine disturbs little.
 """
 
 from __future__ import annotations
@@ -17,20 +18,21 @@ from typing import TypeAlias
 from hypothesis import given, seed
 from hypothesis import strategies as st
 
-from bn_spec.backend import Backend
-from bn_spec.bounds import Accuracy
-from bn_spec.case import Case
-from bn_spec.cell import PROPERTIES
-from bn_spec.config import State
-from bn_spec.expectation import expect
-from bn_spec.judge import judge
-from bn_spec.observables import OBSERVABLES
-from bn_spec.play import Observation, play
-from bn_spec.profiles import PROFILES
-from bn_spec.registry import load
-from bn_spec.requirements import CHAPTERS
+from bn_spec.backend.contract import Backend
+from bn_spec.backend.registry import load
+from bn_spec.case.config import State
+from bn_spec.case.script import Case
+from bn_spec.judge.judging import judge
+from bn_spec.judge.observables import OBSERVABLES
+from bn_spec.oracle.bounds import Accuracy
+from bn_spec.oracle.expectation import expect
+from bn_spec.play.observation import Observation
+from bn_spec.play.player import play
+from bn_spec.specification.requirement import CHAPTERS
 from bn_spec.strategies import cases
-from bn_spec.suite import load_suite
+from bn_spec.suite.cell import PROPERTIES
+from bn_spec.suite.chapters import load_suite
+from bn_spec.suite.profiles import PROFILES
 
 EXAMPLES = 15
 BUDGET = 3.0
@@ -75,7 +77,10 @@ def drawn(strategy: Callable[[], st.SearchStrategy[object]]) -> list[object]:
 def draw_costs(rounds: int) -> Costs:
     """Measure drawing: the baseline of one choice, the default arguments, and every property's choices."""
     load_suite()
-    strategies: dict[str, Callable[[], st.SearchStrategy[object]]] = {BASELINE: st.integers, DEFAULT: cases}
+    strategies: dict[str, Callable[[], st.SearchStrategy[object]]] = {
+        BASELINE: st.integers,
+        DEFAULT: cases,
+    }
     for requirement, properties in sorted(PROPERTIES.items()):
         for prop in properties:
             if not prop.deep and not prop.huge:  # every case of these is large
@@ -100,7 +105,9 @@ def other_costs(backend: Backend, rounds: int) -> Costs:
         {
             "play": each(lambda case, _: play(case, backend)),
             "expect": each(lambda case, observation: expect_all(case, observation, claims)),
-            "judge, all observables": each(lambda case, observation: judge(case, observation, OBSERVABLES, claims)),
+            "judge, all observables": each(
+                lambda case, observation: judge(case, observation, OBSERVABLES, claims)
+            ),
         },
         rounds,
     )
@@ -134,7 +141,9 @@ def of_chapters(costs: Costs, chapters: Iterable[str]) -> Costs:
 
 def main() -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
     print(f"ms per example, processor time, median of {rounds} rounds of {EXAMPLES} examples\n")
@@ -145,7 +154,9 @@ def main() -> None:
         row(name, f"{costs[name]:.2f}")
     average = mean(of_chapters(costs, CHAPTERS).values())
     row("all properties", f"{average:.2f}")
-    print(f"\n{'within' if average <= BUDGET else 'OVER'} the budget of {BUDGET:g} ms per drawn case\n")
+    print(
+        f"\n{'within' if average <= BUDGET else 'OVER'} the budget of {BUDGET:g} ms per drawn case\n"
+    )
     backend = load("reference")
     print(f"the rest of an example, on {backend.name} ({backend.description}), default cases\n")
     for name, cost in other_costs(backend, rounds).items():

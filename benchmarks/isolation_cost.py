@@ -1,8 +1,9 @@
 """What it costs that a backend may crash: ``python benchmarks/isolation_cost.py [--backend NAME] [--rounds N]``.
 
-Cells of several chapters are run, and their cases gathered; then all of these are played here, noted (as every run
-does before it plays a case), and played in a process of its own (``--bn-isolate process``), in turn. Printed is the
-least that each took, per example or case. Exit code 1 if the notes add more than 3 % to the CPU time of an example.
+Cells of several chapters are run, and their cases gathered; then all of these are played here,
+noted (as every run does before it plays a case), and played in a process of its own (``--bn-isolate
+process``), in turn. Printed is the least that each took, per example or case. Exit code 1 if the
+notes add more than 3 % to the CPU time of an example.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from bn_spec.backend import Backend
-from bn_spec.case import Case
-from bn_spec.cell import PROPERTIES, Cell
-from bn_spec.flight import ABOUT, Recorder
-from bn_spec.isolation import Isolated
-from bn_spec.play import STATES, Observation, StandIn, play, play_together
-from bn_spec.profiles import PROFILES
-from bn_spec.registry import load
-from bn_spec.suite import load_suite
+from bn_spec.backend.contract import Backend
+from bn_spec.backend.registry import load
+from bn_spec.case.script import Case
+from bn_spec.play.flight import ABOUT, Recorder
+from bn_spec.play.isolated import Isolated
+from bn_spec.play.observation import STATES, Observation
+from bn_spec.play.player import StandIn, play, play_together
+from bn_spec.suite.cell import PROPERTIES, Cell
+from bn_spec.suite.chapters import load_suite
+from bn_spec.suite.profiles import PROFILES
 
 REQUIREMENTS = ("TRN-01", "RUN-03", "EVL-01", "GRD-01", "STA-01", "LAY-01", "SHP-01", "DET-01")
 """Of several chapters: single forwards, gradients, histories, and looks at memory."""
@@ -79,7 +81,9 @@ def microseconds(call: Callable[[], object], count: int, clock: Callable[[], flo
 
 def main() -> None:
     """Run, play, note and isolate, and print what each takes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backend", default="torch-cpu")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
@@ -89,23 +93,36 @@ def main() -> None:
     gathering = Gathering(backend)
     examples = run(gathering)
     cases, cpu, clock = gathering.cases, time.process_time, time.perf_counter
-    with tempfile.TemporaryDirectory() as folder, closing(Isolated(backend, options.backend)) as isolated:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(Isolated(backend, options.backend)) as isolated,
+    ):
         recorder = Recorder(Path(folder) / "note")
         recorder.begin(dict.fromkeys(ABOUT, "benchmark"))
         rounds = [
             (
                 microseconds(lambda: run(backend), examples, cpu),
                 microseconds(lambda: note(recorder, cases), examples, cpu),
-                microseconds(lambda: [play(case, backend, (STATES,)) for case in cases], len(cases), clock),
-                microseconds(lambda: [play(case, isolated, (STATES,)) for case in cases], len(cases), clock),
+                microseconds(
+                    lambda: [play(case, backend, (STATES,)) for case in cases], len(cases), clock
+                ),
+                microseconds(
+                    lambda: [play(case, isolated, (STATES,)) for case in cases], len(cases), clock
+                ),
             )
             for _ in range(options.rounds)
         ]
         recorder.close()
     example, noted, here, there = map(min, zip(*rounds, strict=True))
-    print(f"{options.backend}: {examples} examples, {len(cases)} cases played; the least of {options.rounds} rounds")
-    print(f"an example takes {example:.0f} µs of CPU time; noting its cases adds {noted:.0f} ({noted / example:.1%})")
-    print(f"a case played here takes {here:.0f} µs, isolated {there:.0f} µs ({there - here:+.0f} µs)")
+    print(
+        f"{options.backend}: {examples} examples, {len(cases)} cases played; the least of {options.rounds} rounds"
+    )
+    print(
+        f"an example takes {example:.0f} µs of CPU time; noting its cases adds {noted:.0f} ({noted / example:.1%})"
+    )
+    print(
+        f"a case played here takes {here:.0f} µs, isolated {there:.0f} µs ({there - here:+.0f} µs)"
+    )
     sys.exit(noted > MOST * example)
 
 

@@ -1,13 +1,14 @@
 """What share of small mistakes in a sound implementation the suite kills.
 
-``python benchmarks/mutants.py --jobs 2`` changes the source of :mod:`bn_spec.specimens.kernel` in one place at a time
-(an operator, a constant, a comparison, a statement, an axis, a pair of arguments), in all the ways of
-:func:`mutants_of`, and judges each mutant as ``bn-spec run --profile ci`` judges a backend: the same properties, the
-same numbers of examples, in every dtype. A mutant that the first violation kills has done its duty. One that a
-differential test of thousands of drawn cases cannot tell from the original is *equivalent* and does not count, and
-neither does one whose numbers differ by no more than the bounds of both allow. What is left is a gap of the suite,
-unless :data:`EXPLAINED` says why it is none. The exit code is 1 if less than 99 % of what counts is killed, 2 if the
-kernel itself is not sound or an explanation explains nothing.
+``python benchmarks/mutants.py --jobs 2`` changes the source of :mod:`bn_spec.specimens.kernel` in
+one place at a time (an operator, a constant, a comparison, a statement, an axis, a pair of
+arguments), in all the ways of :func:`mutants_of`, and judges each mutant as ``bn-spec run --profile
+ci`` judges a backend: the same properties, the same numbers of examples, in every dtype. A mutant
+that the first violation kills has done its duty. One that a differential test of thousands of drawn
+cases cannot tell from the original is *equivalent* and does not count, and neither does one whose
+numbers differ by no more than the bounds of both allow. What is left is a gap of the suite, unless
+:data:`EXPLAINED` says why it is none. The exit code is 1 if less than 99 % of what counts is
+killed, 2 if the kernel itself is not sound or an explanation explains nothing.
 
 The result depends on the seed alone, not on --jobs.
 """
@@ -37,20 +38,31 @@ import numpy as np
 from hypothesis import Phase, given, settings
 from hypothesis import seed as seeded
 
-from bn_spec.backend import LAYOUTS, Backend
-from bn_spec.bounded import Bounded
-from bn_spec.case import Backward, Case, DoubleBackward, Forward, Restore, Save, config_after
-from bn_spec.cell import OTHER_DTYPES, PROPERTIES, Cell, Property, Violation
-from bn_spec.config import State
-from bn_spec.dtypes import DTYPES, Array
-from bn_spec.expectation import Context, Past, expect
-from bn_spec.memory import same_bits, take_apart
-from bn_spec.play import Answer, Observation, Raised, play
-from bn_spec.profiles import PROFILES
+from bn_spec.backend.contract import Backend
+from bn_spec.case.arrays import same_bits, take_apart
+from bn_spec.case.config import State
+from bn_spec.case.dtypes import DTYPES, Array
+from bn_spec.case.layouts import LAYOUTS
+from bn_spec.case.script import Case
+from bn_spec.case.steps import Backward, DoubleBackward, Forward, Restore, Save, config_after
+from bn_spec.oracle.bounded import Bounded
+from bn_spec.oracle.expectation import Context, Past, expect
+from bn_spec.play.observation import Answer, Observation, Raised
+from bn_spec.play.player import play
 from bn_spec.specimens import SPECIMENS, Specimen, kernel
-from bn_spec.strategies import ABSENT, PARAMETER_STYLES, RUNNING_STYLES, WORDS, cases, histories, shapes
+from bn_spec.strategies import (
+    ABSENT,
+    PARAMETER_STYLES,
+    RUNNING_STYLES,
+    WORDS,
+    cases,
+    histories,
+    shapes,
+)
 from bn_spec.strategies.histories import USUAL
-from bn_spec.suite import load_suite
+from bn_spec.suite.cell import OTHER_DTYPES, PROPERTIES, Cell, Property, Violation
+from bn_spec.suite.chapters import load_suite
+from bn_spec.suite.profiles import PROFILES
 
 load_suite()
 
@@ -86,8 +98,8 @@ EXPLAINED: Mapping[tuple[str, str], str] = {
 class Mutant:
     """A source with one node changed; ``before`` and ``after`` are the lines that differ, without their indentation.
 
-    ``id`` is the place (line and column, as an editor counts them) and the kind of the change, and ``function`` the
-    function in which it is.
+    ``id`` is the place (line and column, as an editor counts them) and the kind of the change, and
+    ``function`` the function in which it is.
     """
 
     id: str
@@ -99,7 +111,9 @@ class Mutant:
     @property
     def diff(self) -> str:
         """The change, as people read it."""
-        lines = [f"- {line}" for line in self.before.splitlines()] + [f"+ {line}" for line in self.after.splitlines()]
+        lines = [f"- {line}" for line in self.before.splitlines()] + [
+            f"+ {line}" for line in self.after.splitlines()
+        ]
         return "\n".join([f"{self.id} in {self.function}", *lines])
 
 
@@ -212,10 +226,15 @@ WITHOUT = ("annotation", "returns", "type_comment", "ctx")
 def mutants_of(source: str) -> list[Mutant]:
     """Return all mutants of a source, in the order of their places.
 
-    Annotations, docstrings, messages of exceptions, imports and assertions (which the type checker asks for) stay.
+    Annotations, docstrings, messages of exceptions, imports and assertions (which the type checker
+    asks for) stay.
     """
     tree, text = ast.parse(source), Text(source)
-    found = [_mutant(text, change, around) for node, around in _nodes(tree, tree) for change in _changes(node, text)]
+    found = [
+        _mutant(text, change, around)
+        for node, around in _nodes(tree, tree)
+        for change in _changes(node, text)
+    ]
     return sorted(found, key=lambda m: (*map(int, m.id.split(":")[:2]), m.id))
 
 
@@ -233,7 +252,9 @@ def _nodes(node: ast.AST, around: Around) -> Iterator[tuple[ast.AST, Around]]:
     if isinstance(node, ast.Raise):
         return
     for name, value in ast.iter_fields(node):
-        inner = node if isinstance(node, ast.FunctionDef | ast.ClassDef) and name == "body" else around
+        inner = (
+            node if isinstance(node, ast.FunctionDef | ast.ClassDef) and name == "body" else around
+        )
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST) and name not in WITHOUT:
                 yield from _nodes(child, inner)
@@ -246,7 +267,11 @@ def _mutant(text: Text, change: Change, around: Around) -> Mutant:
     first, last = text.lines_of(around)
     begin, end = text.start(change.node), text.end(change.node)
     words = ast.unparse(change.by)
-    for by in (words, f"({words})", words[1:-1]):  # the last for what stands in square brackets, as in [:, None]
+    for by in (
+        words,
+        f"({words})",
+        words[1:-1],
+    ):  # the last for what stands in square brackets, as in [:, None]
         changed = text.bytes[:begin] + by.encode() + text.bytes[end:]
         grown = len(changed) - len(text.bytes)
         try:
@@ -301,7 +326,12 @@ def _of_binary(node: ast.BinOp, text: Text) -> Iterator[Change]:
 def _of_augmented(node: ast.AugAssign, text: Text) -> Iterator[Change]:
     for other in OPERATORS.get(type(node.op), ()):
         changed = ast.AugAssign(node.target, other(), node.value)
-        yield Change(f"{_SIGNS[type(node.op)]}= becomes {_SIGNS[other]}=", text.after(node.target), node, changed)
+        yield Change(
+            f"{_SIGNS[type(node.op)]}= becomes {_SIGNS[other]}=",
+            text.after(node.target),
+            node,
+            changed,
+        )
     yield Change("statement dropped", text.start(node), node, ast.Pass())
 
 
@@ -319,7 +349,9 @@ def _of_boolean(node: ast.BoolOp, text: Text) -> Iterator[Change]:
     for i in range(len(node.values)):
         rest = node.values[:i] + node.values[i + 1 :]
         left = rest[0] if len(rest) == 1 else ast.BoolOp(node.op, rest)
-        yield Change("operand dropped" if i else "first operand dropped", places[max(i - 1, 0)], node, left)
+        yield Change(
+            "operand dropped" if i else "first operand dropped", places[max(i - 1, 0)], node, left
+        )
 
 
 def _of_comparison(node: ast.Compare, text: Text) -> Iterator[Change]:
@@ -327,16 +359,22 @@ def _of_comparison(node: ast.Compare, text: Text) -> Iterator[Change]:
         return
     for other in OPERATORS[type(node.ops[0])]:
         kind = f"{_SIGNS[type(node.ops[0])]} becomes {_SIGNS[other]}"
-        yield Change(kind, text.after(node.left), node, ast.Compare(node.left, [other()], node.comparators))
+        yield Change(
+            kind, text.after(node.left), node, ast.Compare(node.left, [other()], node.comparators)
+        )
 
 
 def _of_constant(node: ast.Constant, text: Text) -> Iterator[Change]:
     value = node.value
     if isinstance(value, bool):
-        yield Change(f"{value} becomes {not value}", text.start(node), node, ast.Constant(not value))
+        yield Change(
+            f"{value} becomes {not value}", text.start(node), node, ast.Constant(not value)
+        )
     elif isinstance(value, int | float):
         for other in (value + 1, value - 1):
-            by = ast.Constant(other) if other >= 0 else ast.UnaryOp(ast.USub(), ast.Constant(-other))
+            by = (
+                ast.Constant(other) if other >= 0 else ast.UnaryOp(ast.USub(), ast.Constant(-other))
+            )
             yield Change(f"{value} becomes {other}", text.start(node), node, by)
 
 
@@ -353,7 +391,11 @@ def _of_comprehension(node: ast.comprehension, text: Text) -> Iterator[Change]:
 
 def _of_statement(node: ast.stmt, text: Text) -> Iterator[Change]:
     targets = node.targets if isinstance(node, ast.Assign) else []
-    names = [n for target in targets for n in (target.elts if isinstance(target, ast.Tuple) else [target])]
+    names = [
+        n
+        for target in targets
+        for n in (target.elts if isinstance(target, ast.Tuple) else [target])
+    ]
     if names and all(isinstance(name, ast.Name) for name in names):
         return  # what follows would have no such name
     yield Change("statement dropped", text.start(node), node, ast.Pass())
@@ -390,11 +432,18 @@ def _swapped(elements: list[ast.expr]) -> Iterator[tuple[list[ast.expr], ast.exp
 
 def _of_call(node: ast.Call, text: Text) -> Iterator[Change]:
     for swapped, second in _swapped(node.args):
-        yield Change("arguments swapped", text.start(second), node, ast.Call(node.func, swapped, node.keywords))
+        yield Change(
+            "arguments swapped",
+            text.start(second),
+            node,
+            ast.Call(node.func, swapped, node.keywords),
+        )
     for keyword in node.keywords:
         if keyword.arg is not None:
             rest = [other for other in node.keywords if other is not keyword]
-            yield Change("argument dropped", text.start(keyword), node, ast.Call(node.func, node.args, rest))
+            yield Change(
+                "argument dropped", text.start(keyword), node, ast.Call(node.func, node.args, rest)
+            )
     instead = _instead(node)
     if instead is not None:
         yield Change("call dropped", text.end(node.func), node, instead)
@@ -411,7 +460,9 @@ def _instead(node: ast.Call) -> ast.expr | None:
     if receiver is not None and receiver is not root and node.func.attr == "type":  # type: ignore[attr-defined]
         return node.args[0]
     if receiver is None or (isinstance(receiver, ast.Name) and receiver.id == "self"):
-        alone = len(node.args) == 1 and not node.keywords and not isinstance(node.args[0], ast.Starred)
+        alone = (
+            len(node.args) == 1 and not node.keywords and not isinstance(node.args[0], ast.Starred)
+        )
         return node.args[0] if alone else None
     return receiver
 
@@ -452,8 +503,8 @@ def backend_of(source: str) -> Specimen:
 class Fate(NamedTuple):
     """What became of a mutant.
 
-    ``by`` is the requirement that killed it, in which dtype and after how many examples; or how it first differs from
-    the original.
+    ``by`` is the requirement that killed it, in which dtype and after how many examples; or how it
+    first differs from the original.
     """
 
     outcome: str
@@ -463,17 +514,28 @@ class Fate(NamedTuple):
     seconds: float = 0.0
 
 
-KILLED, EQUIVALENT, ROUNDING, SURVIVED = "killed", "equivalent", "equivalent up to rounding", "SURVIVED"
+KILLED, EQUIVALENT, ROUNDING, SURVIVED = (
+    "killed",
+    "equivalent",
+    "equivalent up to rounding",
+    "SURVIVED",
+)
 
 CONCERNED: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("check", "check_load"), ("ERR", "STA")),
-    **dict.fromkeys(("save", "load", "state", "hold", "configure", "train", "loaded"), ("STA", "CFG")),
+    **dict.fromkeys(
+        ("save", "load", "state", "hold", "configure", "train", "loaded"), ("STA", "CFG")
+    ),
     **dict.fromkeys(("built", "reset_running_stats", "reset_parameters"), ("CFG", "STA")),
     **dict.fromkeys(("tracks", "track", "count", "batches", "factor", "blend"), ("RUN", "STA")),
     **dict.fromkeys(("estimated_mean", "estimated_var"), ("RUN",)),
     **dict.fromkeys(("fold", "folded"), ("FLD",)),
-    **dict.fromkeys(("record", "backward", "asked", "normalised_rows", "bias_gradient", "remember"), ("GRD",)),
-    **dict.fromkeys(("weight_gradient", "projected", "input_gradient", "scale", "images"), ("GRD",)),
+    **dict.fromkeys(
+        ("record", "backward", "asked", "normalised_rows", "bias_gradient", "remember"), ("GRD",)
+    ),
+    **dict.fromkeys(
+        ("weight_gradient", "projected", "input_gradient", "scale", "images"), ("GRD",)
+    ),
     **dict.fromkeys(("double_backward", "curvature"), ("GRD",)),
 }
 """Chapters that a function concerns most: they are looked at first, which saves time and decides nothing."""
@@ -482,8 +544,16 @@ CONCERNED: Mapping[str, tuple[str, ...]] = {
 def everyday(function: str) -> list[Property]:
     """Return the properties of a run at ci, those of the chapters that a function concerns first."""
     first = CONCERNED.get(function, ("TRN", "EVL", "RUN"))
-    found = [prop for declared in PROPERTIES.values() for prop in declared if not prop.deep and not prop.huge]
-    return sorted(found, key=lambda prop: first.index(c) if (c := prop.requirement.chapter) in first else len(first))
+    found = [
+        prop
+        for declared in PROPERTIES.values()
+        for prop in declared
+        if not prop.deep and not prop.huge
+    ]
+    return sorted(
+        found,
+        key=lambda prop: first.index(c) if (c := prop.requirement.chapter) in first else len(first),
+    )
 
 
 def unshrunk(examples: int) -> settings:
@@ -491,11 +561,15 @@ def unshrunk(examples: int) -> settings:
     return PROFILES["ci"].settings(examples, shrink=False)
 
 
-def judged(backend: Backend, prop: Property, dtype: str, seed: int, examples: int = 0) -> Fate | None:
+def judged(
+    backend: Backend, prop: Property, dtype: str, seed: int, examples: int = 0
+) -> Fate | None:
     """Return how a property kills a backend in a dtype, if it does; with the examples of ci unless told otherwise."""
     first = next((claimed for claimed in CLAIMS.dtypes if claimed in prop.dtypes), dtype)
     share = 1.0 if dtype == first else OTHER_DTYPES
-    cell = Cell(prop, backend, dtype, unshrunk(examples or PROFILES["ci"].examples), seed, share=share)
+    cell = Cell(
+        prop, backend, dtype, unshrunk(examples or PROFILES["ci"].examples), seed, share=share
+    )
     if cell.not_claimed:
         return None
     try:
@@ -514,13 +588,16 @@ def killed_soon(backend: Backend, props: Iterable[Property], seed: int) -> Fate 
         (
             fate
             for prop in props
-            if judged(backend, prop, dtype, seed, FEW) and (fate := judged(backend, prop, dtype, seed))
+            if judged(backend, prop, dtype, seed, FEW)
+            and (fate := judged(backend, prop, dtype, seed))
         ),
         None,
     )
 
 
-def killed(backend: Backend, props: Iterable[Property], dtypes: Iterable[str], seed: int) -> Fate | None:
+def killed(
+    backend: Backend, props: Iterable[Property], dtypes: Iterable[str], seed: int
+) -> Fate | None:
     """Return the first kill of a run at ci."""
     fates = (judged(backend, prop, dtype, seed) for dtype in dtypes for prop in props)
     return next(filter(None, fates), None)
@@ -536,20 +613,35 @@ def drawn(seed: int, number: int) -> list[Case]:
         "running": (*RUNNING_STYLES, ABSENT),
         "layouts": LAYOUTS,
         "claims": CLAIMS,
-        "wrt": [w for k in range(1, 8) if (w := tuple(n for i, n in enumerate(_ASKED) if k >> i & 1))],
+        "wrt": [
+            w for k in range(1, 8) if (w := tuple(n for i, n in enumerate(_ASKED) if k >> i & 1))
+        ],
     }
-    differentiated = ("record", "backward", "double backward", "eval", "record", "backward", "double backward")
+    differentiated = (
+        "record",
+        "backward",
+        "double backward",
+        "eval",
+        "record",
+        "backward",
+        "double backward",
+    )
     recipes: list[dict[str, Any]] = [
         {"shape": _SMALL, "strided": True, "history": histories(*WORDS, *USUAL)},
         {"shape": _SMALL, "built": True, "history": histories()},
-        {"history": (*differentiated, "fold", "forward", "spoilt", "train", "spoilt"), "strided": True},
+        {
+            "history": (*differentiated, "fold", "forward", "spoilt", "train", "spoilt"),
+            "strided": True,
+        },
     ]
     found: list[Case] = []
     share = max(number // len(recipes) // len(DTYPES), 1)
     profile = settings(PROFILES["ci"].settings(share), phases=[Phase.generate])
     for dtype in CLAIMS.dtypes:
         for place, recipe in enumerate(recipes):
-            draw = profile(given(cases(dtype=dtype, **everything | recipe))(lambda case: found.append(case)))
+            draw = profile(
+                given(cases(dtype=dtype, **everything | recipe))(lambda case: found.append(case))
+            )
             seeded(f"{seed}:{dtype}:{place}")(draw)()
     return found
 
@@ -587,7 +679,12 @@ def _bits(answer: object) -> object:
         return _form(answer)
     nan = np.isnan(answer)
     plain = np.where(nan, answer.dtype.type(0), answer) if nan.any() else answer
-    return answer.shape, answer.dtype.name, plain.tobytes(), nan.tobytes() if plain is not answer else b""
+    return (
+        answer.shape,
+        answer.dtype.name,
+        plain.tobytes(),
+        nan.tobytes() if plain is not answer else b"",
+    )
 
 
 def form_of(answer: Answer) -> tuple[object, ...]:
@@ -596,7 +693,9 @@ def form_of(answer: Answer) -> tuple[object, ...]:
     return (
         _form(answer.output),
         tuple((name, _form(result)) for name, result in answer.results.items()),
-        tuple(_form(t) for _, t in answer.after.items()) if isinstance(answer.after, State) else str(answer.after),
+        tuple(_form(t) for _, t in answer.after.items())
+        if isinstance(answer.after, State)
+        else str(answer.after),
         tuple((name, _same(*pair)) for name, pair in answer.handed.items()),
         tuple((name, _same(seen[name], now)) for name, now in answer.later.items()),
         (answer.overrun, answer.shared, answer.mode),
@@ -609,7 +708,11 @@ def _form(answer: object) -> object:
     if not isinstance(answer, np.ndarray):
         return str(answer)
     strides = take_apart(answer).strides if min(answer.strides, default=0) >= 0 else answer.strides
-    return answer.shape, answer.dtype.name, tuple(s for s, n in zip(strides, answer.shape, strict=True) if n > 1)
+    return (
+        answer.shape,
+        answer.dtype.name,
+        tuple(s for s, n in zip(strides, answer.shape, strict=True) if n > 1),
+    )
 
 
 def _same(one: object, other: object) -> bool:
@@ -641,8 +744,8 @@ def told_apart(backend: Backend, seed: int, number: int = CASES) -> Difference |
 def difference(case: Case, one: Observation, other: Observation) -> str:
     """Return what differs by more than both bounds together, or nothing.
 
-    The numbers of a step are compared where both layers were in the same state before it, or before the forward that
-    it refers to; what is left is seen on other cases.
+    The numbers of a step are compared where both layers were in the same state before it, or before
+    the forward that it refers to; what is left is seen on other cases.
     """
     if _bits(one.initial) != _bits(other.initial):
         return "the state that is built"
@@ -673,7 +776,9 @@ def _differing(a: Answer, b: Answer, expected: Callable[[], Any], given: bool, s
     if given:
         pairs |= {name: (result, b.given().get(name)) for name, result in a.given().items()}
     if state and isinstance(a.after, State) and isinstance(b.after, State):
-        pairs |= {f"after: {name}": (tensor, getattr(b.after, name)) for name, tensor in a.after.items()}
+        pairs |= {
+            f"after: {name}": (tensor, getattr(b.after, name)) for name, tensor in a.after.items()
+        }
     unequal = {
         name: (x, y)
         for name, (x, y) in pairs.items()
@@ -685,7 +790,11 @@ def _differing(a: Answer, b: Answer, expected: Callable[[], Any], given: bool, s
     for name, (x, y) in unequal.items():
         plain = name.removeprefix("after: ")
         bounded = wanted.results.get(name) if name in a.results else getattr(wanted, plain, None)
-        if not isinstance(bounded, Bounded) or bounded.bound.shape != x.shape or not _close(x, y, bounded):
+        if (
+            not isinstance(bounded, Bounded)
+            or bounded.bound.shape != x.shape
+            or not _close(x, y, bounded)
+        ):
             return plain
     return ""
 
@@ -694,7 +803,9 @@ def _close(x: Array, y: Array, bounded: Bounded) -> bool:
     """Whether two tensors are within twice the bound, and outside its domain of a kind: NaN, infinite or finite."""
     a, b = x.astype(np.float64), y.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
-    near = np.where(bounded.inside, np.abs(a - b) <= 2 * bounded.bound, np.isfinite(a) & np.isfinite(b))
+    near = np.where(
+        bounded.inside, np.abs(a - b) <= 2 * bounded.bound, np.isfinite(a) & np.isfinite(b)
+    )
     return bool((same | near).all())
 
 
@@ -804,7 +915,9 @@ def fates_of(mutants: Sequence[Mutant], seed: int, jobs: int) -> dict[str, Fate]
             fates[job.mutant.id] = fate
             spent = time.monotonic() - start
             told = f"{fate.outcome} {fate.by} {fate.dtype} {fate.seconds:.1f} s"
-            sys.stderr.write(f"{len(fates)} of {len(mutants)}, {spent:.0f} s: {job.mutant.id}: {told}\n")
+            sys.stderr.write(
+                f"{len(fates)} of {len(mutants)}, {spent:.0f} s: {job.mutant.id}: {told}\n"
+            )
             job.take(waiting.pop() if waiting else None)
             if job.mutant is None:
                 job.process.join()
@@ -817,7 +930,9 @@ def fates_of(mutants: Sequence[Mutant], seed: int, jobs: int) -> dict[str, Fate]
 
 def report(mutants: Sequence[Mutant], fates: Mapping[str, Fate]) -> float:
     """Print what became of the mutants, and the survivors in full; return the share killed of what counts."""
-    explained = [m for m in mutants if fates[m.id].outcome == SURVIVED and (m.function, m.after) in EXPLAINED]
+    explained = [
+        m for m in mutants if fates[m.id].outcome == SURVIVED and (m.function, m.after) in EXPLAINED
+    ]
     left = [m for m in mutants if fates[m.id].outcome == SURVIVED and m not in explained]
     kills = [fate for fate in fates.values() if fate.outcome == KILLED]
     counts = Counter(fate.outcome for fate in fates.values())
@@ -830,7 +945,9 @@ def report(mutants: Sequence[Mutant], fates: Mapping[str, Fate]) -> float:
         for mutant in mutants:
             if fates[mutant.id].outcome == outcome:
                 print(f"{mutant.diff}\n")
-    examples, seconds = (median([getattr(kill, name) for kill in kills] or [0]) for name in ("examples", "seconds"))
+    examples, seconds = (
+        median([getattr(kill, name) for kill in kills] or [0]) for name in ("examples", "seconds")
+    )
     soonest = f"median {examples:g} examples of the requirement, {seconds:.1f} s"
     share = len(kills) / max(len(kills) + len(left), 1)
     print(f"generated                  {len(mutants):5}")
@@ -848,7 +965,11 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="SUBSTRING", help="of an id, a function or a line; repeatable"
+        "--only",
+        action="append",
+        default=[],
+        metavar="SUBSTRING",
+        help="of an id, a function or a line; repeatable",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="every k-th mutant, about so many")
     parser.add_argument("--seed", type=int, default=0, help="0 is that of ci")
@@ -873,13 +994,21 @@ def main() -> int:
     # One thread per job: the machine is not to be crowded.
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     if flaw := is_sound(options.seed):
-        sys.stderr.write(f"the kernel itself is flagged by {flaw.by} in {flaw.dtype}; nothing can be measured\n")
+        sys.stderr.write(
+            f"the kernel itself is flagged by {flaw.by} in {flaw.dtype}; nothing can be measured\n"
+        )
         return 2
     fates = fates_of(mutants, options.seed, options.jobs)
     share = report(mutants, fates)
-    places = {(m.function, m.after) for m in every if m.id not in fates or fates[m.id].outcome == SURVIVED}
+    places = {
+        (m.function, m.after) for m in every if m.id not in fates or fates[m.id].outcome == SURVIVED
+    }
     if idle := EXPLAINED.keys() - places:
-        sys.stderr.write("".join(f"explained, but no survivor: {line!r} in {name}\n" for name, line in sorted(idle)))
+        sys.stderr.write(
+            "".join(
+                f"explained, but no survivor: {line!r} in {name}\n" for name, line in sorted(idle)
+            )
+        )
         return 2
     return 0 if share >= BAR else 1
 

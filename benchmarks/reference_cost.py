@@ -1,8 +1,9 @@
 """What the reference costs on a large batch, beside the kernel that users would otherwise compare with.
 
-``python benchmarks/reference_cost.py`` measures wall-clock seconds of a training forward on a float32 batch of
-(32, 64, 112, 112): torch in float64, the parts of the reference, and the whole expectation with its bounds. Every
-round runs them side by side; the median over the rounds is reported. Needs torch, and 4 GiB of memory.
+``python benchmarks/reference_cost.py`` measures wall-clock seconds of a training forward on a
+float32 batch of (32, 64, 112, 112): torch in float64, the parts of the reference, and the whole
+expectation with its bounds. Every round runs them side by side; the median over the rounds is
+reported. Needs torch, and 4 GiB of memory.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from statistics import median
 import numpy as np
 import torch
 
-from bn_spec.bounds import Accuracy
-from bn_spec.case import Forward
-from bn_spec.config import Config, initial_state
-from bn_spec.dtypes import Array
-from bn_spec.expectation import BLOCK, expect
-from bn_spec.reference import BatchNorm2d, Double
-from bn_spec.reference import formulas as f
+from bn_spec.case.config import Config, initial_state
+from bn_spec.case.dtypes import Array
+from bn_spec.case.steps import Forward
+from bn_spec.oracle.bounds import Accuracy
+from bn_spec.oracle.expectation import BLOCK, expect
+from bn_spec.oracle.reference import BatchNorm2d, Double
+from bn_spec.oracle.reference import formulas as f
 
 SHAPE = (32, 64, 112, 112)
 ROUNDS = 5
@@ -74,7 +75,9 @@ def main() -> None:
     }
     rounds = [{name: seconds(work) for name, work in works.items()} for _ in range(ROUNDS)]
     costs = {name: median(costs[name] for costs in rounds) for name in works}
-    print(f"float32 {SHAPE}, wall-clock seconds, median of {ROUNDS} rounds; torch with {torch.get_num_threads()} of")
+    print(
+        f"float32 {SHAPE}, wall-clock seconds, median of {ROUNDS} rounds; torch with {torch.get_num_threads()} of"
+    )
     print(f"{os.cpu_count()} cores, the reference with one, in blocks of about {BLOCK} values\n")
     base = costs["torch float64 forward"]
     for name, cost in costs.items():

@@ -1,10 +1,11 @@
 """What records and reports add to a passing run: with and without them, in turn.
 
-Run it as ``python benchmarks/report_overhead.py``; ``--help`` lists the choices. Measured are the processor's seconds
-of whole processes, imports included, on which other processes have less influence than on the clock: ``bn-spec run``
-with a plugin that keeps of each record only the status and writes no file; ``bn-spec run`` as it is, but for a plugin
-that also measures from within what records take, as that is less than two runs differ by; and ``bn-spec report`` of
-what that has left, in all formats. It prints the medians and their ratios, and fails if what was measured from within
+Run it as ``python benchmarks/report_overhead.py``; ``--help`` lists the choices. Measured are the
+processor's seconds of whole processes, imports included, on which other processes have less
+influence than on the clock: ``bn-spec run`` with a plugin that keeps of each record only the status
+and writes no file; ``bn-spec run`` as it is, but for a plugin that also measures from within what
+records take, as that is less than two runs differ by; and ``bn-spec report`` of what that has left,
+in all formats. It prints the medians and their ratios, and fails if what was measured from within
 and the reports together are more than the limit.
 """
 
@@ -73,18 +74,26 @@ def seconds(folder: Path, *arguments: str) -> float:
     """Return the processor's seconds that a command of ``bn-spec`` takes, from start to end."""
     before = getrusage(RUSAGE_CHILDREN)
     call = [sys.executable, "-m", "bn_spec.cli", *arguments]
-    path = os.pathsep.join([str(folder), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join(
+        [str(folder), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    )
     environment = os.environ | {"PYTHONPATH": path}
-    done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=folder, env=environment)
+    done = subprocess.run(
+        call, capture_output=True, text=True, check=False, cwd=folder, env=environment
+    )
     if done.returncode:
-        sys.exit(f"{done.stdout}\n{done.stderr}\n{' '.join(arguments)} ended with exit code {done.returncode}")
+        sys.exit(
+            f"{done.stdout}\n{done.stderr}\n{' '.join(arguments)} ended with exit code {done.returncode}"
+        )
     after = getrusage(RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> None:
     """Time runs with records and without, in turn, and reports; print the medians side by side."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--backend", default="torch-cpu")
     parser.add_argument("--profile", default="ci")
     parser.add_argument("--rounds", type=int, default=3)
@@ -106,8 +115,12 @@ def main() -> None:
     print(f"{options.backend}, {options.profile}, medians of {options.rounds}:")
     print(f"without records {without:.2f} s, with {with_:.2f} s: {with_ / without - 1:+.1%}")
     share = (records + reports) / with_
-    print(f"measured from within, records {records:.2f} s ({records / with_:.1%}); all reports {reports:.2f} s more")
-    print(f"records and reports {share:.1%} of a run, {'within' if share < LIMIT else 'OVER'} {LIMIT:.0%}")
+    print(
+        f"measured from within, records {records:.2f} s ({records / with_:.1%}); all reports {reports:.2f} s more"
+    )
+    print(
+        f"records and reports {share:.1%} of a run, {'within' if share < LIMIT else 'OVER'} {LIMIT:.0%}"
+    )
     sys.exit(share >= LIMIT)
 
 

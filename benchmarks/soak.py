@@ -1,10 +1,11 @@
 """How much of their bounds sound kernels use, over as many channels as one cares to wait for.
 
-``python benchmarks/soak.py --channels 1000000 --jobs 2`` draws cases of many channels from the suite's own recipes,
-plays each on one implementation in one dtype in turn (all sound specimens, and the backends named with --backend),
-and judges it at what the implementation claims. No specimen may exceed a bound: one that does refutes a derivation,
-and the exit code is 1. What is left is a measurement of how tight the bounds are. The result depends on the seed and
-the number of channels alone, not on --jobs. Shares of a bound, err / bound, have no unit; 1 is the limit.
+``python benchmarks/soak.py --channels 1000000 --jobs 2`` draws cases of many channels from the
+suite's own recipes, plays each on one implementation in one dtype in turn (all sound specimens, and
+the backends named with --backend), and judges it at what the implementation claims. No specimen may
+exceed a bound: one that does refutes a derivation, and the exit code is 1. What is left is a
+measurement of how tight the bounds are. The result depends on the seed and the number of channels
+alone, not on --jobs. Shares of a bound, err / bound, have no unit; 1 is the limit.
 """
 
 from __future__ import annotations
@@ -24,16 +25,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bn_spec.backend import GRADIENTS, Backend, Capabilities, KnownFailure, known_failures
-from bn_spec.bounded import Bounded
-from bn_spec.case import DIFFERENTIABLE, Backward, Case, Eval, Forward, Step, source
-from bn_spec.config import Config, State
-from bn_spec.dtypes import DTYPES, Array, DType, Floats
+from bn_spec.backend.claims import Capabilities
+from bn_spec.backend.contract import Backend
+from bn_spec.backend.known_failure import KnownFailure, known_failures
+from bn_spec.backend.registry import load
+from bn_spec.case.config import Config, State
+from bn_spec.case.dtypes import DTYPES, Array, DType, Floats
+from bn_spec.case.layouts import PLACED
+from bn_spec.case.script import Case
+from bn_spec.case.source import source
+from bn_spec.case.steps import DIFFERENTIABLE, GRADIENTS, Backward, Eval, Forward, Step
 from bn_spec.errors import BackendError
-from bn_spec.expectation import Context, Past, expect
-from bn_spec.finding import describe
-from bn_spec.play import Answer, play
-from bn_spec.registry import load
+from bn_spec.judge.finding import describe
+from bn_spec.judge.verdict import Discrepancy, Verdict
+from bn_spec.oracle.bounded import Bounded
+from bn_spec.oracle.expectation import Context, Past, expect
+from bn_spec.play.observation import Answer
+from bn_spec.play.player import play
 from bn_spec.specimens import SPECIMENS
 from bn_spec.strategies import (
     ABSENT,
@@ -41,7 +49,6 @@ from bn_spec.strategies import (
     BEYOND,
     EPS,
     FAMILIES,
-    LAYOUT,
     MIXED,
     MOMENTA,
     OFFSETS,
@@ -54,7 +61,6 @@ from bn_spec.strategies import (
 from bn_spec.strategies.shapes import Shape
 from bn_spec.strategies.tensors import COUNTS, parameters, running_statistics
 from bn_spec.strategies.values import GRADIENT_OFFSETS, GRADIENT_SCALES
-from bn_spec.verdict import Discrepancy, Verdict
 
 C = 64
 """Channels per case."""
@@ -210,8 +216,8 @@ def drawn_case(rng: np.random.Generator, dtype: str, claims: Capabilities) -> Ca
         wrt = (DIFFERENTIABLE if config.affine else DIFFERENTIABLE[:1]) if claims.gradients else ()
         dy = drawn_gradient(rng).make(x.shape, DTYPES[dtype])
         steps += [Eval()] if mode == "eval" else []
-        steps.append(Forward(LAYOUT[any_of(rng, claims.layouts)](x), wrt))
-        steps += [Backward(LAYOUT[any_of(rng, claims.layouts)](dy))] if wrt else []
+        steps.append(Forward(PLACED[any_of(rng, claims.layouts)](x), wrt))
+        steps += [Backward(PLACED[any_of(rng, claims.layouts)](dy))] if wrt else []
     return Case(config, state, tuple(steps))
 
 
@@ -256,7 +262,9 @@ def soaked(seed: int, numbers: Iterable[int], names: tuple[str, ...]) -> Tally:
                 tally.known += 1
                 shares.pop(Key(backend.name, case.config.dtype, d.observable), None)
             else:
-                tally.flags.append(Flag(number, backend.name, case.config.dtype, told(backend, case, d)))
+                tally.flags.append(
+                    Flag(number, backend.name, case.config.dtype, told(backend, case, d))
+                )
         tally.merge(Tally(shares=shares))
     return tally
 
@@ -274,7 +282,9 @@ def judged(backend: Backend, case: Case, number: int) -> tuple[Verdict, dict[Key
     for index, answer in enumerate(play(case, backend).answers):
         for name, got, expected in observed(answer, case.config, backend, contexts):
             if not isinstance(got, np.ndarray) or got.shape != expected.bound.shape:
-                verdict.exact(name, index, False, f"a tensor of shape {expected.bound.shape}", str(got))
+                verdict.exact(
+                    name, index, False, f"a tensor of shape {expected.bound.shape}", str(got)
+                )
                 continue
             verdict.bounded(name, index, got, expected)
             verdict.numbers(name, index, got, expected)
@@ -293,7 +303,9 @@ def observed(
     if not isinstance(answer.step, Forward | Backward):
         return
     config = backend.capabilities.dialect.held(config)
-    expected = expect(config, answer.before, answer.training, answer.step, backend.capabilities, Past(contexts))
+    expected = expect(
+        config, answer.before, answer.training, answer.step, backend.capabilities, Past(contexts)
+    )
     if isinstance(answer.step, Forward):
         contexts.append(Context(config, answer.before, answer.training, answer.step))
     for name, gradient in expected.results.items():
@@ -338,7 +350,11 @@ def channel_of(case: Case, c: int) -> Case:
 
 def alone(step: Any, c: int) -> Step:
     """Return a step with a single channel of its arrays (N, C, H, W)."""
-    arrays = {part.name: a for part in fields(step) if isinstance(a := getattr(step, part.name), np.ndarray)}
+    arrays = {
+        part.name: a
+        for part in fields(step)
+        if isinstance(a := getattr(step, part.name), np.ndarray)
+    }
     changed: Step = replace(step, **{name: a[:, c : c + 1].copy() for name, a in arrays.items()})
     return changed
 
@@ -367,12 +383,16 @@ def soak(channels: int, seed: int, jobs: int, names: tuple[str, ...]) -> Tally:
     tasks = [Task(seed, first, min(first + CASES_PER_TASK, cases), names) for first in firsts]
     tally, start = Tally(), time.monotonic()
     with nullcontext() if jobs == 1 else get_context("spawn").Pool(jobs) as pool:
-        for done, part in enumerate(map(work, tasks) if pool is None else pool.imap_unordered(work, tasks), 1):
+        for done, part in enumerate(
+            map(work, tasks) if pool is None else pool.imap_unordered(work, tasks), 1
+        ):
             tally.merge(part)
             spent = time.monotonic() - start
             left = spent / done * (len(tasks) - done)
             flagged = len(tally.flags)
-            sys.stderr.write(f"\r{tally.channels} channels, {flagged} flagged, {spent:.0f} s, {left:.0f} s left ")
+            sys.stderr.write(
+                f"\r{tally.channels} channels, {flagged} flagged, {spent:.0f} s, {left:.0f} s left "
+            )
     sys.stderr.write("\n")
     return tally
 
@@ -398,7 +418,11 @@ def histograms(tally: Tally) -> dict[str, dict[str, list[int]]]:
             place = (key.dtype, key.observable)
             sums[place] = sums.get(place, 0) + shares.histogram
     return {
-        dtype: {name: [int(count) for count in sums[dtype, name]] for name in OBSERVABLES if (dtype, name) in sums}
+        dtype: {
+            name: [int(count) for count in sums[dtype, name]]
+            for name in OBSERVABLES
+            if (dtype, name) in sums
+        }
         for dtype in DTYPES
     }
 
@@ -417,7 +441,9 @@ def report(tally: Tally) -> None:
     worst = {f"{i} {d}": [worst_of(tally, Key(i, d, o)) for o in OBSERVABLES] for i, d in pairs}
     print("worst err/bound (1 is the limit)\n")
     table(worst, OBSERVABLES)
-    print(f"\nlargest over the specimens (* below {TIGHT:g}: a loose bound, or data that do not reach it)\n")
+    print(
+        f"\nlargest over the specimens (* below {TIGHT:g}: a loose bound, or data that do not reach it)\n"
+    )
     largest = tightness(tally)
     marks = {d: [mark(largest.get((d, o), (0.0, ""))[0]) for o in OBSERVABLES] for d in DTYPES}
     table(marks, OBSERVABLES)
@@ -433,7 +459,11 @@ def ordered(tally: Tally) -> list[Key]:
     dtypes = list(DTYPES)
     return sorted(
         tally.shares,
-        key=lambda k: (names.index(k.implementation), dtypes.index(k.dtype), OBSERVABLES.index(k.observable)),
+        key=lambda k: (
+            names.index(k.implementation),
+            dtypes.index(k.dtype),
+            OBSERVABLES.index(k.observable),
+        ),
     )
 
 
@@ -488,12 +518,20 @@ def written(facts: dict[str, Any]) -> str:
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--channels", type=int, default=20_000, help=f"rounded up to a multiple of {C}")
+    parser.add_argument(
+        "--channels", type=int, default=20_000, help=f"rounded up to a multiple of {C}"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--backend", action="append", default=[], metavar="NAME", help="beside the specimens")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="a JSON file for docs/draw.py")
-    parser.add_argument("--case", type=int, metavar="NUMBER", help="describe this case and do nothing else")
+    parser.add_argument(
+        "--backend", action="append", default=[], metavar="NAME", help="beside the specimens"
+    )
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="a JSON file for scripts/draw.py"
+    )
+    parser.add_argument(
+        "--case", type=int, metavar="NUMBER", help="describe this case and do nothing else"
+    )
     return parser.parse_args()
 
 
@@ -501,7 +539,8 @@ def main() -> int:
     """Soak and report; return 1 if anything exceeded a bound, 2 if a backend does not load."""
     options = arguments()
     names = tuple(options.backend)
-    # One thread per job, and the results of a backend that adds up per thread do not depend on the machine.
+    # One thread per job, and the results of a backend that adds up per thread do not depend on the
+    # machine.
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     try:
         implementations(names)

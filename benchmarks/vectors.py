@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from bn_spec.config import State
-from bn_spec.dtypes import Array
-from bn_spec.memory import private_copy
+from bn_spec.case.arrays import private_copy
+from bn_spec.case.config import State
+from bn_spec.case.dtypes import Array
 from bn_spec.specimens import SPECIMENS, Specimen
-from bn_spec.vectors import Call, Vector, claims_of, vectors
+from bn_spec.tools.vectors import Call, Vector, claims_of, vectors
 
 DTYPE = "float32"
 
@@ -28,7 +28,10 @@ def is_wrong(specimen: Specimen, vector: Vector, call: Call) -> bool:
         got = answered(specimen, vector, call)
     except Exception:  # noqa: BLE001 - a faulty specimen may raise anything
         return True
-    return any(got[name].shape != e.value.shape or not e.met(got[name]) for name, e in call.expected.items())
+    return any(
+        got[name].shape != e.value.shape or not e.met(got[name])
+        for name, e in call.expected.items()
+    )
 
 
 @np.errstate(all="ignore")
@@ -54,7 +57,11 @@ def main() -> None:
     drawn = list(vectors(claims_of((DTYPE,), "welford")))
     print(f"{len(drawn)} vectors, {sum(len(vector.calls) for vector in drawn)} calls")
     dialect = claims_of((DTYPE,), "welford").dialect
-    asked = [s for s in SPECIMENS.values() if DTYPE in s.capabilities.dtypes and s.capabilities.dialect == dialect]
+    asked = [
+        s
+        for s in SPECIMENS.values()
+        if DTYPE in s.capabilities.dtypes and s.capabilities.dialect == dialect
+    ]
     verdicts = {specimen: caught(specimen, drawn) for specimen in asked}
     faulty = [specimen for specimen in asked if not specimen.sound]
     missed = [specimen.name for specimen in faulty if not verdicts[specimen]]
@@ -62,7 +69,9 @@ def main() -> None:
     flagged = [specimen for specimen in asked if specimen.sound and verdicts[specimen]]
     for specimen in flagged:
         claims = specimen.capabilities
-        print(f"flagged though sound: {specimen.name} (grade {claims.grade}, subnormals {claims.subnormals})")
+        print(
+            f"flagged though sound: {specimen.name} (grade {claims.grade}, subnormals {claims.subnormals})"
+        )
 
 
 if __name__ == "__main__":

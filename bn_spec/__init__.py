@@ -4,13 +4,16 @@ The reference layer, cases, and the backend contract need NumPy alone; strategie
 Hypothesis and pytest, adapters their frameworks.
 """
 
-from ._version import __version__
-from .backend import Backend, Capabilities, KnownFailure, Layer, kernel_backend
-from .case import Case
-from .checking import check
-from .config import Config, State
-from .dialect import Dialect
-from .errors import (
+__version__ = "0.1.0"
+
+from bn_spec.backend.claims import Capabilities
+from bn_spec.backend.contract import Backend, Layer
+from bn_spec.backend.kernel_functions import kernel_backend
+from bn_spec.backend.known_failure import KnownFailure
+from bn_spec.case.config import Config, State
+from bn_spec.case.dialect import Dialect
+from bn_spec.case.script import Case
+from bn_spec.errors import (
     BackendError,
     BnSpecError,
     BrokenBackend,
@@ -19,7 +22,8 @@ from .errors import (
     UnavailableBackend,
     UnknownBackend,
 )
-from .reference import BatchNorm2d
+from bn_spec.judge.check import check
+from bn_spec.oracle.reference import BatchNorm2d
 
 __all__ = [
     "Backend",

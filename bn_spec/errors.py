@@ -10,8 +10,9 @@
         ├── BrokenBackend     found, but importing it or reading its declaration failed
         └── UnavailableBackend  found and sound, but this machine lacks what it needs
 
-A disagreement between an implementation and the specification is not an error of this library: it is
-a :class:`bn_spec.judge.Finding`, raised inside a property as :class:`bn_spec.cell.Violation`.
+A disagreement between an implementation and the specification is not an error of this library: it
+is a :class:`bn_spec.judge.finding.Finding`, raised inside a property as
+:class:`bn_spec.suite.cell.Violation`.
 """
 
 from collections.abc import Iterable

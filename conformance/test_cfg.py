@@ -1,9 +1,10 @@
 """CFG: construction."""
 
-from bn_spec.case import Case, ResetParameters, ResetRunningStats
-from bn_spec.cell import Cell, conforms
-from bn_spec.config import STATE_FIELDS
+from bn_spec.case.config import STATE_FIELDS
+from bn_spec.case.script import Case
+from bn_spec.case.steps import ResetParameters, ResetRunningStats
 from bn_spec.strategies import ABSENT, PARAMETERS, RUNNING_STYLES, values
+from bn_spec.suite.cell import Cell, conforms
 
 AFFINE = tuple(PARAMETERS)
 
@@ -28,7 +29,14 @@ def test_the_counter_is_built_as_an_integer_zero(cell: Cell, case: Case) -> None
     cell.judge_construction(case, "num_batches_tracked")
 
 
-@conforms("CFG-05", effort=0.3, built=True, history=(), parameters=(ABSENT,), running=(*RUNNING_STYLES, ABSENT))
+@conforms(
+    "CFG-05",
+    effort=0.3,
+    built=True,
+    history=(),
+    parameters=(ABSENT,),
+    running=(*RUNNING_STYLES, ABSENT),
+)
 def test_without_affine_there_are_no_parameters(cell: Cell, case: Case) -> None:
     cell.judge_construction(case, "weight", "bias")
 

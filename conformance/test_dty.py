@@ -1,8 +1,8 @@
 """DTY: dtypes of the state."""
 
-from bn_spec.case import Case
-from bn_spec.cell import Cell, conforms
+from bn_spec.case.script import Case
 from bn_spec.strategies import histories, shapes, values
+from bn_spec.suite.cell import Cell, conforms
 
 SMALL = shapes("tiny", "small")
 
@@ -16,7 +16,11 @@ def test_the_state_keeps_its_form(cell: Cell, case: Case) -> None:
     "DTY-02",
     dtypes=("mixed_float16",),
     shape=SMALL,
-    value=values(("ramp", "gaussian", "two-valued", "small integers"), scales=(9, 10, 11, 12), offsets=(0.0, 1.0)),
+    value=values(
+        ("ramp", "gaussian", "two-valued", "small integers"),
+        scales=(9, 10, 11, 12),
+        offsets=(0.0, 1.0),
+    ),
     momentum=(1.0, 0.5, 0.1),
 )
 def test_statistics_beyond_half_precision_are_held(cell: Cell, case: Case) -> None:

@@ -1,8 +1,7 @@
 """ERR: misuse."""
 
-from bn_spec.case import Case
-from bn_spec.cell import Cell, conforms
-from bn_spec.config import STATE_FIELDS
+from bn_spec.case.config import STATE_FIELDS
+from bn_spec.case.script import Case
 from bn_spec.strategies import (
     ABSENT,
     PARAMETERS,
@@ -14,6 +13,7 @@ from bn_spec.strategies import (
     of_wrong_rank,
     shapes,
 )
+from bn_spec.suite.cell import Cell, conforms
 
 SHAPES = shapes("tiny", "different")
 REFUSED = ("forward of single values", "forward of another rank", "forward of other channels")
@@ -39,7 +39,9 @@ def test_a_refused_input_changes_no_state(cell: Cell, case: Case) -> None:
     cell.judge(misused(case, of_single_values, of_wrong_rank, of_wrong_channels), *STATE_FIELDS)
 
 
-LOADING = histories("load one too few", "load another size", "load another rank", "load too many", most=3)
+LOADING = histories(
+    "load one too few", "load another size", "load another rank", "load too many", most=3
+)
 OR_NONE = ("distinct", ABSENT, "random")
 
 

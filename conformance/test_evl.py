@@ -1,9 +1,9 @@
 """EVL: eval forward."""
 
-from bn_spec.case import Case
-from bn_spec.cell import Cell, conforms
-from bn_spec.config import STATE_FIELDS
+from bn_spec.case.config import STATE_FIELDS
+from bn_spec.case.script import Case
 from bn_spec.strategies import ABSENT, among, shapes
+from bn_spec.suite.cell import Cell, conforms
 
 EVAL = ("eval", "forward")
 
@@ -13,7 +13,12 @@ def test_output_uses_the_running_statistics(cell: Cell, case: Case) -> None:
     cell.judge(case, "output")
 
 
-@conforms("EVL-02", history=("eval", "forward", "alone"), shape=shapes("tiny", "different", "small"), least=1)
+@conforms(
+    "EVL-02",
+    history=("eval", "forward", "alone"),
+    shape=shapes("tiny", "different", "small"),
+    least=1,
+)
 def test_each_sample_is_independent_of_its_batch(cell: Cell, case: Case) -> None:
     cell.judge(case, "output")
 
@@ -48,7 +53,17 @@ def test_without_tracking_the_batch_is_its_own_statistics(cell: Cell, case: Case
     "EVL-07",
     effort=0.5,
     reaches=("Eval", "Train"),
-    history=("forward", "eval", "forward", "train", "forward", "eval", "forward", "reset all", "forward"),
+    history=(
+        "forward",
+        "eval",
+        "forward",
+        "train",
+        "forward",
+        "eval",
+        "forward",
+        "reset all",
+        "forward",
+    ),
     shape=shapes("tiny", "small"),
 )
 def test_modes_follow_the_history(cell: Cell, case: Case) -> None:

@@ -1,8 +1,8 @@
 """FLD: folding into a convolution."""
 
-from bn_spec.case import Case
-from bn_spec.cell import Cell, conforms
+from bn_spec.case.script import Case
 from bn_spec.strategies import KEEPING, shapes
+from bn_spec.suite.cell import Cell, conforms
 
 
 @conforms(

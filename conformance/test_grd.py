@@ -2,10 +2,9 @@
 
 from itertools import combinations
 
-from bn_spec.case import DIFFERENTIABLE, Backward, Case
-from bn_spec.cell import Cell, conforms
-from bn_spec.config import STATE_FIELDS
-from bn_spec.coverage import decades
+from bn_spec.case.config import STATE_FIELDS
+from bn_spec.case.script import Case
+from bn_spec.case.steps import DIFFERENTIABLE, Backward
 from bn_spec.strategies import (
     ABSENT,
     BALANCED,
@@ -17,6 +16,8 @@ from bn_spec.strategies import (
     shapes,
     values,
 )
+from bn_spec.suite.cell import Cell, conforms
+from bn_spec.suite.regions import decades
 
 GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
 SECOND = ("double_dy", "double_input", "double_weight")
@@ -25,9 +26,13 @@ AFFINE = tuple(style for style in PARAMETERS if style not in ("huge", "minute"))
 MOVING = (1.0, 0.5, 0.1)
 SMALL = shapes("tiny", "different", "small")
 SUBSETS = tuple(subset for size in (1, 2, 3) for subset in combinations(DIFFERENTIABLE, size))
-EXACT = gradients(("ramp", "small integers", "one-hot", BALANCED), scales=(0, 1, -1, 3), offsets=(0.0, 1.0))
+EXACT = gradients(
+    ("ramp", "small integers", "one-hot", BALANCED), scales=(0, 1, -1, 3), offsets=(0.0, 1.0)
+)
 GENTLE = values(scales=(0, 1, -1, 3, -3, 10, -10), offsets=(0.0, 1.0, -10.0))
-FAR = values((BALANCED, *FAMILIES, MIXED), scales=(0, 3, -10, 10), offsets=(1e4, 1e6, -1e3, 100.0, -10.0))
+FAR = values(
+    (BALANCED, *FAMILIES, MIXED), scales=(0, 3, -10, 10), offsets=(1e4, 1e6, -1e3, 100.0, -10.0)
+)
 
 
 @conforms("GRD-01", history=ONE)
@@ -36,7 +41,9 @@ def test_dx_in_training_goes_through_mean_and_variance(cell: Cell, case: Case) -
 
 
 @conforms("GRD-02", history=ONE, parameters=AFFINE)
-def test_dweight_in_training_is_the_sum_of_dy_times_the_normalised_input(cell: Cell, case: Case) -> None:
+def test_dweight_in_training_is_the_sum_of_dy_times_the_normalised_input(
+    cell: Cell, case: Case
+) -> None:
     cell.judge(case, "grad_weight")
 
 
@@ -61,7 +68,9 @@ def test_without_affine_only_the_input_has_a_gradient(cell: Cell, case: Case) ->
 
 
 @conforms("GRD-07", effort=0.5, history=(*ONE, "eval", *ONE), shape=SMALL, running=(ABSENT,))
-def test_without_tracking_the_statistics_of_the_batch_are_differentiated(cell: Cell, case: Case) -> None:
+def test_without_tracking_the_statistics_of_the_batch_are_differentiated(
+    cell: Cell, case: Case
+) -> None:
     cell.judge(case, *GRADIENTS)
 
 
@@ -102,7 +111,12 @@ def test_a_second_backward_gives_the_same(cell: Cell, case: Case) -> None:
     cell.judge(case, *GRADIENTS)
 
 
-@conforms("GRD-14", effort=0.5, history=("record", "record", "backward", "backward of the first"), shape=SMALL)
+@conforms(
+    "GRD-14",
+    effort=0.5,
+    history=("record", "record", "backward", "backward of the first"),
+    shape=SMALL,
+)
 def test_each_backward_remembers_its_forward(cell: Cell, case: Case) -> None:
     cell.judge(case, *GRADIENTS)
 
@@ -161,7 +175,9 @@ def test_recording_changes_no_result(cell: Cell, case: Case) -> None:
     reaches=("constant channel",),
     history=("eval", *ONE, "train", *ONE),
     shape=shapes("tiny", "small"),
-    value=values(("constant", "two-valued", "one-hot"), scales=(0, 10, -10, -20), offsets=(0.0, 1.0, 100.0)),
+    value=values(
+        ("constant", "two-valued", "one-hot"), scales=(0, 10, -10, -20), offsets=(0.0, 1.0, 100.0)
+    ),
     parameters=("signs", "identity", "random"),
     eps=(1e-5, 1e-12, 1e-20, 1.0),
 )
@@ -185,12 +201,20 @@ def test_dx_is_laid_out_like_the_input(cell: Cell, case: Case) -> None:
     cell.judge(case, "gradient_layout")
 
 
-@conforms("GRD-23", reaches=("DoubleBackward",), history=("record", "double backward"), value=GENTLE)
+@conforms(
+    "GRD-23", reaches=("DoubleBackward",), history=("record", "double backward"), value=GENTLE
+)
 def test_second_derivatives_in_training_are_those_of_the_formulas(cell: Cell, case: Case) -> None:
     cell.judge(case, *SECOND, "gradient_form")
 
 
-@conforms("GRD-24", reaches=("DoubleBackward",), history=("eval", "record", "double backward"), value=GENTLE, least=1)
+@conforms(
+    "GRD-24",
+    reaches=("DoubleBackward",),
+    history=("eval", "record", "double backward"),
+    value=GENTLE,
+    least=1,
+)
 def test_second_derivatives_in_eval_hold_the_statistics_constant(cell: Cell, case: Case) -> None:
     cell.judge(case, *SECOND, "gradient_form")
 

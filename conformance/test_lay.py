@@ -1,9 +1,9 @@
 """LAY: memory."""
 
-from bn_spec.backend import LAYOUTS
-from bn_spec.case import Case
-from bn_spec.cell import Cell, conforms
+from bn_spec.case.layouts import LAYOUTS
+from bn_spec.case.script import Case
 from bn_spec.strategies import KEEPING, shapes, values
+from bn_spec.suite.cell import Cell, conforms
 
 VALUES = ("output", "running_mean", "running_var")
 BOTH = ("forward", "eval", "forward")
@@ -25,7 +25,13 @@ def test_memory_layouts_do_not_change_results(cell: Cell, case: Case) -> None:
 
 
 @conforms(
-    "LAY-02", reaches=("expanded",), effort=0.5, history=BOTH, shape=SHAPES, layouts=("expanded",), value=GENTLE
+    "LAY-02",
+    reaches=("expanded",),
+    effort=0.5,
+    history=BOTH,
+    shape=SHAPES,
+    layouts=("expanded",),
+    value=GENTLE,
 )
 def test_expanded_inputs_are_as_if_written_out(cell: Cell, case: Case) -> None:
     cell.judge(case, *VALUES)
@@ -44,7 +50,9 @@ def test_strides_of_axes_of_length_one_mean_nothing(cell: Cell, case: Case) -> N
     cell.judge(case, *VALUES)
 
 
-@conforms("LAY-04", effort=0.5, history=BOTH, shape=SHAPES, running=KEEPING, strided=True, value=GENTLE)
+@conforms(
+    "LAY-04", effort=0.5, history=BOTH, shape=SHAPES, running=KEEPING, strided=True, value=GENTLE
+)
 def test_state_may_lie_in_memory_with_gaps(cell: Cell, case: Case) -> None:
     cell.judge(case, *VALUES)
 
@@ -78,7 +86,15 @@ def test_results_lie_in_memory_of_their_own(cell: Cell, case: Case) -> None:
 @conforms(
     "LAY-07",
     effort=0.5,
-    history=("record", "backward", "forward of the same shape", "eval", "record", "backward", "forward"),
+    history=(
+        "record",
+        "backward",
+        "forward of the same shape",
+        "eval",
+        "record",
+        "backward",
+        "forward",
+    ),
     shape=SHAPES,
     value=GENTLE,
 )
@@ -86,6 +102,13 @@ def test_what_was_returned_stays(cell: Cell, case: Case) -> None:
     cell.judge(case, "kept")
 
 
-@conforms("LAY-08", effort=0.5, history=BOTH, shape=SHAPES, layouts=("channels_last", "contiguous"), value=GENTLE)
+@conforms(
+    "LAY-08",
+    effort=0.5,
+    history=BOTH,
+    shape=SHAPES,
+    layouts=("channels_last", "contiguous"),
+    value=GENTLE,
+)
 def test_output_is_laid_out_like_the_input(cell: Cell, case: Case) -> None:
     cell.judge(case, "output_layout")

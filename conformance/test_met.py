@@ -1,14 +1,25 @@
 """MET: laws, in which the reference has no part but for its bounds."""
 
-from bn_spec.case import Case
-from bn_spec.cell import Cell, conforms
-from bn_spec.laws import of_two_values
-from bn_spec.strategies import ABSENT, BALANCED, FAMILIES, KEEPING, PARAMETERS, RUNNING_STYLES, shapes, values
+from bn_spec.case.laws import of_two_values
+from bn_spec.case.script import Case
+from bn_spec.strategies import (
+    ABSENT,
+    BALANCED,
+    FAMILIES,
+    KEEPING,
+    PARAMETERS,
+    RUNNING_STYLES,
+    shapes,
+    values,
+)
+from bn_spec.suite.cell import Cell, conforms
 
 SMALL = ("tiny", "different", "small")
 SHAPES = shapes(*SMALL)
 GENTLE = values(scales=(0, 1, -1, 3), offsets=(0.0, 1.0, -10.0))
-WHOLE = values(("ramp", "small integers", "one-hot", BALANCED), scales=(0, 1, 3), offsets=(0.0, 1.0, -10.0))
+WHOLE = values(
+    ("ramp", "small integers", "one-hot", BALANCED), scales=(0, 1, 3), offsets=(0.0, 1.0, -10.0)
+)
 EXPONENTS = values((*FAMILIES, BALANCED), scales=(0, 3, -3, -10), offsets=(0.0, 1.0, -10.0))
 AFFINE = tuple(PARAMETERS)
 USUAL_EPS = (1e-5, 1e-3, 1.0, 0.1)
@@ -24,7 +35,9 @@ def test_pixels_can_be_permuted(cell: Cell, case: Case) -> None:
     cell.judge(case, "pixels reversed")
 
 
-@conforms("MET-03", effort=0.5, history=("forward", "channels reversed"), shape=SHAPES, value=GENTLE)
+@conforms(
+    "MET-03", effort=0.5, history=("forward", "channels reversed"), shape=SHAPES, value=GENTLE
+)
 def test_channels_can_be_permuted(cell: Cell, case: Case) -> None:
     cell.judge(case, "channels reversed")
 
@@ -34,7 +47,14 @@ def test_a_shift_changes_nothing(cell: Cell, case: Case) -> None:
     cell.judge(case, "shifted")
 
 
-@conforms("MET-05", effort=0.5, history=("forward", "scaled"), shape=SHAPES, value=EXPONENTS, eps=USUAL_EPS)
+@conforms(
+    "MET-05",
+    effort=0.5,
+    history=("forward", "scaled"),
+    shape=SHAPES,
+    value=EXPONENTS,
+    eps=USUAL_EPS,
+)
 def test_a_scale_changes_nothing_if_eps_follows(cell: Cell, case: Case) -> None:
     cell.judge(case, "scaled")
 
@@ -109,6 +129,13 @@ def test_the_same_batch_again_moves_statistics_less(cell: Cell, case: Case) -> N
     cell.judge(case, "contraction")
 
 
-@conforms("MET-13", effort=0.5, history=("forward", "twice over"), shape=SHAPES, value=GENTLE, momentum=(1.0,))
+@conforms(
+    "MET-13",
+    effort=0.5,
+    history=("forward", "twice over"),
+    shape=SHAPES,
+    value=GENTLE,
+    momentum=(1.0,),
+)
 def test_running_var_follows_the_number_of_values(cell: Cell, case: Case) -> None:
     cell.judge(case, "estimator")

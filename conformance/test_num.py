@@ -1,8 +1,6 @@
 """NUM: accuracy."""
 
-from bn_spec.case import Case
-from bn_spec.cell import Cell, conforms
-from bn_spec.coverage import decades
+from bn_spec.case.script import Case
 from bn_spec.strategies import (
     ABSENT,
     BALANCED,
@@ -16,6 +14,8 @@ from bn_spec.strategies import (
     shapes,
     values,
 )
+from bn_spec.suite.cell import Cell, conforms
+from bn_spec.suite.regions import decades
 
 VALUES = ("output", "running_mean", "running_var")
 FAR = (1e4, 1e6, -1e3, 100.0, -10.0, 1.0, 0.0)
@@ -26,7 +26,11 @@ TINY_EPS = (1e-5, 1e-12, 1e-20)
     "NUM-01",
     reaches=(decades("mean/σ", 3, 8),),
     shape=shapes("tiny", "small", "spatial edge"),
-    value=values(("ramp", "gaussian", "two-valued", "small integers", MIXED), scales=(0, 10, -10), offsets=FAR),
+    value=values(
+        ("ramp", "gaussian", "two-valued", "small integers", MIXED),
+        scales=(0, 10, -10),
+        offsets=FAR,
+    ),
     momentum=(1.0,),
     eps=TINY_EPS,
 )
@@ -48,7 +52,11 @@ def test_exact_sums_leave_a_few_roundings(cell: Cell, case: Case) -> None:
     "NUM-03",
     reaches=("constant channel", decades("var/eps", -8, -1)),
     shape=shapes("tiny", "small"),
-    value=values(("constant", "gaussian", "one-hot", MIXED), scales=(0, -10, -20, 10), offsets=(0.0, 1.0, *FAR)),
+    value=values(
+        ("constant", "gaussian", "one-hot", MIXED),
+        scales=(0, -10, -20, 10),
+        offsets=(0.0, 1.0, *FAR),
+    ),
     change=one_channel_shifted,
     eps=(*TINY_EPS, 1.0, 1e4),
 )
@@ -99,7 +107,9 @@ def test_finite_data_give_finite_results(cell: Cell, case: Case) -> None:
 @conforms(
     "NUM-07",
     shape=shapes("tiny", "small"),
-    value=values(("ramp", "gaussian", "constant"), scales=(-1.0, -1.05, -0.98, -1.15), offsets=(0.0, 1.0)),
+    value=values(
+        ("ramp", "gaussian", "constant"), scales=(-1.0, -1.05, -0.98, -1.15), offsets=(0.0, 1.0)
+    ),
     momentum=(1.0,),
     parameters=("minute", "identity"),
     eps=(1.0, 1e-5),
@@ -108,8 +118,9 @@ def test_subnormal_numbers_are_kept(cell: Cell, case: Case) -> None:
     cell.judge(case, *VALUES)
 
 
-# Half-precision data have so few bits that ties are common, and squares of odd numbers are all of the form 8 k + 1,
-# so that ties to even go one way. Their last rounding is held by its bound alone: truncation exceeds it.
+# Half-precision data have so few bits that ties are common, and squares of odd numbers are all of
+# the form 8 k + 1, so that ties to even go one way. Their last rounding is held by its bound alone:
+# truncation exceeds it.
 WITH_RANDOM_BITS = ("float32", "float64")
 
 
@@ -144,7 +155,11 @@ def test_errors_of_the_variance_are_unbiased(cell: Cell, case: Case) -> None:
     reaches=("n 257-4096 or n > 4096",),
     effort=0.3,
     shape=shapes("long"),
-    value=values(("gaussian", "two-valued", "heavy-tailed", "small integers"), scales=(0, 10), offsets=OFFSETS),
+    value=values(
+        ("gaussian", "two-valued", "heavy-tailed", "small integers"),
+        scales=(0, 10),
+        offsets=OFFSETS,
+    ),
     momentum=(1.0, 0.5),
 )
 def test_thousands_of_values_are_summed_as_claimed(cell: Cell, case: Case) -> None:
@@ -172,7 +187,12 @@ def test_the_floating_point_mode_stays(cell: Cell, case: Case) -> None:
 @conforms(
     "NUM-13",
     history=("forward", "eval", "forward"),
-    dtypes=("float32", "float64", "mixed_bfloat16", "bfloat16"),  # squares of float16 do not overflow float32
+    dtypes=(
+        "float32",
+        "float64",
+        "mixed_bfloat16",
+        "bfloat16",
+    ),  # squares of float16 do not overflow float32
     shape=shapes("tiny", "small"),
     value=values((*FAMILIES, MIXED), scales=BEYOND, offsets=(0.0, 1.0, -10.0)),
     momentum=(1.0, 0.1),

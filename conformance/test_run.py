@@ -1,8 +1,8 @@
 """RUN: running statistics."""
 
-from bn_spec.case import Case
-from bn_spec.cell import Cell, conforms
+from bn_spec.case.script import Case
 from bn_spec.strategies import KEEPING, OFFSETS, shapes, values
+from bn_spec.suite.cell import Cell, conforms
 
 
 @conforms("RUN-01", momentum=(0.1, 0.5, 0.9, 0.01, 1 / 3, 0.999, 0.25))
@@ -60,7 +60,12 @@ def test_running_var_is_never_negative(cell: Cell, case: Case) -> None:
     cell.judge(case, "running_var_sign")
 
 
-@conforms("RUN-10", reaches=("constant channel",), momentum=(1.0, 0.5), value=values(families=("constant",)))
+@conforms(
+    "RUN-10",
+    reaches=("constant channel",),
+    momentum=(1.0, 0.5),
+    value=values(families=("constant",)),
+)
 def test_a_constant_channel_has_its_value_and_no_variance(cell: Cell, case: Case) -> None:
     cell.judge(case, "running_mean", "running_var")
 

@@ -1,9 +1,9 @@
 """SHP: shapes."""
 
-from bn_spec.case import Case
-from bn_spec.cell import Cell, conforms
-from bn_spec.config import STATE_FIELDS
+from bn_spec.case.config import STATE_FIELDS
+from bn_spec.case.script import Case
 from bn_spec.strategies import beyond_32_bits, shapes, values
+from bn_spec.suite.cell import Cell, conforms
 
 VALUES = ("output", "running_mean", "running_var")
 PLAIN = values(scales=(0, 3, -3), offsets=(0.0, 1.0, -10.0))
@@ -37,7 +37,14 @@ def test_counts_beyond_sixteen_bits_are_right(cell: Cell, case: Case) -> None:
     cell.judge(case, *VALUES)
 
 
-@conforms("SHP-05", reaches=("n 257-4096 or n > 4096",), deep=True, effort=0.1, shape=shapes("networks"), value=PLAIN)
+@conforms(
+    "SHP-05",
+    reaches=("n 257-4096 or n > 4096",),
+    deep=True,
+    effort=0.1,
+    shape=shapes("networks"),
+    value=PLAIN,
+)
 def test_layers_of_well_known_networks_are_right(cell: Cell, case: Case) -> None:
     cell.judge(case, *VALUES)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from bn_spec.case import Case
-from bn_spec.cell import Cell, conforms
+from bn_spec.case.script import Case
 from bn_spec.strategies import KEEPING, shapes, values
+from bn_spec.suite.cell import Cell, conforms
 
 SHAPES = shapes("different", "small", "channel edge")
 PLAIN = values(scales=(0, 3, -3), offsets=(0.0, 1.0, -10.0))
@@ -19,7 +19,15 @@ def test_a_channel_that_is_not_finite_stays_alone(cell: Cell, case: Case) -> Non
     cell.judge(case, "elsewhere")
 
 
-@conforms("SPV-02", reaches=("not finite",), history=SPOILT, shape=SHAPES, value=PLAIN, special=BAD, momentum=MOVING)
+@conforms(
+    "SPV-02",
+    reaches=("not finite",),
+    history=SPOILT,
+    shape=SHAPES,
+    value=PLAIN,
+    special=BAD,
+    momentum=MOVING,
+)
 def test_what_is_not_finite_shows_in_its_channel(cell: Cell, case: Case) -> None:
     cell.judge(case, "special")
 
@@ -38,12 +46,26 @@ def test_statistics_of_other_channels_are_right(cell: Cell, case: Case) -> None:
     cell.judge(case, "running_mean", "running_var")
 
 
-@conforms("SPV-04", reaches=("not finite",), history=("eval", *SPOILT), shape=SHAPES, value=PLAIN, special=BAD)
+@conforms(
+    "SPV-04",
+    reaches=("not finite",),
+    history=("eval", *SPOILT),
+    shape=SHAPES,
+    value=PLAIN,
+    special=BAD,
+)
 def test_an_element_that_is_not_finite_stays_alone_in_eval(cell: Cell, case: Case) -> None:
     cell.judge(case, "elsewhere")
 
 
-@conforms("SPV-05", reaches=("not finite",), history=("eval", *SPOILT), shape=SHAPES, value=PLAIN, special=BAD)
+@conforms(
+    "SPV-05",
+    reaches=("not finite",),
+    history=("eval", *SPOILT),
+    shape=SHAPES,
+    value=PLAIN,
+    special=BAD,
+)
 def test_what_is_not_finite_shows_in_its_element_in_eval(cell: Cell, case: Case) -> None:
     cell.judge(case, "special")
 

@@ -1,16 +1,19 @@
 """STA: state and histories."""
 
-from bn_spec.case import Case, Eval, Load, ResetParameters, Restore, Save, Train
-from bn_spec.cell import Cell, conforms
-from bn_spec.config import STATE_FIELDS
+from bn_spec.case.config import STATE_FIELDS
+from bn_spec.case.script import Case
+from bn_spec.case.steps import Eval, Load, ResetParameters, Restore, Save, Train
 from bn_spec.strategies import ABSENT, RUNNING_STYLES, histories, shapes, values
+from bn_spec.suite.cell import Cell, conforms
 
 GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 SMALL = shapes("tiny", "different", "small")
 PLAIN = values(scales=(0, 3, -3), offsets=(0.0, 1.0, -10.0))
 MOVING = (0.1, 1.0, 0.5, None)
-BATCHES = histories("forward", "forward of the same shape", "forward", "eval", "train", "reset", least=2)
+BATCHES = histories(
+    "forward", "forward of the same shape", "forward", "eval", "train", "reset", least=2
+)
 
 
 @conforms(
@@ -67,7 +70,10 @@ def test_what_is_not_loaded_stays(cell: Cell, case: Case) -> None:
     shape=SMALL,
     momentum=MOVING,
     history=histories(
-        *("forward", "restore", "reset all", "reset", "forward"), most=5, before=["save"], after=["forward"]
+        *("forward", "restore", "reset all", "reset", "forward"),
+        most=5,
+        before=["save"],
+        after=["forward"],
     ),
 )
 def test_a_checkpoint_stays_as_it_is(cell: Cell, case: Case) -> None:
@@ -80,7 +86,17 @@ def test_a_checkpoint_stays_as_it_is(cell: Cell, case: Case) -> None:
     reaches=("Set", "Backward"),
     shape=SMALL,
     layouts=("contiguous",),
-    history=("forward", "set eps", "record", "set eps", "backward", "eval", "forward", "set eps", "forward"),
+    history=(
+        "forward",
+        "set eps",
+        "record",
+        "set eps",
+        "backward",
+        "eval",
+        "forward",
+        "set eps",
+        "forward",
+    ),
 )
 def test_a_new_eps_counts_from_then_on(cell: Cell, case: Case) -> None:
     cell.judge(case, "output", *GRADIENTS)

@@ -1,9 +1,16 @@
 """TRN: training forward."""
 
-from bn_spec.case import Case
-from bn_spec.cell import Cell, conforms
-from bn_spec.coverage import decades
-from bn_spec.strategies import ABSENT, PARAMETERS, RUNNING_STYLES, among, beside_loud_neighbours, values
+from bn_spec.case.script import Case
+from bn_spec.strategies import (
+    ABSENT,
+    PARAMETERS,
+    RUNNING_STYLES,
+    among,
+    beside_loud_neighbours,
+    values,
+)
+from bn_spec.suite.cell import Cell, conforms
+from bn_spec.suite.regions import decades
 
 AFFINE = tuple(PARAMETERS)
 
@@ -45,7 +52,9 @@ def test_input_and_parameters_are_left_alone(cell: Cell, case: Case) -> None:
 @conforms(
     "TRN-07",
     reaches=("n = 2",),
-    shape=among([shape for c in range(1, 6) for shape in ((2, c, 1, 1), (1, c, 1, 2), (1, c, 2, 1))]),
+    shape=among(
+        [shape for c in range(1, 6) for shape in ((2, c, 1, 1), (1, c, 1, 2), (1, c, 2, 1))]
+    ),
 )
 def test_two_values_per_channel_suffice(cell: Cell, case: Case) -> None:
     cell.judge(case, "output", "running_mean", "running_var")

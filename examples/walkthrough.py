@@ -1,7 +1,7 @@
 """BatchNorm2d from the sigmoid to the running statistics, and five ways of getting it wrong unnoticed.
 
-A tutorial that runs: every number is computed as it is printed, and every claim is asserted. ``python
-examples/walkthrough.py`` needs bn-spec and PyTorch.
+A tutorial that runs: every number is computed as it is printed, and every claim is asserted.
+``python examples/walkthrough.py`` needs bn-spec and PyTorch.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from hypothesis import find
 
 import bn_spec
 from bn_spec import Backend, Capabilities, Case, Config, State, check, kernel_backend
-from bn_spec.bounds import Accuracy
-from bn_spec.case import Forward
-from bn_spec.config import STATE_FIELDS, initial_state
-from bn_spec.expectation import Bounded, expect
-from bn_spec.finding import describe
-from bn_spec.memory import same_bits
-from bn_spec.profiles import PROFILES
-from bn_spec.requirements import requirement_named
+from bn_spec.case.arrays import same_bits
+from bn_spec.case.config import STATE_FIELDS, initial_state
+from bn_spec.case.steps import Forward
+from bn_spec.judge.finding import describe
+from bn_spec.judge.verdict import Discrepancy
+from bn_spec.oracle.bounds import Accuracy
+from bn_spec.oracle.expectation import Bounded, expect
+from bn_spec.specification.requirement import requirement_named
 from bn_spec.strategies import cases, shapes
-from bn_spec.verdict import Discrepancy
+from bn_spec.suite.profiles import PROFILES
 
 Array: TypeAlias = npt.NDArray[Any]
 Answer: TypeAlias = tuple[Array, Array | None, Array | None]
@@ -62,7 +62,9 @@ def column(values: Array) -> Array:
     return values[:, np.newaxis, np.newaxis]
 
 
-def normalised(x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float) -> Array:
+def normalised(
+    x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
+) -> Array:
     """Return (x − mean) / √(var + eps) · weight + bias."""
     x_hat = (x - column(mean)) / column(np.sqrt(var + eps))
     return x_hat if weight is None or bias is None else x_hat * column(weight) + column(bias)
@@ -90,7 +92,11 @@ def by_hand(
 
 def first_step(kernel: Callable[..., Answer]) -> Answer:
     """Return what a kernel makes of the tutorial's batch, from the tensors of a new layer."""
-    fresh = {name: tensor for name, tensor in initial_state(CONFIG).items() if name != "num_batches_tracked"}
+    fresh = {
+        name: tensor
+        for name, tensor in initial_state(CONFIG).items()
+        if name != "num_batches_tracked"
+    }
     return kernel(X, **fresh, momentum=CONFIG.momentum, eps=CONFIG.eps)
 
 
@@ -121,7 +127,11 @@ def why() -> Slopes:
     slopes = Slopes(
         *(
             float(s)
-            for s in (sigmoid_slope(grid).max(), sigmoid_slope(spread).mean(), sigmoid_slope(layer(spread)).mean())
+            for s in (
+                sigmoid_slope(grid).max(),
+                sigmoid_slope(spread).mean(),
+                sigmoid_slope(layer(spread)).mean(),
+            )
         )
     )
     say(
@@ -170,8 +180,12 @@ def set_up() -> dict[str, State]:
         held = numpy(tensor)
         row(name, f"shape {held.shape}", str(held.dtype), f"all {held.flat[0]}")
     for state in states.values():
-        for (name, got), (_, wanted) in zip(state.items(), initial_state(CONFIG).items(), strict=True):
-            require(same_bits(numpy(got), numpy(wanted)), f"{name} is built as the documentation says")
+        for (name, got), (_, wanted) in zip(
+            state.items(), initial_state(CONFIG).items(), strict=True
+        ):
+            require(
+                same_bits(numpy(got), numpy(wanted)), f"{name} is built as the documentation says"
+            )
     return states
 
 
@@ -240,9 +254,14 @@ def evaluation() -> dict[str, Shares]:
         bounded = expect(CONFIG, before, False, Forward(x), TWO_PASS).output
         assert bounded is not None
         hand = eval_by_hand(x, before)
-        shares[library] = {"layer": worst_share(bounded, output), "by hand": worst_share(bounded, hand)}
+        shares[library] = {
+            "layer": worst_share(bounded, output),
+            "by hand": worst_share(bounded, hand),
+        }
         for (name, old), (_, new) in zip(before.items(), after.items(), strict=True):
-            require(same_bits(numpy(old), numpy(new)), f"eval mode leaves {name} of {library} alone")
+            require(
+                same_bits(numpy(old), numpy(new)), f"eval mode leaves {name} of {library} alone"
+            )
     print_shares(shares)
     say("Afterwards all five tensors of both layers are what they were, bit for bit.")
     return shares
@@ -258,7 +277,9 @@ def eval_by_hand(x: Array, held: State) -> Array:
 # Each is by_hand with one thing wrong; `given` stands for the tensors, momentum and eps of the call.
 
 
-def unbiased(x: Array, weight: Array | None, bias: Array | None, eps: float, **given: Any) -> Answer:
+def unbiased(
+    x: Array, weight: Array | None, bias: Array | None, eps: float, **given: Any
+) -> Answer:
     """Normalise by the unbiased variance, as the tutorial did."""
     _, mean, var = by_hand(x, weight, bias, eps=eps, **given)
     return normalised(x, x.mean(BATCH), x.var(BATCH, ddof=1), weight, bias, eps), mean, var
@@ -344,7 +365,10 @@ def wrong_formula() -> tuple[Discrepancy, Caught]:
     print_caught("TRN-01", found)
     require(not check(TUTORIAL, backend_of(by_hand)), "the right formula is accepted")
     for discrepancy in (on_tutorial, found.discrepancy):
-        require(discrepancy.observable == "output" and discrepancy.factor > 1, "the wrong formula is caught")
+        require(
+            discrepancy.observable == "output" and discrepancy.factor > 1,
+            "the wrong formula is caught",
+        )
     return on_tutorial, found
 
 
@@ -367,12 +391,16 @@ def check_that_cannot_fail() -> EvalChecks:
         cannot_fail=(float(np.abs(right - right).mean()), float(np.abs(wrong - wrong).mean())),
         can_fail=(worst_share(bounded, right), worst_share(bounded, wrong)),
     )
-    say("The tutorial's eval check subtracts a result from itself. Next to it, a comparison that can fail:")
+    say(
+        "The tutorial's eval check subtracts a result from itself. Next to it, a comparison that can fail:"
+    )
     row("", "right layer", "left in training mode")
     row("result − itself", *(f"{value:g}" for value in verdicts.cannot_fail))
     row("worst err / bound", *(f"{value:.2g}" for value in verdicts.can_fail))
     require(verdicts.cannot_fail == (0, 0), "the check prints 0 whatever happens")
-    require(verdicts.can_fail[0] <= 1 < verdicts.can_fail[1], "the comparison tells right from wrong")
+    require(
+        verdicts.can_fail[0] <= 1 < verdicts.can_fail[1], "the comparison tells right from wrong"
+    )
     return verdicts
 
 
@@ -387,11 +415,15 @@ class Errors:
 def averaged_away() -> dict[str, Errors]:
     """Slip 3: a mean absolute error over all elements hides a wrong channel and a wrong tail."""
     errors: dict[str, Errors] = {}
-    say("A mean over all elements hides a wrong channel and a wrong tail. The worst element does not:")
+    say(
+        "A mean over all elements hides a wrong channel and a wrong tail. The worst element does not:"
+    )
     row("", "mean abs. error", "worst err / bound")
     for kernel in (by_hand, unbiased, unbiased_last_channel, last_element_forgotten):
         y = first_step(kernel)[0]
-        errors[kernel.__name__] = Errors(mean_absolute_error(y), worst_share(training_bounds()["output"], y))
+        errors[kernel.__name__] = Errors(
+            mean_absolute_error(y), worst_share(training_bounds()["output"], y)
+        )
         shown = errors[kernel.__name__]
         row(kernel.__name__, f"{shown.mean_absolute:.1e}", f"{shown.worst_share:.2g}")
     hidden = errors["unbiased_last_channel"], errors["last_element_forgotten"]
@@ -439,20 +471,30 @@ def hidden_by_friendly_values() -> dict[str, Caught]:
         print_caught(fault.requirement, found[name])
         require(not on_friendly, f"the friendly case hides {name}")
     inverted = check(TUTORIAL, backend_of(momentum_inverted))[0]
-    say(f"Momentum {CONFIG.momentum} alone would have shown the last: {inverted.factor:.2g} times the bound.")
+    say(
+        f"Momentum {CONFIG.momentum} alone would have shown the last: {inverted.factor:.2g} times the bound."
+    )
     require(inverted.factor > 1, "momentum 0.1 shows an inverted momentum")
     return found
 
 
 def misspelt_names() -> list[str]:
     """Slip 5: names that do not exist. Return what each library, and then the suite, says of one."""
-    say("A misspelt name is an error on the spot, and an error inside a layer is a finding like any other:")
-    sentences = [sentence for layer in layers().values() for sentence in attribute_errors(layer, "runing_var")]
+    say(
+        "A misspelt name is an error on the spot, and an error inside a layer is a finding like any other:"
+    )
+    sentences = [
+        sentence
+        for layer in layers().values()
+        for sentence in attribute_errors(layer, "runing_var")
+    ]
     finding = check(TUTORIAL, backend_of(misspelt))[0]
     sentences.append(f"expected {finding.expected}; it {finding.got}")
     for sentence in sentences:
         print_block(sentence)
-    require(len(sentences) == 3 and finding.observable == "error", "every misspelt name is reported")
+    require(
+        len(sentences) == 3 and finding.observable == "error", "every misspelt name is reported"
+    )
     return sentences
 
 
@@ -488,7 +530,11 @@ def row(*cells: str) -> None:
 def print_block(text: str, indent: int = 2) -> None:
     """Print lines, indented, broken where they are too long."""
     for line in text.splitlines():
-        print(textwrap.fill(line, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + 10)))
+        print(
+            textwrap.fill(
+                line, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + 10)
+            )
+        )
 
 
 PARTS: dict[str, Callable[[], object]] = {

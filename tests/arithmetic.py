@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from bn_spec.bounds import LEAF
-from bn_spec.dtypes import Array, Floats, Format
+from bn_spec.case.dtypes import Array, Floats, Format
+from bn_spec.oracle.bounds import LEAF
 
 Rule: TypeAlias = Callable[[np.random.Generator, Array], Array]
 
@@ -27,7 +27,8 @@ RULES: dict[str, Rule] = {
 class Arithmetic:
     """An arithmetic that errs by as much as a format allows, in the direction of a rule; float64 carries it out.
 
-    Products and quotients may underflow gradually; where subnormal numbers are flushed, so may sums and numbers read.
+    Products and quotients may underflow gradually; where subnormal numbers are flushed, so may sums
+    and numbers read.
     """
 
     format: Format
@@ -52,7 +53,9 @@ class Arithmetic:
 
     def read(self, a: Array) -> Array:
         """Take subnormal numbers for zero, where they are flushed."""
-        flushed: Array = np.where(np.abs(a) < self.format.smallest_normal, 0, a) if self.flushes else a
+        flushed: Array = (
+            np.where(np.abs(a) < self.format.smallest_normal, 0, a) if self.flushes else a
+        )
         return flushed
 
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 OPTIONS = (
     "--headless",
@@ -77,9 +79,17 @@ class Page:
 
     def open(self, path: Path, width: int = 1400, scheme: str = "light", height: int = 900) -> None:
         """Open a file in a window of a width, for somebody who prefers a colour scheme."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.call(
-            "Emulation.setEmulatedMedia", media="", features=[{"name": "prefers-color-scheme", "value": scheme}]
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        self.call(
+            "Emulation.setEmulatedMedia",
+            media="",
+            features=[{"name": "prefers-color-scheme", "value": scheme}],
         )
         self.events.clear()
         self.call("Page.navigate", url=path.as_uri())
@@ -87,7 +97,9 @@ class Page:
 
     def value(self, script: str) -> Any:
         """Return what an expression in JavaScript is on the page; a promise is waited for."""
-        result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        result = self.call(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
 
@@ -100,13 +112,23 @@ class Page:
     @property
     def requests(self) -> list[str]:
         """The addresses that were asked for."""
-        sent = (each["params"] for each in self.events if each.get("method") == "Network.requestWillBeSent")
+        sent = (
+            each["params"]
+            for each in self.events
+            if each.get("method") == "Network.requestWillBeSent"
+        )
         return [each["request"]["url"] for each in sent]
 
     def picture(self, path: Path, top: int = 0, height: int = 0) -> None:
         """Write a picture of the page, or of a part of it, to a file."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": top, "width": size["width"], "height": height or size["height"], "scale": 1}
+        clip = {
+            "x": 0,
+            "y": top,
+            "width": size["width"],
+            "height": height or size["height"],
+            "scale": 1,
+        }
         shot = self.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(shot["data"]))
 
@@ -130,7 +152,9 @@ def browser(profile: Path) -> Iterator[Page]:
     try:
         page = Page(ours, in_)
         target = page.call("Target.createTarget", url="about:blank")["targetId"]
-        page.session = page.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        page.session = page.call("Target.attachToTarget", targetId=target, flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             page.call(f"{domain}.enable")
         yield page

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bn_spec.config import Config, State
+from bn_spec.case.config import Config, State
 
 X = np.array([0.0, 1.0, 5.0], np.float32).reshape(3, 1, 1, 1)
 """Mean 2, biased variance 14/3, unbiased 7."""
@@ -40,12 +40,17 @@ class Conventions:
     def test_eval_uses_the_running_statistics(self, backend: Any) -> None:
         layer = layer_of(backend, running_mean=1.0, running_var=4.0)
         layer.train(False)
-        assert backend.to_numpy(layer.forward(backend.to_native(X))).ravel() == pytest.approx([-0.5, 0, 2], abs=1e-5)
+        assert backend.to_numpy(layer.forward(backend.to_native(X))).ravel() == pytest.approx(
+            [-0.5, 0, 2], abs=1e-5
+        )
 
     def test_gradients_of_an_eval_forward(self, backend: Any) -> None:
         layer = layer_of(backend, weight=2.0, running_mean=1.0, running_var=4.0)
         layer.train(False)
         _, record = layer.record(backend.to_native(X), ("input", "weight", "bias"))
-        given = [backend.to_numpy(g).ravel() for g in layer.backward(record, backend.to_native(np.ones_like(X)))]
+        given = [
+            backend.to_numpy(g).ravel()
+            for g in layer.backward(record, backend.to_native(np.ones_like(X)))
+        ]
         for got, expected in zip(given, ([1, 1, 1], [1.5], [3]), strict=True):
             assert got == pytest.approx(expected, rel=1e-4)

@@ -15,7 +15,8 @@ STRANGE_BACKENDS = Path(__file__).parent / "strange_backends.py"
 def run(*command: str | Path, cwd: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
     """Run a command without the variables that pytest and pytest-xdist leave in this process.
 
-    Nor with that which keeps pytest from storing what it makes of Hypothesis's modules: half of a short run's time.
+    Nor with that which keeps pytest from storing what it makes of Hypothesis's modules: half of a
+    short run's time.
     """
     foreign = ("PYTEST", "PYTHONDONTWRITEBYTECODE")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
@@ -30,17 +31,23 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> "subprocess.Comple
     )
 
 
-def python(*arguments: str | Path, cwd: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+def python(
+    *arguments: str | Path, cwd: Path, **variables: str
+) -> "subprocess.CompletedProcess[str]":
     """Run Python with these arguments."""
     return run(sys.executable, *arguments, cwd=cwd, **variables)
 
 
-def pytest_suite(*arguments: str, cwd: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
+def pytest_suite(
+    *arguments: str, cwd: Path, **variables: str
+) -> "subprocess.CompletedProcess[str]":
     """Run the suite through pytest; the reference is judged unless a backend is named."""
     named = any(argument.startswith("--bn-backend") for argument in arguments)
     backend = () if named else ("--bn-backend=reference",)
     suite = REPOSITORY / "conformance"
-    return python("-m", "pytest", suite, "-p", "no:cacheprovider", *backend, *arguments, cwd=cwd, **variables)
+    return python(
+        "-m", "pytest", suite, "-p", "no:cacheprovider", *backend, *arguments, cwd=cwd, **variables
+    )
 
 
 def bn_spec(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":

@@ -7,13 +7,27 @@ from math import inf
 from typing import Any
 
 from bn_spec import Capabilities, Dialect
-from bn_spec.dtypes import DTYPES
-from bn_spec.report.records import CRASHED, FAIL, KNOWN, NOT_CLAIMED, PASS, VACUOUS, Record, exit_code
+from bn_spec.case.dtypes import DTYPES
+from bn_spec.report.records import (
+    CRASHED,
+    FAIL,
+    KNOWN,
+    NOT_CLAIMED,
+    PASS,
+    VACUOUS,
+    Record,
+    exit_code,
+)
 from bn_spec.report.run_file import Judged, RunFile
-from bn_spec.requirements import REQUIREMENTS
+from bn_spec.specification.requirement import REQUIREMENTS
 
 BY = {"bn-spec": "0.1.0", "specification": "0.6", "profile": "ci", "examples": 100, "seed": 0}
-ENVIRONMENT = {"python": "3.11.7", "machine": "Linux x86_64", "cores": 2, "packages": {"numpy": "2.4.6"}}
+ENVIRONMENT = {
+    "python": "3.11.7",
+    "machine": "Linux x86_64",
+    "cores": 2,
+    "packages": {"numpy": "2.4.6"},
+}
 TIMING = {"started": "2026-11-26T09:00:00+00:00", "seconds": 1.5, "workers": 2}
 
 HARM = "</pre><script>alert(1)</script> ``` | \x1b[31m @you [a](javascript:alert) &lt; <img src=x onerror=alert(2)>"
@@ -25,11 +39,18 @@ def judged(name: str, description: str = "framework 1.0", **measured: str) -> Ju
     claims = asdict(Capabilities(gradients=True, dialect=Dialect(running_var="biased")))
     claims["dialect"]["eps_range"] = [0.0, "inf"]
     return Judged(
-        name, description, claims, ("running_var is updated with the biased variance",), measured, f"{name}.py:it"
+        name,
+        description,
+        claims,
+        ("running_var is updated with the biased variance",),
+        measured,
+        f"{name}.py:it",
     )
 
 
-def record(requirement: str, status: str = PASS, backend: str = "one", dtype: str = "float32", **more: Any) -> Record:
+def record(
+    requirement: str, status: str = PASS, backend: str = "one", dtype: str = "float32", **more: Any
+) -> Record:
     """Return the record of a cell."""
     return Record(requirement, backend, dtype, status, **{"claimed_grade": "welford", **more})
 
@@ -37,15 +58,28 @@ def record(requirement: str, status: str = PASS, backend: str = "one", dtype: st
 def run(*records: Record, by: dict[str, Any] | None = None, **more: Any) -> RunFile:
     """Return a run that left these records."""
     names = dict.fromkeys(each.backend for each in records)
-    parts: dict[str, Any] = {"backends": tuple(map(judged, names)), "unavailable": {}, "faults": (), "incomplete": ()}
+    parts: dict[str, Any] = {
+        "backends": tuple(map(judged, names)),
+        "unavailable": {},
+        "faults": (),
+        "incomplete": (),
+    }
     parts |= more
     code = exit_code(records, parts["faults"], parts["incomplete"])
-    return RunFile(BY | (by or {}), ENVIRONMENT, records=records, exit_code=code, timing=TIMING, **parts)
+    return RunFile(
+        BY | (by or {}), ENVIRONMENT, records=records, exit_code=code, timing=TIMING, **parts
+    )
 
 
 SEVERAL = (
     record("CFG-01", examples=3, reached={"C = 1": 2, "C = 2": 1}),
-    record("RUN-03", FAIL, shares={"running_var": 4e5}, text="RUN-03 is violated\n  got  0.25", examples=7),
+    record(
+        "RUN-03",
+        FAIL,
+        shares={"running_var": 4e5},
+        text="RUN-03 is violated\n  got  0.25",
+        examples=7,
+    ),
     record("RUN-03", FAIL, dtype="float64", shares={"running_var": inf}, text="RUN-03 in float64"),
     record("GRD-01", KNOWN, text="two steps are rounded", shares={"grad_input": 0.5}),
     record("EVL-01", VACUOUS, text="EVL-01: 15 examples, nothing judged"),
@@ -60,19 +94,38 @@ SEVERAL = (
 def hostile() -> RunFile:
     """Return a run in which all that a backend can write means harm."""
     records = (
-        record("RUN-03", FAIL, HARM, text=HARM, shares={HARM: 2.0}, observable=HARM, worst_case=HARM, cases=(HARM,)),
+        record(
+            "RUN-03",
+            FAIL,
+            HARM,
+            text=HARM,
+            shares={HARM: 2.0},
+            observable=HARM,
+            worst_case=HARM,
+            cases=(HARM,),
+        ),
         record("GRD-01", KNOWN, HARM, text=f"{HARM}\n{HARM}"),
-        record("NUM-01", backend=HARM, dtype=HARM, conditioning={"mean/σ 1e3": {"two-pass": 0.5, HARM: 1.0}}),
+        record(
+            "NUM-01",
+            backend=HARM,
+            dtype=HARM,
+            conditioning={"mean/σ 1e3": {"two-pass": 0.5, HARM: 1.0}},
+        ),
     )
     one = judged(HARM, HARM, float32="two-pass")
     backend = Judged(HARM, HARM, {**one.claims, "layouts": [HARM]}, (HARM,), one.measured, HARM)
-    return run(*records, backends=(backend,), unavailable={HARM: HARM}, faults=(HARM,), incomplete=(HARM,))
+    return run(
+        *records, backends=(backend,), unavailable={HARM: HARM}, faults=(HARM,), incomplete=(HARM,)
+    )
 
 
 def large() -> RunFile:
     """Return a run as large as a real one: three backends, all requirements, all dtypes."""
     case = "Case(\n" + "    config=Config(2, momentum=1.0),\n" * 18 + ")"
-    ratios = {f"mean/σ 1e{k}": {"two-pass": 0.1, "welford": 0.1 / 4**k, "textbook": 0.1 / 90**k} for k in range(5)}
+    ratios = {
+        f"mean/σ 1e{k}": {"two-pass": 0.1, "welford": 0.1 / 4**k, "textbook": 0.1 / 90**k}
+        for k in range(5)
+    }
     more = {
         "shares": {"output": 0.3, "running_var": 0.01},
         "worst_case": case,
@@ -81,7 +134,9 @@ def large() -> RunFile:
     }
     return run(
         *(
-            record(name, PASS, backend, dtype, **more, conditioning=ratios if name == "NUM-01" else {})
+            record(
+                name, PASS, backend, dtype, **more, conditioning=ratios if name == "NUM-01" else {}
+            )
             for backend in ("one", "another", "a-third-one-with-a-longer-name")
             for dtype in DTYPES
             for name in REQUIREMENTS

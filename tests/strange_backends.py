@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from bn_spec import Backend, Capabilities, Config, KnownFailure, Layer, State
-from bn_spec.backends.reference import Reference
-from bn_spec.dtypes import Array
+from bn_spec.backend.adapters.reference_backend import Reference
+from bn_spec.case.dtypes import Array
 from bn_spec.specimens import SPECIMENS
 
 
@@ -33,7 +33,9 @@ class Excused(Renamed):
     def __init__(self, name: str, inner: Backend, observable: str) -> None:
         super().__init__(name)
         self.inner = inner
-        self.known_failures = (KnownFailure("RUN-03", observable, "the biased variance is kept on purpose"),)
+        self.known_failures = (
+            KnownFailure("RUN-03", observable, "the biased variance is kept on purpose"),
+        )
 
     def layer(self, config: Config, state: State | None) -> Layer:
         return self.inner.layer(config, state)
@@ -118,10 +120,13 @@ class Overclaiming(Renamed):
 
 unfinished = Interrupted("unfinished", _refuse)
 stateless = Stateless("stateless")
-overclaiming = Overclaiming("overclaiming", dtypes=("float32", "float64"), output_layout=True, grade="textbook")
+overclaiming = Overclaiming(
+    "overclaiming", dtypes=("float32", "float64"), output_layout=True, grade="textbook"
+)
 
 
-# What a bad kernel does to the process that plays it: on two or more channels, so that there is something to shrink.
+# What a bad kernel does to the process that plays it: on two or more channels, so that there is
+# something to shrink.
 
 
 class Mute(Exception):

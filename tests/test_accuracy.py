@@ -13,9 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_spec import Case, Config, State
-from bn_spec.backends.reference import reference
-from bn_spec.bounded import Bounded, Demand
-from bn_spec.bounds import (
+from bn_spec.backend.adapters.reference_backend import reference
+from bn_spec.case.config import initial_state
+from bn_spec.case.dtypes import DTYPES, Array, Bools, DType, Floats
+from bn_spec.case.steps import Eval, Forward
+from bn_spec.judge.judging import judge
+from bn_spec.oracle.bounded import Bounded, Demand
+from bn_spec.oracle.bounds import (
     GRADES,
     OWN_ERROR,
     SUMMATIONS,
@@ -26,13 +30,9 @@ from bn_spec.bounds import (
     running_bound,
     sums_exactly,
 )
-from bn_spec.case import Eval, Forward
-from bn_spec.config import initial_state
-from bn_spec.dtypes import DTYPES, Array, Bools, DType, Floats
-from bn_spec.expectation import Expectation, expect
-from bn_spec.judge import judge
-from bn_spec.play import play
-from bn_spec.reference import Extended
+from bn_spec.oracle.expectation import Expectation, expect
+from bn_spec.oracle.reference import Extended
+from bn_spec.play.player import play
 from bn_spec.specimens import SPECIMENS
 from bn_spec.strategies import BALANCED, FAMILIES, MIXED, Recipe, cases, chosen, shapes, values
 
@@ -67,12 +67,19 @@ KERNELS: dict[str, tuple[str, str, Kernel]] = {
     "chan, pairwise": ("welford", "pairwise", chan),
     **{
         f"{grade}, wholly wide": (grade, "wide", partial(wholly_wide, kernel))
-        for grade, kernel in (("two-pass", two_pass), ("welford", welford), ("welford", chan), ("textbook", textbook))
+        for grade, kernel in (
+            ("two-pass", two_pass),
+            ("welford", welford),
+            ("welford", chan),
+            ("textbook", textbook),
+        )
     },
 }
 """Grade, class of summation, and a kernel of both."""
 
-each_kernel = pytest.mark.parametrize(("grade", "summation", "kernel"), KERNELS.values(), ids=KERNELS)
+each_kernel = pytest.mark.parametrize(
+    ("grade", "summation", "kernel"), KERNELS.values(), ids=KERNELS
+)
 
 PRECISE = replace(FLOAT64.data, name="precise", u=2.0**-12)
 ROUGH = replace(FLOAT64.data, name="rough", u=2.0**-7)
@@ -102,7 +109,12 @@ def test_batch_statistics_stay_within_the_bounds_of_their_summation_however_each
         bound = batch_moments(Model(row, n, Accuracy(grade, summation)), *statistics(rows))
         fl = Arithmetic(PRECISE, RULES[rule], np.random.default_rng(recipe.seed))
         for i, (got, exact, due) in enumerate(
-            zip(kernel(rows, TOTALS[summation], fl), (bound.mean, bound.var), (bound.dmean, bound.dvar), strict=True)
+            zip(
+                kernel(rows, TOTALS[summation], fl),
+                (bound.mean, bound.var),
+                (bound.dmean, bound.dvar),
+                strict=True,
+            )
         ):
             share = np.abs(got[:, None] - exact) / due
             assert (share <= 1).all()
@@ -126,7 +138,9 @@ Answers: TypeAlias = tuple[Array, ...]
 """Output, running mean and running variance."""
 
 
-def finished(rows: Array, mean: Array, var: Array, kept: Arithmetic, done: Arithmetic, chosen: Chosen) -> Answers:
+def finished(
+    rows: Array, mean: Array, var: Array, kept: Arithmetic, done: Arithmetic, chosen: Chosen
+) -> Answers:
     """Spend the whole budgets of the elementwise expressions on given statistics."""
     n = rows.shape[1]
     m = kept(np.full(len(rows), MOMENTUM))
@@ -139,7 +153,8 @@ def finished(rows: Array, mean: Array, var: Array, kept: Arithmetic, done: Arith
     y = done.add(done(x_hat * WEIGHT) + chosen.bias)
     unbiased = kept(var * kept(np.asarray(n / (n - 1))))
     blended = [
-        kept.add(kept(kept.add(1 - m) * kept.read(np.full(len(rows), OLD))) + kept(m * b)) for b in (mean, unbiased)
+        kept.add(kept(kept.add(1 - m) * kept.read(np.full(len(rows), OLD))) + kept(m * b))
+        for b in (mean, unbiased)
     ]
     return y, blended[0], blended[1]
 
@@ -190,13 +205,17 @@ def test_all_results_stay_within_their_bounds_where_statistics_or_elementwise_st
     worst = [0.0, 0.0, 0.0]
 
     @examples(50)
-    @given(chosen(conditions), st.integers(2, 100), st.tuples(*[st.sampled_from(sorted(RULES))] * 4))
+    @given(
+        chosen(conditions), st.integers(2, 100), st.tuples(*[st.sampled_from(sorted(RULES))] * 4)
+    )
     def stay_within(recipe: Recipe, n: int, rules: tuple[str, ...]) -> None:
         rows, rng = rows_of(recipe, n), np.random.default_rng(recipe.seed)
         model = Model(row, n, claims)
         summed, held, stepped, cast = (
             Arithmetic(format, RULES[rule], rng)
-            for format, rule in zip((PRECISE, model.statistics, model.elementwise, ROUGH), rules, strict=True)  # noqa: A001
+            for format, rule in zip(
+                (PRECISE, model.statistics, model.elementwise, ROUGH), rules, strict=True
+            )
         )
         mean, var = kernel(rows, one_by_one, summed)
         if model.keeps_coarsely:
@@ -216,7 +235,11 @@ def test_all_results_stay_within_their_bounds_where_statistics_or_elementwise_st
 def test_all_results_stay_within_their_bounds_where_everything_underflows(
     grade: str, kept: str, flushes: bool
 ) -> None:
-    row = DType("fine", FINE, FINE, FINE) if kept == "neither" else DType("short", SHORT, SHORT, PRECISE)
+    row = (
+        DType("fine", FINE, FINE, FINE)
+        if kept == "neither"
+        else DType("short", SHORT, SHORT, PRECISE)
+    )
     claims = replace(KEPT[kept], grade=grade, subnormals=not flushes)
     kernel = {"two-pass": two_pass, "welford": welford, "textbook": textbook}[grade]
     tiny = values((*FAMILIES, MIXED), scales=(0, -3, -6, -8, -12, -17), offsets=(0.0, 1.0, -10.0))
@@ -232,11 +255,15 @@ def test_all_results_stay_within_their_bounds_where_everything_underflows(
     )
     def stay_within(recipe: Recipe, n: int, rules: tuple[str, ...], chosen: Chosen) -> None:
         nonlocal lost
-        rows, rng, model = rows_of(recipe, n), np.random.default_rng(recipe.seed), Model(row, n, claims)
+        rows, rng, model = (
+            rows_of(recipe, n),
+            np.random.default_rng(recipe.seed),
+            Model(row, n, claims),
+        )
         formats = (row.accumulation, model.statistics, model.elementwise, row.data)
         summed, held, stepped, cast = (
             Arithmetic(format, RULES[rule], rng, flushes)
-            for format, rule in zip(formats, rules, strict=True)  # noqa: A001 - the word of the field
+            for format, rule in zip(formats, rules, strict=True)
         )
         seen = cast.read(rows)
         mean, var = kernel(seen, one_by_one, summed)
@@ -269,7 +296,11 @@ NARROWER = [
 
 
 def called(accuracy: Accuracy) -> str:
-    departures = [str(v) if isinstance(v, str) else k for k, v in vars(accuracy).items() if v != vars(Accuracy())[k]]
+    departures = [
+        str(v) if isinstance(v, str) else k
+        for k, v in vars(accuracy).items()
+        if v != vars(Accuracy())[k]
+    ]
     return "-".join(departures) or "default"
 
 
@@ -283,16 +314,22 @@ def parts(expectation: Expectation) -> dict[str, Bounded]:
 
 
 @pytest.mark.parametrize(
-    ("narrow", "wide"), [pytest.param(*pair, id=" vs ".join(map(called, pair))) for pair in NARROWER]
+    ("narrow", "wide"),
+    [pytest.param(*pair, id=" vs ".join(map(called, pair))) for pair in NARROWER],
 )
-def test_a_stronger_claim_never_widens_a_bound_or_leaves_the_domain(narrow: Accuracy, wide: Accuracy) -> None:
+def test_a_stronger_claim_never_widens_a_bound_or_leaves_the_domain(
+    narrow: Accuracy, wide: Accuracy
+) -> None:
     differs = False
 
     @examples(35)
     @given(st.sampled_from(sorted(DTYPES)).flatmap(lambda dtype: cases(dtype=dtype)), st.booleans())
     def widens_none(case: Case, training: bool) -> None:
         nonlocal differs
-        ours, theirs = parts(expected(case, narrow, training)), parts(expected(case, wide, training))
+        ours, theirs = (
+            parts(expected(case, narrow, training)),
+            parts(expected(case, wide, training)),
+        )
         assert ours.keys() == theirs.keys()
         for name, part in ours.items():
             # Rounding may order equal bounds either way.
@@ -321,7 +358,9 @@ def test_over_thousands_of_values_a_claimed_summation_narrows_the_bounds_of_the_
 def test_pairwise_sums_of_few_values_are_sums_in_any_order_too() -> None:
     for n in (2, 3, 8, 32, 38, 100):
         for grade in GRADES:
-            pairwise, usual = (Model(FLOAT32, n, Accuracy(grade, s)).summing for s in ("pairwise", "any order"))
+            pairwise, usual = (
+                Model(FLOAT32, n, Accuracy(grade, s)).summing for s in ("pairwise", "any order")
+            )
             assert pairwise <= usual
 
 
@@ -365,12 +404,20 @@ def nearly_too_many_bits(draw: st.DrawFn, dtype: DType) -> Array:
     n = 2 ** draw(st.integers(1, 4))
     bits = round(-np.log2(dtype.accumulation.u))
     most = draw(
-        st.sampled_from((bits, bits - 1, bits - int(np.log2(n)), bits // 2, bits // 2 - int(np.log2(n)) // 2))
+        st.sampled_from(
+            (bits, bits - 1, bits - int(np.log2(n)), bits // 2, bits // 2 - int(np.log2(n)) // 2)
+        )
     )
-    near = st.integers(2**most - 3, 2**most + 3) | st.integers(-3, 3) | st.integers(2 ** (most - 1), 2**most)
+    near = (
+        st.integers(2**most - 3, 2**most + 3)
+        | st.integers(-3, 3)
+        | st.integers(2 ** (most - 1), 2**most)
+    )
     row = draw(st.lists(near, min_size=n, max_size=n))
     signs = draw(st.sampled_from(((1,), (1, -1), (-1,))))
-    scaled = np.ldexp(np.array(row, np.float64) * np.resize(signs, n), draw(st.sampled_from((0, -20, 9))))
+    scaled = np.ldexp(
+        np.array(row, np.float64) * np.resize(signs, n), draw(st.sampled_from((0, -20, 9)))
+    )
     return scaled[None].astype(dtype.accumulation.dtype)
 
 
@@ -384,11 +431,15 @@ CLAIMS_OF_EXACTNESS = [
 
 @pytest.mark.parametrize("accuracy", CLAIMS_OF_EXACTNESS, ids=called)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_sums_are_called_exact_only_where_they_are_in_every_order(dtype: str, accuracy: Accuracy) -> None:
+def test_sums_are_called_exact_only_where_they_are_in_every_order(
+    dtype: str, accuracy: Accuracy
+) -> None:
     row, found, refused = DTYPES[dtype], 0, 0
     drawn = st.builds(
         lambda recipe, n: recipe.make((n, 3, 1, 1), row)[:, :, 0, 0].T,
-        chosen(values((BALANCED, *FAMILIES), scales=(0, 10, -20), offsets=(0.0, 1.0, -10.0, 1e4, 1e6))),
+        chosen(
+            values((BALANCED, *FAMILIES), scales=(0, 10, -20), offsets=(0.0, 1.0, -10.0, 1e4, 1e6))
+        ),
         st.sampled_from((2, 3, 4, 7, 8, 16, 32)),
     )
 
@@ -419,7 +470,9 @@ def test_a_sum_that_is_one_bit_too_long_is_not_called_exact(grade: str, dtype: s
     x[-1] += 1
     accuracy = Accuracy(grade, direct_means=True)
     assert not claimed_exact(Model(row, 8, accuracy), x[None]).any()
-    case = Case(Config(1, momentum=1.0, dtype=dtype), None, (Forward(x.reshape(8, 1, 1, 1).astype(dtype)),))
+    case = Case(
+        Config(1, momentum=1.0, dtype=dtype), None, (Forward(x.reshape(8, 1, 1, 1).astype(dtype)),)
+    )
     for specimen in ("two-pass-sequential", "two-pass-pairwise", "two-pass-backward"):
         verdict = judge(case, play(case, SPECIMENS[specimen]), OBSERVABLES, accuracy)
         assert not verdict.discrepancies, specimen
@@ -431,7 +484,15 @@ def test_balanced_values_sum_exactly_and_leave_a_few_roundings(dtype: str) -> No
     balanced = values((BALANCED,), scales=(0, 1, -3), offsets=(0.0, 1.0, -10.0, 100.0))
 
     @examples(35)
-    @given(cases(dtype=dtype, shape=shapes("powers of two"), value=balanced, momentum=(1.0,), running=("initial",)))
+    @given(
+        cases(
+            dtype=dtype,
+            shape=shapes("powers of two"),
+            value=balanced,
+            momentum=(1.0,),
+            running=("initial",),
+        )
+    )
     def leave_few(case: Case) -> None:
         (x,) = case.forwards()
         rows = x.transpose(1, 0, 2, 3).reshape(x.shape[1], -1).astype(np.float64)
@@ -440,7 +501,10 @@ def test_balanced_values_sum_exactly_and_leave_a_few_roundings(dtype: str) -> No
         due = parts(expected(case, Accuracy("two-pass")))
         held = row.parameters
         n = rows.shape[1]
-        for name, size in (("running_mean", np.abs(mean[:, 0])), ("running_var", 1 + var[:, 0] * n / (n - 1))):
+        for name, size in (
+            ("running_mean", np.abs(mean[:, 0])),
+            ("running_var", 1 + var[:, 0] * n / (n - 1)),
+        ):
             few = 10 * u * size + 20 * n * row.accumulation.smallest_subnormal
             cast = 1.01 * held.u * size + held.smallest_subnormal
             assert (due[name].bound <= OWN_ERROR * (few + cast)).all(), name
@@ -452,7 +516,10 @@ def test_running_means_and_counts_that_are_no_power_of_two_are_never_exact() -> 
     ones = np.ones((1, 64))
     mean = np.ones((1, 1))
     for grade in ("welford", "textbook"):
-        exact = {n: sums_exactly(Model(FLOAT32, n, Accuracy(grade)), ones[:, :n], mean).item() for n in (2, 4, 64)}
+        exact = {
+            n: sums_exactly(Model(FLOAT32, n, Accuracy(grade)), ones[:, :n], mean).item()
+            for n in (2, 4, 64)
+        }
         assert exact == {2: True, 4: False, 64: False}
     for n in (3, 6, 12, 63):
         assert not sums_exactly(Model(FLOAT32, n, Accuracy("two-pass")), ones[:, :n], mean).item()
@@ -469,13 +536,23 @@ def test_a_mean_that_does_not_survive_being_kept_is_not_exact() -> None:
 # One rounding to half precision, at the end ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [name for name, row in DTYPES.items() if row.data.u > FLOAT32.data.u])
-def test_a_result_that_is_rounded_once_to_half_precision_uses_nearly_its_whole_bound(dtype: str) -> None:
+@pytest.mark.parametrize(
+    "dtype", [name for name, row in DTYPES.items() if row.data.u > FLOAT32.data.u]
+)
+def test_a_result_that_is_rounded_once_to_half_precision_uses_nearly_its_whole_bound(
+    dtype: str,
+) -> None:
     half = ("output",) if dtype.startswith("mixed") else OBSERVABLES
     worst = dict.fromkeys(OBSERVABLES, 0.0)
 
     @examples(35)
-    @given(cases(dtype=dtype, value=values(("gaussian",), scales=(0, 3), offsets=(0.0, 1.0)), momentum=(0.5, 0.1)))
+    @given(
+        cases(
+            dtype=dtype,
+            value=values(("gaussian",), scales=(0, 3), offsets=(0.0, 1.0)),
+            momentum=(0.5, 0.1),
+        )
+    )
     def uses_it(case: Case) -> None:
         verdict = judge(case, play(case, reference), OBSERVABLES, Accuracy("two-pass"))
         assert not verdict.discrepancies
@@ -490,10 +567,13 @@ def test_a_result_that_is_rounded_once_to_half_precision_uses_nearly_its_whole_b
 # Beyond the domain: numbers --------------------------------------------------------------------------------
 
 
-def demanded(x: Array, accuracy: Accuracy, dtype: str = "float32", **arguments: Any) -> dict[str, set[Demand]]:
+def demanded(
+    x: Array, accuracy: Accuracy, dtype: str = "float32", **arguments: Any
+) -> dict[str, set[Demand]]:
     case = Case(Config(x.shape[1], momentum=1.0, dtype=dtype, **arguments), None, (Forward(x),))
     return {
-        name: {Demand(d) for d in part.demanded.ravel()} for name, part in parts(expected(case, accuracy)).items()
+        name: {Demand(d) for d in part.demanded.ravel()}
+        for name, part in parts(expected(case, accuracy)).items()
     }
 
 
@@ -501,15 +581,25 @@ OVERFLOWING = np.array([1e20, -1e20, 3e19, 0], np.float32).reshape(4, 1, 1, 1)
 
 
 def test_where_squares_overflow_finite_outputs_are_asked_of_kernels_that_claim_to_be_safe() -> None:
-    safe = {"output": {Demand.FINITE}, "running_mean": {Demand.FINITE}, "running_var": {Demand.NUMBER}}
-    nothing = {"output": {Demand.NOTHING}, "running_mean": {Demand.FINITE}, "running_var": {Demand.NOTHING}}
+    safe = {
+        "output": {Demand.FINITE},
+        "running_mean": {Demand.FINITE},
+        "running_var": {Demand.NUMBER},
+    }
+    nothing = {
+        "output": {Demand.NOTHING},
+        "running_mean": {Demand.FINITE},
+        "running_var": {Demand.NOTHING},
+    }
     for grade in ("two-pass", "welford"):
         assert demanded(OVERFLOWING, Accuracy(grade, overflow_safe=True)) == safe
         assert demanded(OVERFLOWING, Accuracy(grade)) == nothing
     assert demanded(OVERFLOWING, Accuracy("textbook")) == nothing
 
 
-def test_far_from_zero_a_two_pass_kernel_is_judged_where_of_a_textbook_one_nothing_is_asked() -> None:
+def test_far_from_zero_a_two_pass_kernel_is_judged_where_of_a_textbook_one_nothing_is_asked() -> (
+    None
+):
     x = np.array([1e20, 1.0001e20, 1.0002e20, 1e20], np.float32).reshape(4, 1, 1, 1)
     due = parts(expected(Case(Config(1, momentum=1.0), None, (Forward(x),)), Accuracy("two-pass")))
     assert all(part.inside.all() for part in due.values())
@@ -538,7 +628,9 @@ def test_what_overflows_anyway_is_not_asked_to_be_finite() -> None:
         (Demand.NOTHING, np.nan, True),
     ],
 )
-def test_a_demand_is_met_by_the_numbers_that_it_names(demand: Demand, number: float, met: bool) -> None:
+def test_a_demand_is_met_by_the_numbers_that_it_names(
+    demand: Demand, number: float, met: bool
+) -> None:
     asked = Bounded(Extended(np.zeros(1)), np.array([np.inf]), np.array([demand], np.int8))
     assert asked.unmet(np.array([number])).item() is not met
     assert asked.share(np.array([number])).item() == 0
@@ -546,7 +638,13 @@ def test_a_demand_is_met_by_the_numbers_that_it_names(demand: Demand, number: fl
 
 def test_within_a_bound_nothing_but_a_finite_number_will_do() -> None:
     bounded = Bounded(Extended(np.full(1, 2.0)), np.array([1.0]))
-    for number, share in ((2.5, 0.5), (0.0, -2.0), (np.inf, np.inf), (-np.inf, -np.inf), (np.nan, np.inf)):
+    for number, share in (
+        (2.5, 0.5),
+        (0.0, -2.0),
+        (np.inf, np.inf),
+        (-np.inf, -np.inf),
+        (np.nan, np.inf),
+    ):
         assert bounded.signed_share(np.array([number])).item() == share
         assert bounded.unmet(np.array([number])).item() is not np.isfinite(number)
 
@@ -554,16 +652,22 @@ def test_within_a_bound_nothing_but_a_finite_number_will_do() -> None:
 # The evaluation of the bounds ------------------------------------------------------------------------------
 
 
-def test_the_bound_of_the_smallest_numbers_does_not_underflow_where_their_normalised_values_do_not() -> None:
+def test_the_bound_of_the_smallest_numbers_does_not_underflow_where_their_normalised_values_do_not() -> (
+    None
+):
     """Roundings of a · mu count, although u · mu is below the smallest float64."""
     mu, eps = -1.4e-309, 1e-12
     config = Config(1, eps=eps, dtype="float64")
     held = State(np.ones(1), np.zeros(1), np.array([mu]), np.zeros(1), np.array(0))
     case = Case(config, held, (Eval(), Forward(np.full((2, 1, 1, 1), -mu))))
     bound = parts(expected(case, Accuracy("two-pass"), training=False))["output"].bound
-    assert (bound >= float(4 * Fraction(FLOAT64.data.u) * Fraction(-mu) * Fraction(eps**-0.5))).all()
+    assert (
+        bound >= float(4 * Fraction(FLOAT64.data.u) * Fraction(-mu) * Fraction(eps**-0.5))
+    ).all()
     for specimen in ("folded-affine", "two-pass-sequential"):
-        assert not judge(case, play(case, SPECIMENS[specimen]), OBSERVABLES, Accuracy("two-pass")).discrepancies
+        assert not judge(
+            case, play(case, SPECIMENS[specimen]), OBSERVABLES, Accuracy("two-pass")
+        ).discrepancies
 
 
 @pytest.mark.parametrize("specimen", ["folded-affine", "two-pass-sequential"])

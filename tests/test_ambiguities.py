@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bn_spec.requirements import REQUIREMENTS
+from bn_spec.specification.requirement import REQUIREMENTS
 
 from .process import REPOSITORY
 
@@ -79,9 +79,13 @@ def numbers_of(number: float) -> Any:
     return [[[[pytest.approx(number)]]]]
 
 
-def test_the_operator_below_the_module_answers_a_single_value_with_the_bias_and_a_nan_variance() -> None:
+def test_the_operator_below_the_module_answers_a_single_value_with_the_bias_and_a_nan_variance() -> (
+    None
+):
     mean, var = torch.zeros(1), torch.ones(1)
-    y = torch.batch_norm(row(5), torch.ones(1), torch.full((1,), 3.0), mean, var, True, 0.1, 1e-5, False)
+    y = torch.batch_norm(
+        row(5), torch.ones(1), torch.full((1,), 3.0), mean, var, True, 0.1, 1e-5, False
+    )
     assert y.item() == pytest.approx(3, rel=1e-4)  # the folded form cancels
     assert (mean.item(), var.item()) == pytest.approx((0.5, NAN), nan_ok=True)
 
@@ -134,7 +138,9 @@ def test_a_layer_of_no_channels_is_built_and_answers_only_without_a_weight() -> 
     ],
     ids=["rank 3", "rank 5", "float64", "int64", "bool"],
 )
-def test_a_refused_batch_is_counted_but_for_its_rank(x: Any, kind: type[Exception], counted: int) -> None:
+def test_a_refused_batch_is_counted_but_for_its_rank(
+    x: Any, kind: type[Exception], counted: int
+) -> None:
     layer = norm(2)
     with pytest.raises(kind):
         layer(x)
@@ -142,7 +148,9 @@ def test_a_refused_batch_is_counted_but_for_its_rank(x: Any, kind: type[Exceptio
 
 
 @each_mode
-def test_the_dtype_of_the_input_must_be_that_of_the_layer_or_half_beside_float32(training: bool) -> None:
+def test_the_dtype_of_the_input_must_be_that_of_the_layer_or_half_beside_float32(
+    training: bool,
+) -> None:
     names = ("float16", "bfloat16", "float32", "float64")
     accepted = set()
     for parameters in names:
@@ -153,7 +161,10 @@ def test_the_dtype_of_the_input_must_be_that_of_the_layer_or_half_beside_float32
                 accepted.add((data, parameters))
             except RuntimeError as error:
                 assert "mixed dtype" in str(error)  # noqa: PT017 - those that raise are not known beforehand
-    assert accepted == {(name, name) for name in names} | {("float16", "float32"), ("bfloat16", "float32")}
+    assert accepted == {(name, name) for name in names} | {
+        ("float16", "float32"),
+        ("bfloat16", "float32"),
+    }
 
 
 def test_a_layer_without_tensors_accepts_any_channels_and_any_floating_dtype() -> None:
@@ -186,7 +197,9 @@ def test_an_eps_that_is_not_finite_is_accepted() -> None:
 
 
 @each_layout
-def test_an_eps_below_the_range_of_float32_counts_in_training_and_is_zero_in_eval_mode(layout: str) -> None:
+def test_an_eps_below_the_range_of_float32_counts_in_training_and_is_zero_in_eval_mode(
+    layout: str,
+) -> None:
     x = laid_out(row(2, 2, 2, channels=2), layout)
     assert norm(2, eps=1e-46)(x).tolist() == torch.zeros(1, 2, 1, 3).tolist()
     assert with_(norm(2, False, eps=1e-46), running_mean=2, running_var=0)(x).isnan().all()
@@ -201,7 +214,8 @@ def test_a_momentum_outside_0_to_1_extrapolates(momentum: float, mean: float, va
 
 
 @pytest.mark.parametrize(
-    ("counter", "mean", "after"), [(0, 2, 1), (9, 0.2, 10), (-2, -2, -1), (2**63 - 1, -(2.0**-62), -(2**63))]
+    ("counter", "mean", "after"),
+    [(0, 2, 1), (9, 0.2, 10), (-2, -2, -1), (2**63 - 1, -(2.0**-62), -(2**63))],
 )
 def test_without_momentum_the_factor_is_one_over_whatever_the_counter_becomes(
     counter: int, mean: float, after: int
@@ -220,7 +234,10 @@ def test_without_momentum_a_counter_of_minus_one_divides_by_zero() -> None:
 
 
 def test_neither_momentum_0_nor_momentum_1_keeps_nan_out() -> None:
-    of_nan, over_nan = norm(momentum=0.0), with_(norm(momentum=1.0), running_mean=NAN, running_var=NAN)
+    of_nan, over_nan = (
+        norm(momentum=0.0),
+        with_(norm(momentum=1.0), running_mean=NAN, running_var=NAN),
+    )
     of_nan(row(NAN, 1))
     over_nan(row(1, 2))
     for layer in (of_nan, over_nan):
@@ -251,7 +268,9 @@ def test_eps_and_momentum_count_as_of_the_forward(value: float | None) -> None:
 @each_layout
 def test_a_running_variance_of_zero_leaves_the_root_of_eps(layout: str) -> None:
     layer = with_(norm(2, False), running_var=0, running_mean=1)
-    assert layer(laid_out(row(2, 1, channels=2), layout)).ravel().tolist() == pytest.approx([316.2278, 0] * 2)
+    assert layer(laid_out(row(2, 1, channels=2), layout)).ravel().tolist() == pytest.approx(
+        [316.2278, 0] * 2
+    )
 
 
 @each_layout
@@ -276,7 +295,8 @@ def test_training_uses_a_negative_running_variance_in_the_average_alone() -> Non
 
 
 @pytest.mark.parametrize(
-    ("layout", "output", "mean"), [("NCHW", -INF, 2.0**127), ("NHWC", NAN, INF), ("other strides", NAN, INF)]
+    ("layout", "output", "mean"),
+    [("NCHW", -INF, 2.0**127), ("NHWC", NAN, INF), ("other strides", NAN, INF)],
 )
 def test_sums_that_overflow_are_answered_by_layout(layout: str, output: float, mean: float) -> None:
     layer = norm(2, momentum=1.0)
@@ -290,7 +310,9 @@ def test_sums_that_overflow_are_answered_by_layout(layout: str, output: float, m
     ("dtype", "number", "overflows"),
     [(torch.float16, 6e4, False), (torch.bfloat16, 1e38, False), (torch.bfloat16, 3e38, True)],
 )
-def test_half_precision_is_added_in_float32(dtype: Any, number: float, overflows: bool, layout: str) -> None:
+def test_half_precision_is_added_in_float32(
+    dtype: Any, number: float, overflows: bool, layout: str
+) -> None:
     layer = norm(2, momentum=1.0)
     x = laid_out(row(number, number, channels=2, dtype=dtype), layout)
     layer(x)
@@ -324,7 +346,12 @@ def test_a_variance_too_large_for_its_buffer_is_infinite_and_the_output_right(la
 
 each_dtype = pytest.mark.parametrize(
     ("data", "parameters"),
-    [("float32", "float32"), ("float64", "float64"), ("float16", "float32"), ("bfloat16", "bfloat16")],
+    [
+        ("float32", "float32"),
+        ("float64", "float64"),
+        ("float16", "float32"),
+        ("bfloat16", "bfloat16"),
+    ],
 )
 
 
@@ -393,7 +420,8 @@ def test_a_special_value_in_dy_stays_in_its_channel_and_in_eval_mode_dx_in_its_e
     plain, bad = gradients(x, dy, training), gradients(x, spoilt(dy, value), training)
     dx, *of_parameters = bad
     assert all(
-        torch.equal(b[1:], p[1:]) and not b[0].isfinite() for p, b in zip(plain[1:], of_parameters, strict=True)
+        torch.equal(b[1:], p[1:]) and not b[0].isfinite()
+        for p, b in zip(plain[1:], of_parameters, strict=True)
     )
     assert torch.equal(dx[:, 1:], plain[0][:, 1:])
     if training:
@@ -410,7 +438,10 @@ def test_a_special_value_in_x_shows_in_the_gradients_of_its_channel_that_read_it
     training: bool, value: float, layout: str
 ) -> None:
     x, dy = ordinary(layout, "float32"), ordinary(layout, "float32").cos()
-    plain, (dx, dweight, dbias) = gradients(x, dy, training), gradients(spoilt(x, value), dy, training)
+    plain, (dx, dweight, dbias) = (
+        gradients(x, dy, training),
+        gradients(spoilt(x, value), dy, training),
+    )
     assert torch.equal(dbias, plain[2])
     assert torch.equal(dweight[1:], plain[1][1:])
     assert torch.equal(dx[:, 1:], plain[0][:, 1:])
@@ -505,7 +536,9 @@ def test_eps_and_momentum_are_no_part_of_a_checkpoint_and_not_checked_when_they_
 
 
 @pytest.mark.parametrize("name", ["input", "weight"])
-def test_a_backward_is_refused_once_its_input_or_its_weight_has_been_changed_in_place(name: str) -> None:
+def test_a_backward_is_refused_once_its_input_or_its_weight_has_been_changed_in_place(
+    name: str,
+) -> None:
     layer, x = norm(), row(1, 2)
     y = layer(x.requires_grad_() * 1 if name == "weight" else (inner := x.requires_grad_() * 1))
     with torch.no_grad():
@@ -515,7 +548,9 @@ def test_a_backward_is_refused_once_its_input_or_its_weight_has_been_changed_in_
 
 
 @each_mode
-def test_a_backward_has_eps_the_mode_and_the_batch_statistics_of_its_forward(training: bool) -> None:
+def test_a_backward_has_eps_the_mode_and_the_batch_statistics_of_its_forward(
+    training: bool,
+) -> None:
     layer, x = norm(training=training), row(1, 2, 4).requires_grad_()
     y, dy = layer(x), row(1, 0, 2)
     (before,) = torch.autograd.grad(y, x, dy, retain_graph=True)
@@ -534,9 +569,15 @@ def test_a_backward_has_eps_the_mode_and_the_batch_statistics_of_its_forward(tra
     [
         pytest.param(lambda x: x.contiguous(), (24, 12, 4, 1), id="NCHW"),
         pytest.param(lambda x: x.contiguous(memory_format=NHWC), (24, 1, 8, 2), id="NHWC"),
-        pytest.param(lambda x: laid_out(x, "other strides"), (24, 12, 4, 1), id="every second element"),
+        pytest.param(
+            lambda x: laid_out(x, "other strides"), (24, 12, 4, 1), id="every second element"
+        ),
         pytest.param(lambda x: x[:, :, :1, :1].expand(2, 2, 3, 4), (24, 12, 4, 1), id="expanded"),
-        pytest.param(lambda x: x.transpose(2, 3).contiguous().transpose(2, 3), (24, 12, 4, 1), id="transposed"),
+        pytest.param(
+            lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+            (24, 12, 4, 1),
+            id="transposed",
+        ),
     ],
 )
 def test_an_output_is_in_nchw_order_unless_its_input_is_in_nhwc_order(
@@ -548,7 +589,9 @@ def test_an_output_is_in_nchw_order_unless_its_input_is_in_nhwc_order(
 
 # The documents -----------------------------------------------------------------------------------------
 
-DOCUMENT, FINDINGS = ((REPOSITORY / "docs" / name).read_text() for name in ("ambiguities.md", "findings.md"))
+DOCUMENT, FINDINGS = (
+    (REPOSITORY / "docs" / name).read_text() for name in ("ambiguities.md", "findings.md")
+)
 
 
 def snippets(text: str) -> list[Any]:
@@ -576,7 +619,9 @@ def test_a_snippet_about_an_ambiguity_prints_what_its_comments_say(code: str) ->
     assert printed(code) == said
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of its own modules, when it compiles
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:torch"
+)  # of its own modules, when it compiles
 @pytest.mark.parametrize("code", snippets(FINDINGS))
 def test_a_finding_runs_and_prints_what_is_said_to_be_wrong(code: str) -> None:
     if "compile(" in code and not any(map(shutil.which, ("g++", "clang++"))):
@@ -585,7 +630,9 @@ def test_a_finding_runs_and_prints_what_is_said_to_be_wrong(code: str) -> None:
         pytest.skip("torch sees no CUDA device")
     lines = printed(code)
     for wrong in re.findall(r"wrong: (.+)$", code, re.M):
-        assert any(wrong.replace("infinite", "inf") in line for line in lines), "torch has mended it"
+        assert any(wrong.replace("infinite", "inf") in line for line in lines), (
+            "torch has mended it"
+        )
 
 
 def table() -> list[tuple[str, ...]]:
@@ -597,7 +644,9 @@ def table() -> list[tuple[str, ...]]:
 def test_every_section_has_a_row_in_the_table_and_every_row_a_section() -> None:
     headings = re.findall(r"^## (.+)$", DOCUMENT, re.M)
     anchors = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
-    assert [anchor for anchor, *_ in table()] == [anchor for anchor in anchors if anchor != "torchcompile"]
+    assert [anchor for anchor, *_ in table()] == [
+        anchor for anchor in anchors if anchor != "torchcompile"
+    ]
 
 
 def test_links_between_the_documents_lead_somewhere() -> None:
@@ -605,12 +654,16 @@ def test_links_between_the_documents_lead_somewhere() -> None:
         for name, anchor in re.findall(r"\]\(([\w./-]*?\.(?:md|py))?(?:#([\w-]+))?\)", text):
             target = (REPOSITORY / "docs" / name).read_text() if name else text
             headings = re.findall(r"^#+ (.+)$", target, re.M)
-            anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            anchors = {
+                re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings
+            }
             assert not anchor or anchor in anchors, anchor
 
 
 @pytest.mark.parametrize(("anchor", "_", "demanded"), table())
-def test_what_is_demanded_is_a_requirement_and_what_is_not_is_nothing(anchor: str, _: str, demanded: str) -> None:
+def test_what_is_demanded_is_a_requirement_and_what_is_not_is_nothing(
+    anchor: str, _: str, demanded: str
+) -> None:
     ids = re.findall(r"[A-Z]{3}-\d\d", demanded)
     assert set(ids) <= REQUIREMENTS.keys()
     assert bool(ids) == demanded.startswith(("one answer", "one of several"))

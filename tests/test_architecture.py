@@ -1,4 +1,4 @@
-"""Who may import whom: the specification stands on NumPy alone, and nothing leans on what lies above it."""
+"""The layers of the package: each module imports only from layers above its own, as ARCHITECTURE.md has them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,82 +20,197 @@ MODULES = {
     for folder in ("bn_spec", "conformance")
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
-FRAMEWORKS = {
-    "equinox",
-    "flax",
-    "haiku",
-    "jax",
-    "mlx",
-    "onnx",
-    "onnxruntime",
-    "paddle",
-    "tensorflow",
-    "tinygrad",
-    "torch",
-}
+
+LAYERS = (
+    "bn_spec.errors",
+    "bn_spec.specification",
+    "bn_spec.case",
+    "bn_spec.oracle.reference",
+    "bn_spec.oracle",
+    "bn_spec.backend",
+    "bn_spec.play",
+    "bn_spec.judge",
+    "bn_spec.specimens",
+    "bn_spec.strategies",
+    "bn_spec.suite",
+    "bn_spec.tools",
+    "bn_spec.report",
+    "bn_spec.session",
+    "bn_spec.cli",
+    "bn_spec.backend.adapters",
+    "conformance",
+)
+"""From the top down: a module may import from its own layer and from those above it."""
+
+ADAPTERS = "bn_spec.backend.adapters"
+FRAMEWORKS = frozenset(
+    (
+        "equinox",
+        "flax",
+        "haiku",
+        "jax",
+        "keras",
+        "mlx",
+        "onnx",
+        "onnxruntime",
+        "paddle",
+        "tensorflow",
+        "tinygrad",
+        "torch",
+    )
+)
+EVERYWHERE = frozenset(("numpy", "ml_dtypes"))
 THIRD_PARTY = {
-    "_pytest",
-    "click",
-    "hypothesis",
-    "jinja2",
-    "markupsafe",
-    "ml_dtypes",
-    "numpy",
-    "pytest",
-    "redis",
-    "rich",
-} | FRAMEWORKS
-OUR_TEXTS = [
-    *(p for folder in ("bn_spec", "conformance", "examples") for p in sorted((ROOT / folder).rglob("*.py"))),
-    *(ROOT / "examples").rglob("*.md"),
-    *(ROOT / "examples").rglob("*.toml"),
-    ROOT / "README.md",
-]
+    **dict.fromkeys(FRAMEWORKS, (ADAPTERS,)),
+    "pytest": ("bn_spec.session", "bn_spec.cli"),
+    "_pytest": ("bn_spec.session.outcomes",),
+    "hypothesis": (
+        "bn_spec.strategies.cases",
+        "bn_spec.suite.search",
+        "bn_spec.suite.profiles",
+        "bn_spec.suite.databases",
+        "bn_spec.suite.foreign_constants",
+        "bn_spec.tools.vectors",
+    ),
+    "click": ("bn_spec.cli",),
+    "rich": ("bn_spec.cli",),
+    "redis": ("bn_spec.suite.databases",),
+    "jinja2": ("bn_spec.report.html",),
+    "markupsafe": ("bn_spec.report.html",),
+}
+"""The modules that may import a package of somebody else's."""
 
 
-@cache
-def imported(module: str) -> set[str]:
-    """Return the modules that a module imports anywhere in it, in full."""
-    path = MODULES[module]
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    return set(_imports(ast.parse(path.read_text("utf-8")), package))
-
-
-def _imports(tree: ast.Module, package: str) -> Iterator[str]:
-    for node in ast.walk(tree):
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield each module that a file imports anywhere in it, with the line of the import."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            for alias in node.names:
+                yield node.lineno, alias.name
         elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-            origin = ".".join([*above, *([node.module] if node.module else [])])
-            members = {f"{origin}.{alias.name}" for alias in node.names}
-            yield from members & MODULES.keys()
-            if not members <= MODULES.keys():
-                yield origin
+            assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
+            for alias in node.names:
+                member = f"{node.module}.{alias.name}"
+                yield node.lineno, member if member in MODULES else str(node.module)
 
 
-def within(module: str, *families: str) -> bool:
-    """Whether a module is one of the families or lies in one."""
-    return any(f"{module}.".startswith(f"{family}.") for family in families)
+def within(module: str, family: str) -> bool:
+    """Whether a module is a family or lies in it."""
+    return f"{module}.".startswith(f"{family}.")
 
 
-def importers(target: str) -> set[str]:
-    """Return the modules of ours, outside ``target``, that import it."""
-    return {
-        module
-        for module in MODULES
-        if not within(module, target) and any(within(name, target) for name in imported(module))
-    }
+def layer_of(module: str) -> int:
+    """Return the place in LAYERS of the innermost layer that a module lies in."""
+    families = [layer for layer in LAYERS if within(module, layer)]
+    return LAYERS.index(max(families, key=len))
+
+
+def arrows_back(module: str) -> list[str]:
+    """Return the imports of a module that lead to a layer below its own."""
+    path, own = MODULES[module], layer_of(module)
+    return [
+        f"{path.relative_to(ROOT)}:{line} imports {target}"
+        for line, target in imports(path)
+        if target in MODULES and target != "bn_spec" and layer_of(target) > own
+    ]
+
+
+ROOMS = [module for module in MODULES if module != "bn_spec"]
+
+
+@pytest.mark.parametrize("module", ROOMS)
+def test_a_module_imports_only_from_the_layers_above_it(module: str) -> None:
+    assert arrows_back(module) == []
+
+
+@pytest.mark.parametrize("module", ROOMS)
+def test_the_package_itself_is_imported_for_its_version_alone(module: str) -> None:
+    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "bn_spec":
+            assert [alias.name for alias in node.names] == ["__version__"]
+
+
+def test_every_layer_exists() -> None:
+    assert {layer for layer in LAYERS if not any(within(m, layer) for m in MODULES)} == set()
+
+
+def test_an_arrow_back_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stray = tmp_path / "stray.py"
+    stray.write_text("def later():\n    from bn_spec.suite.cell import Cell\n")
+    monkeypatch.setitem(MODULES, "bn_spec.case.stray", stray)
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    assert arrows_back("bn_spec.case.stray") == ["stray.py:2 imports bn_spec.suite.cell"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_third_parties_are_imported_only_where_they_may_be(module: str) -> None:
+    own = {"bn_spec", "conformance"} | sys.stdlib_module_names | EVERYWHERE
+    for line, target in imports(MODULES[module]):
+        package = target.partition(".")[0]
+        if package not in own:
+            allowed = THIRD_PARTY.get(package, ())
+            assert any(within(module, family) for family in allowed), f"line {line}: {target}"
+
+
+@pytest.mark.parametrize("name", THIRD_PARTY)
+def test_every_permission_is_used(name: str) -> None:
+    users = {m for m, p in MODULES.items() for _, t in imports(p) if within(t, name)}
+    used = {family for family in THIRD_PARTY[name] if any(within(user, family) for user in users)}
+    dynamic = {"keras"}  # imported by its name only, through a function
+    assert name in dynamic or used == set(THIRD_PARTY[name])
+
+
+def test_there_are_few_rooms_at_the_top() -> None:
+    assert len([p for p in (ROOT / "bn_spec").iterdir() if p.name != "__pycache__"]) <= 16
+
+
+def test_no_two_modules_share_a_name() -> None:
+    names = [m.rpartition(".")[2] for m in MODULES if m.startswith("bn_spec.")]
+    names = [name for name in names if name != "__main__"]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []
+
+
+def public_classes() -> Iterator[tuple[str, str]]:
+    """Yield the name of each public class or type alias of the package, with its module."""
+    for module in ROOMS:
+        for node in ast.parse(MODULES[module].read_text("utf-8")).body:
+            match node:
+                case ast.ClassDef(name=name):
+                    pass
+                case ast.AnnAssign(target=ast.Name(id=name), annotation=ast.Name(id="TypeAlias")):
+                    pass
+                case _:
+                    continue
+            if not name.startswith("_"):
+                yield name, module
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    names = [name for name, module in public_classes() if not within(module, ADAPTERS)]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []
+
+
+def test_no_class_has_more_than_fifteen_public_methods() -> None:
+    large = {}
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                methods = [m.name for m in node.body if isinstance(m, ast.FunctionDef)]
+                public = [name for name in methods if not name.startswith("_")]
+                if len(public) > 15:
+                    large[f"{module}.{node.name}"] = len(public)
+    assert large == {}
 
 
 def newly_imported(statement: str) -> set[str]:
-    """Return the top-level modules beyond the standard library that a fresh interpreter imports for ``statement``."""
+    """Return the packages that a fresh interpreter imports for a statement, without the standard library."""
     script = (
         f"import sys; before = set(sys.modules)\n{statement}\n"
-        "print(*{name.partition('.')[0] for name in sys.modules.keys() - before} - sys.stdlib_module_names)"
+        "new = {name.partition('.')[0] for name in sys.modules.keys() - before}\n"
+        "print(*new - sys.stdlib_module_names)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    command = [sys.executable, "-c", script]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
 
 
 def test_importing_the_package_imports_numpy_and_its_dtypes_alone() -> None:
@@ -104,7 +218,7 @@ def test_importing_the_package_imports_numpy_and_its_dtypes_alone() -> None:
 
 
 def test_the_pytest_plugin_imports_neither_a_framework_nor_hypothesis() -> None:
-    found = newly_imported("import bn_spec.pytest_plugin")
+    found = newly_imported("import bn_spec.session.plugin")
     assert {"bn_spec", "pytest"} <= found
     assert found.isdisjoint({"hypothesis", "torch", "click", "jinja2", "rich"})
 
@@ -115,67 +229,32 @@ def test_a_command_imports_neither_a_framework_nor_hypothesis_before_it_is_calle
     assert found.isdisjoint({"hypothesis", "torch", "jinja2"})
 
 
-def test_every_import_of_ours_is_understood() -> None:
-    modules = ("backward", "catalogue", "dialects", "faulty", "inaccurate", "sound", "unfriendly")
-    assert imported("bn_spec.specimens") == {f"bn_spec.specimens.{name}" for name in modules}
-    assert {"bn_spec.bounds", "bn_spec.reference", "bn_spec.reference.formulas"} <= imported("bn_spec.block")
-    foreign = {name.partition(".")[0] for module in MODULES for name in imported(module)} - sys.stdlib_module_names
-    assert foreign == THIRD_PARTY | {"bn_spec"}
+def test_the_specification_is_read_without_pytest_and_hypothesis() -> None:
+    found = newly_imported(
+        "from bn_spec.suite.chapters import load_suite; load_suite();"
+        " from bn_spec.specification.requirement import REQUIREMENTS; assert len(REQUIREMENTS) == 140"
+    )
+    assert found.isdisjoint({"hypothesis", "pytest", "_pytest", "torch"})
 
 
-@pytest.mark.parametrize(
-    "module", [module for module in MODULES if within(module, "bn_spec.reference", "bn_spec.bounds")]
-)
-def test_reference_and_bounds_know_the_config_the_dtypes_and_numpy_alone(module: str) -> None:
-    known = ("bn_spec.reference", "bn_spec.config", "bn_spec.dialect", "bn_spec.dtypes", "bn_spec.errors", "numpy")
-    strangers = {name for name in imported(module) if not within(name, *known, *sys.stdlib_module_names)}
-    assert not strangers
-
-
-@pytest.mark.parametrize(
-    ("target", "allowed"),
-    [
-        *((framework, {"bn_spec.backends"}) for framework in sorted(FRAMEWORKS)),
-        ("pytest", {"bn_spec.pytest_plugin", "bn_spec.session", "bn_spec.commands", "conformance"}),
-        ("_pytest", {"bn_spec.session.outcomes"}),
-        ("click", {"bn_spec.cli", "bn_spec.commands"}),
-        ("redis", {"bn_spec.databases"}),
-        ("rich", {"bn_spec.commands"}),
-        ("jinja2", {"bn_spec.report.html"}),
-        ("markupsafe", {"bn_spec.report.html"}),
-        (
-            "hypothesis",
-            {
-                "bn_spec.strategies",
-                "bn_spec.cell",
-                "bn_spec.profiles",
-                "bn_spec.audit",
-                "bn_spec.databases",
-                "bn_spec.foreign_constants",
-                "bn_spec.vectors",
-                "conformance",
-            },
-        ),
-        ("bn_spec.report", {"bn_spec.commands", "bn_spec.pytest_plugin", "bn_spec.session"}),
-        ("bn_spec.commands", {"bn_spec.cli"}),
-        ("bn_spec.cli", set()),
-        ("bn_spec.pytest_plugin", set()),
-        ("bn_spec.session", {"bn_spec.commands", "bn_spec.pytest_plugin"}),
-        ("bn_spec.backends", set()),
-        (
-            "bn_spec.specimens",
-            {"bn_spec.audit", "bn_spec.cell", "bn_spec.commands", "bn_spec.diagnosis", "bn_spec.entries"},
-        ),
-    ],
-)
-def test_only_those_who_may_import_it_do(target: str, allowed: set[str]) -> None:
-    assert {module for module in importers(target) if not within(module, *allowed)} == set()
+OUR_TEXTS = [
+    *(
+        p
+        for folder in ("bn_spec", "conformance", "examples")
+        for p in (ROOT / folder).rglob("*.py")
+    ),
+    *(ROOT / "examples").rglob("*.md"),
+    *(ROOT / "examples").rglob("*.toml"),
+    *ROOT.glob("*.md"),
+    *(ROOT / "docs").rglob("*.md"),
+]
 
 
 @pytest.mark.parametrize("path", OUR_TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_text_names_a_place_on_somebodys_machine(path: Path) -> None:
     places = re.findall(
-        r"(?<![\w.:/])/(?:home|mnt|opt|private|root|tmp|Users|var|work)/[^\s\"']*", path.read_text("utf-8")
+        r"(?<![\w.:/])/(?:home|mnt|opt|private|root|tmp|Users|var|work)/[^\s\"']*",
+        path.read_text("utf-8"),
     )
     assert not places
 
@@ -185,19 +264,16 @@ def test_the_public_names_are_sorted_and_exist() -> None:
     assert all(hasattr(bn_spec, name) for name in bn_spec.__all__)
 
 
-@pytest.mark.parametrize("package", ["bn_spec.reference", "bn_spec.specimens", "bn_spec.strategies"])
+@pytest.mark.parametrize(
+    "package",
+    [
+        "bn_spec.backend",
+        "bn_spec.case",
+        "bn_spec.oracle.reference",
+        "bn_spec.specimens",
+        "bn_spec.strategies",
+    ],
+)
 def test_a_package_offers_what_it_says_it_offers(package: str) -> None:
     module = importlib.import_module(package)
     assert all(hasattr(module, name) for name in module.__all__)
-
-
-ADAPTERS = [
-    path
-    for path in (ROOT / "bn_spec" / "backends").glob("*.py")
-    if path.stem != "torch" and not path.stem.endswith("_known")  # what PyTorch does is normative; tables of reasons
-]
-
-
-@pytest.mark.parametrize("path", ADAPTERS, ids=lambda path: path.stem)
-def test_an_adapter_is_short(path: Path) -> None:
-    assert len(path.read_text("utf-8").splitlines()) <= 120

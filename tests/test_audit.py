@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from bn_spec import audit
-from bn_spec.cell import PROPERTIES
 from bn_spec.cli import main
 from bn_spec.specimens import SPECIMENS
 from bn_spec.specimens.sound import Pairwise
-from bn_spec.suite import load_suite
+from bn_spec.suite.cell import PROPERTIES
+from bn_spec.suite.chapters import load_suite
+from bn_spec.tools import audit
 
 SOUND = SPECIMENS["two-pass-pairwise"]
 
@@ -26,7 +26,9 @@ def run(tmp_path: Path, *arguments: str) -> Result:
 
 
 def written(tmp_path: Path) -> dict[str, list[dict[str, object]]]:
-    found: dict[str, list[dict[str, object]]] = json.loads((tmp_path / "deep" / "audit.json").read_text("utf-8"))
+    found: dict[str, list[dict[str, object]]] = json.loads(
+        (tmp_path / "deep" / "audit.json").read_text("utf-8")
+    )
     return found
 
 
@@ -41,7 +43,9 @@ def one_chapter(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_faulty_specimen_is_looked_at_up_to_the_first_finding(tmp_path: Path) -> None:
     done = run(tmp_path, "--specimen", "eps-outside-*")
     assert done.exit_code == 0, done.output
-    assert re.search(r"^eps-outside-root +\d+ examples +[\d.]+ s  [A-Z]{3}-\d\d$", done.stdout, re.M)
+    assert re.search(
+        r"^eps-outside-root +\d+ examples +[\d.]+ s  [A-Z]{3}-\d\d$", done.stdout, re.M
+    )
     assert "1 of 1 faulty specimens killed, 0 of 0 sound ones flagged" in done.stdout
     assert re.search(r"median to the first finding: \d+ examples, [\d.]+ s", done.stdout)
     assert "[  1 of 1] eps-outside-root: as it should be" in done.stderr
@@ -51,7 +55,10 @@ def test_a_faulty_specimen_is_looked_at_up_to_the_first_finding(tmp_path: Path) 
 
 def test_workers_find_the_same() -> None:
     alone, together = (
-        {(each.specimen, tuple(k.requirement for k in each.kills)) for each in audit.audit(names, "smoke", workers=n)}
+        {
+            (each.specimen, tuple(k.requirement for k in each.kills))
+            for each in audit.audit(names, "smoke", workers=n)
+        }
         for names in [["eps-outside-root", "runvar-bias"]]
         for n in (1, 2)
     )
@@ -81,7 +88,9 @@ def test_a_survivor_fails_the_audit(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 @pytest.mark.usefixtures("one_chapter")
-def test_a_sound_one_that_is_flagged_fails_the_audit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_sound_one_that_is_flagged_fails_the_audit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     wrong = replace(SOUND, kernel=SPECIMENS["runvar-bias"].kernel, name="said-to-be-sound")
     monkeypatch.setitem(SPECIMENS, "said-to-be-sound", wrong)
     done = run(tmp_path, "--specimen", "said-to-be-sound")

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from bn_spec import Case, Config, State, check
-from bn_spec.backend import Gradients
-from bn_spec.backends.reference import Reference
-from bn_spec.case import DIFFERENTIABLE, Backward, Eval, Forward, Train
-from bn_spec.dtypes import Array
-from bn_spec.finding import describe
-from bn_spec.judge import judge
-from bn_spec.play import play
+from bn_spec.backend.adapters.reference_backend import Reference
+from bn_spec.backend.contract import Gradients
+from bn_spec.case.dtypes import Array
+from bn_spec.case.layouts import PLACED
+from bn_spec.case.steps import DIFFERENTIABLE, Backward, Eval, Forward, Train
+from bn_spec.judge.finding import describe
+from bn_spec.judge.judging import judge
+from bn_spec.play.player import play
 from bn_spec.specimens import SPECIMENS
-from bn_spec.strategies import LAYOUT
 
 RNG = np.random.default_rng(1)
 X, DY, OTHER = RNG.normal(size=(3, 2, 2, 3, 1)).astype(np.float32)
@@ -39,7 +39,7 @@ def test_an_equal_input_is_the_same_tensor_and_another_is_not() -> None:
         Eval(),
         Forward(X.copy(), DIFFERENTIABLE),
         Forward(OTHER),
-        Forward(LAYOUT["permuted"](OTHER)),
+        Forward(PLACED["permuted"](OTHER)),
     )
     play(Case(Config(2), None, steps), Noting())
     assert len(moved) == 3
@@ -48,9 +48,17 @@ def test_an_equal_input_is_the_same_tensor_and_another_is_not() -> None:
 
 
 def test_steps_are_told_to_people() -> None:
-    steps = (Forward(X, ("input", "bias")), Forward(OTHER, ("input",)), Backward(DY, 0), Train(), Backward(DY))
+    steps = (
+        Forward(X, ("input", "bias")),
+        Forward(OTHER, ("input",)),
+        Backward(DY, 0),
+        Train(),
+        Backward(DY),
+    )
     told = list(describe(Case(Config(2), None, steps)))
-    assert told[1].startswith("1. forward, for gradients of input, bias, x of shape (2, 2, 3, 1) = [")
+    assert told[1].startswith(
+        "1. forward, for gradients of input, bias, x of shape (2, 2, 3, 1) = ["
+    )
     assert told[3].startswith("3. backward of forward 1, dy = [")
     assert told[5].startswith("5. backward, dy = [")
 
@@ -78,7 +86,9 @@ def _bound(method: Callable[..., Any], usual: Any, layer: Any) -> Callable[..., 
 def _changed(**parts: Callable[[Array], Any]) -> Callable[..., Any]:
     def backward(usual: Any, _: Any, record: Any, dy: Array) -> Gradients:
         gradients: Gradients = usual(record, dy)
-        return gradients._replace(**{name: how(getattr(gradients, name)) for name, how in parts.items()})
+        return gradients._replace(
+            **{name: how(getattr(gradients, name)) for name, how in parts.items()}
+        )
 
     return backward
 
@@ -100,7 +110,12 @@ def test_a_dy_of_zeros_leaves_no_room_for_error() -> None:
 
 def test_the_laws_notice_what_they_are_about_and_nothing_else() -> None:
     integers = np.arange(12, dtype=np.float32).reshape(X.shape)
-    steps = (Forward(X, DIFFERENTIABLE), Backward(integers), Backward(2 * integers), Backward(3 * integers))
+    steps = (
+        Forward(X, DIFFERENTIABLE),
+        Backward(integers),
+        Backward(2 * integers),
+        Backward(3 * integers),
+    )
 
     def laws(**steps_wrong: Callable[..., Any]) -> set[str]:
         case = Case(Config(2), None, steps)
@@ -112,7 +127,9 @@ def test_the_laws_notice_what_they_are_about_and_nothing_else() -> None:
     assert laws() == set()
     assert laws(backward=_changed(weight=np.cbrt)) == {"gradient_linearity"}
     assert laws(backward=_changed(input=lambda g: g + 1)) == {"gradient_linearity", "gradient_sums"}
-    assert laws(backward=_changed(input=lambda g: 3 * g)) == {"gradient_sums"}  # of dx x̂, which eps leaves
+    assert laws(backward=_changed(input=lambda g: 3 * g)) == {
+        "gradient_sums"
+    }  # of dx x̂, which eps leaves
 
 
 # Specimens ----------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bn_spec.bias import FALSE_ALARM, LIMIT, bias
-from bn_spec.dtypes import Floats
+from bn_spec.case.dtypes import Floats
+from bn_spec.oracle.bias import FALSE_ALARM, LIMIT, bias
 
 from .common import examples
 
@@ -38,7 +38,8 @@ def test_the_limit_is_where_efrons_inequality_reaches_the_false_alarm() -> None:
 def test_symmetric_errors_are_never_beyond_the_limit(size: Draw, channels: int) -> None:
     rng = np.random.default_rng(channels)
     worst = max(
-        abs(bias(size(rng, channels) * rng.choice((-1, 1), channels))) for _ in range(4_000_000 // channels // 40)
+        abs(bias(size(rng, channels) * rng.choice((-1, 1), channels)))
+        for _ in range(4_000_000 // channels // 40)
     )
     assert worst <= 1
 
@@ -54,7 +55,9 @@ def test_the_inequality_holds_at_a_limit_that_can_be_sampled() -> None:
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("size", [SIZES[name] for name in ("equal", "gaussian", "uniform")])
 @pytest.mark.parametrize("channels", [512, 2048])
-def test_one_sided_errors_are_beyond_the_limit_with_their_sign(size: Draw, channels: int, sign: int) -> None:
+def test_one_sided_errors_are_beyond_the_limit_with_their_sign(
+    size: Draw, channels: int, sign: int
+) -> None:
     rng = np.random.default_rng(channels)
     for _ in range(200):
         assert sign * bias(sign * size(rng, channels)) > 1
@@ -87,10 +90,14 @@ def test_errors_that_are_not_finite_have_none_either(odd: float) -> None:
 
 @examples(120)
 @given(
-    errors=st.lists(st.floats(-1e3, 1e3).filter(lambda z: z == 0 or abs(z) > 1e-3), min_size=1, max_size=50),
+    errors=st.lists(
+        st.floats(-1e3, 1e3).filter(lambda z: z == 0 or abs(z) > 1e-3), min_size=1, max_size=50
+    ),
     exponent=st.integers(-300, 300),
 )
-def test_the_scale_of_the_errors_does_not_matter_and_their_sign_does(errors: list[float], exponent: int) -> None:
+def test_the_scale_of_the_errors_does_not_matter_and_their_sign_does(
+    errors: list[float], exponent: int
+) -> None:
     plain = np.array(errors)
     assert bias(np.ldexp(plain, exponent)) == pytest.approx(bias(plain), rel=1e-12, abs=1e-15)
     assert bias(-plain) == -bias(plain)

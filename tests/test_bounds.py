@@ -13,8 +13,13 @@ from hypothesis import find, given
 from hypothesis import strategies as st
 
 from bn_spec import Case, Config, ConfigError
-from bn_spec.bounded import Bounded
-from bn_spec.bounds import (
+from bn_spec.case.config import initial_state
+from bn_spec.case.dtypes import DTYPES, Array, DType, Floats
+from bn_spec.case.steps import Forward
+from bn_spec.judge.judging import judge
+from bn_spec.judge.verdict import Verdict
+from bn_spec.oracle.bounded import Bounded
+from bn_spec.oracle.bounds import (
     BUDGET,
     GRADES,
     Accuracy,
@@ -30,18 +35,23 @@ from bn_spec.bounds import (
     sums_in_range,
     variance_in_range,
 )
-from bn_spec.case import Forward
-from bn_spec.config import initial_state
-from bn_spec.dtypes import DTYPES, Array, DType, Floats
-from bn_spec.expectation import Expectation, expect
-from bn_spec.judge import judge
-from bn_spec.play import play
-from bn_spec.reference import Extended
+from bn_spec.oracle.expectation import Expectation, expect
+from bn_spec.oracle.reference import Extended
+from bn_spec.play.player import play
 from bn_spec.specimens import SPECIMENS, Specimen
 from bn_spec.strategies import FAMILIES, MIXED, Recipe, cases, chosen, values
-from bn_spec.verdict import Verdict
 
-from .arithmetic import RULES, Arithmetic, Kernel, chan, one_by_one, statistics, textbook, two_pass, welford
+from .arithmetic import (
+    RULES,
+    Arithmetic,
+    Kernel,
+    chan,
+    one_by_one,
+    statistics,
+    textbook,
+    two_pass,
+    welford,
+)
 from .common import examples
 
 FLOAT32, FLOAT64 = DTYPES["float32"], DTYPES["float64"]
@@ -63,9 +73,15 @@ each_grade = pytest.mark.parametrize("grade", GRADES)
 
 def ill_conditioned(dtype: str, *history: str) -> st.SearchStrategy[Case]:
     """Cases whose mean is far above their deviation, of every family, with the least eps and the whole momentum."""
-    value = values((*FAMILIES, MIXED), scales=(0, 10, -10, 20, -20), offsets=OFFSETS[DTYPES[dtype].accumulation.name])
+    value = values(
+        (*FAMILIES, MIXED),
+        scales=(0, 10, -10, 20, -20),
+        offsets=OFFSETS[DTYPES[dtype].accumulation.name],
+    )
     momenta = (1.0, 0.1, None, 0.999, 0.01)
-    return cases(dtype=dtype, history=history, value=value, eps=(1e-5, 1e-12, 1e-20, 1.0), momentum=momenta)
+    return cases(
+        dtype=dtype, history=history, value=value, eps=(1e-5, 1e-12, 1e-20, 1.0), momentum=momenta
+    )
 
 
 def judged(case: Case, specimen: Specimen, grade: str) -> Verdict:
@@ -171,7 +187,12 @@ COARSE = DType("coarse", _COARSE, _COARSE, _COARSE)
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize(
     ("grade", "kernel"),
-    [("two-pass", two_pass), ("welford", welford), ("welford", partial(chan, smallest=1)), ("textbook", textbook)],
+    [
+        ("two-pass", two_pass),
+        ("welford", welford),
+        ("welford", partial(chan, smallest=1)),
+        ("textbook", textbook),
+    ],
     ids=["two-pass", "welford", "chan", "textbook"],
 )
 def test_batch_statistics_stay_within_their_bounds_however_each_operation_is_rounded(
@@ -184,7 +205,9 @@ def test_batch_statistics_stay_within_their_bounds_however_each_operation_is_rou
     def stay_within(recipe: Recipe, n: int) -> None:
         rows = recipe.make((n, 4, 1, 1), FLOAT64)[:, :, 0, 0].T
         bound = batch_moments(Model(COARSE, n, Accuracy(grade)), *statistics(rows))
-        mean, var = kernel(rows, one_by_one, Arithmetic(_COARSE, RULES[rule], np.random.default_rng(recipe.seed)))
+        mean, var = kernel(
+            rows, one_by_one, Arithmetic(_COARSE, RULES[rule], np.random.default_rng(recipe.seed))
+        )
         assert (np.abs(mean[:, None] - bound.mean) <= bound.dmean).all()
         assert (np.abs(var[:, None] - bound.var) <= bound.dvar).all()
 
@@ -258,7 +281,9 @@ def test_the_budget_of_the_running_statistics_pays_for_the_worst_roundings_of_ei
 
 @each_dtype
 @examples(300)
-@given(var=magnitudes, spread=magnitudes, eps=st.floats(-20, 4).map(lambda exponent: 10.0**exponent))
+@given(
+    var=magnitudes, spread=magnitudes, eps=st.floats(-20, 4).map(lambda exponent: 10.0**exponent)
+)
 def test_the_error_of_the_inverse_std_is_that_of_the_worse_end_and_the_budget(
     dtype: str, var: float, spread: float, eps: float
 ) -> None:
@@ -279,8 +304,12 @@ def _inverse_std_error(model: Model, var: float, dvar: float, eps: float) -> flo
 @pytest.mark.parametrize(
     ("var", "dvar", "eps", "low", "high"),
     [
-        pytest.param(1.0, 1.0, 1e-10, 9e4, 1e5, id="a variance that can vanish makes s far too large"),
-        pytest.param(1e-6, 1.0, 1e-6, 0.99, 1, id="a variance lost in its error makes s far too small"),
+        pytest.param(
+            1.0, 1.0, 1e-10, 9e4, 1e5, id="a variance that can vanish makes s far too large"
+        ),
+        pytest.param(
+            1e-6, 1.0, 1e-6, 0.99, 1, id="a variance lost in its error makes s far too small"
+        ),
         pytest.param(0.0, 0.0, 1e-5, 0, 1e-6, id="an exact variance leaves the roundings"),
     ],
 )
@@ -312,7 +341,9 @@ def bounds_of(model: Model, exact: tuple[Floats, Floats, Floats]) -> dict[str, f
         "var": moments.dvar.item(),
         "inverse std": inverse_std_error(model, moments, 1e-5).item(),
         "output": output_bound(model, moments, 1e-5, mean + sigma, x_hat, 2 * one, -one).item(),
-        "running_mean": running_bound(model, one, mean, moments.dmean, 0.1, 0.9 + 0.1 * mean).item(),
+        "running_mean": running_bound(
+            model, one, mean, moments.dmean, 0.1, 0.9 + 0.1 * mean
+        ).item(),
         "running_var": running_bound(model, one, var, moments.dvar, 0.1, 0.9 + 0.1 * var).item(),
     }
 
@@ -320,8 +351,12 @@ def bounds_of(model: Model, exact: tuple[Floats, Floats, Floats]) -> dict[str, f
 @each_dtype
 @examples(180)
 @given(exact=possible_statistics(), n=st.integers(2, 2000))
-def test_each_grade_admits_all_before_it(dtype: str, exact: tuple[Floats, Floats, Floats], n: int) -> None:
-    _assert_growing(*(bounds_of(Model(DTYPES[dtype], n, Accuracy(grade)), exact) for grade in GRADES))
+def test_each_grade_admits_all_before_it(
+    dtype: str, exact: tuple[Floats, Floats, Floats], n: int
+) -> None:
+    _assert_growing(
+        *(bounds_of(Model(DTYPES[dtype], n, Accuracy(grade)), exact) for grade in GRADES)
+    )
 
 
 @each_grade
@@ -330,7 +365,10 @@ def test_each_grade_admits_all_before_it(dtype: str, exact: tuple[Floats, Floats
 def test_every_bound_grows_with_the_number_of_values_and_with_the_unit_roundoff(
     grade: str, exact: tuple[Floats, Floats, Floats], n: int, more: int
 ) -> None:
-    models = [Model(row, k, Accuracy(grade)) for row, k in ((FLOAT64, n), (FLOAT32, n), (FLOAT32, n + more))]
+    models = [
+        Model(row, k, Accuracy(grade))
+        for row, k in ((FLOAT64, n), (FLOAT32, n), (FLOAT32, n + more))
+    ]
     _assert_growing(*(bounds_of(model, exact) for model in models))
 
 
@@ -342,7 +380,9 @@ def _assert_growing(*steps: dict[str, float]) -> None:
 
 @each_dtype
 @each_grade
-def test_every_bound_is_positive_and_finite_wherever_nothing_can_overflow(dtype: str, grade: str) -> None:
+def test_every_bound_is_positive_and_finite_wherever_nothing_can_overflow(
+    dtype: str, grade: str
+) -> None:
     row = DTYPES[dtype]
     bounded = {"float32": 1e30, "float64": 1e300}[row.accumulation.name]
 
@@ -352,7 +392,9 @@ def test_every_bound_is_positive_and_finite_wherever_nothing_can_overflow(dtype:
         expected = _expected(case, grade)
         (x,) = case.forwards()
         wide = np.abs(x.astype(np.float64))
-        safe = (x.size * wide.max()) ** 2 < bounded and row.data.largest > 1e30  # half-precision results overflow
+        safe = (
+            x.size * wide.max()
+        ) ** 2 < bounded and row.data.largest > 1e30  # half-precision results overflow
         for tensor in (expected.output, expected.running_mean, expected.running_var):
             if tensor is not None:
                 assert (tensor.bound > 0).all()
@@ -363,7 +405,9 @@ def test_every_bound_is_positive_and_finite_wherever_nothing_can_overflow(dtype:
 
 def _expected(case: Case, grade: str = "welford") -> Expectation:
     (step,) = case.steps
-    return expect(case.config, case.state or initial_state(case.config), True, step, Accuracy(grade))
+    return expect(
+        case.config, case.state or initial_state(case.config), True, step, Accuracy(grade)
+    )
 
 
 def test_gamma_is_the_growth_of_so_many_roundings() -> None:
@@ -381,7 +425,9 @@ def test_an_expression_spends_the_sum_of_its_budget(expression: str) -> None:
 
 
 def test_an_unknown_grade_is_answered_with_the_nearest_one() -> None:
-    with pytest.raises(ConfigError, match=r"grade 'welfort' is not known; .*; did you mean 'welford'\?"):
+    with pytest.raises(
+        ConfigError, match=r"grade 'welfort' is not known; .*; did you mean 'welford'\?"
+    ):
         Accuracy("welfort")
 
 
@@ -431,7 +477,9 @@ def test_data_whose_sums_or_squares_overflow_or_that_are_not_finite_are_outside(
 def test_a_textbook_kernel_squares_the_values_and_others_their_deviations() -> None:
     far, close = np.array([[1e25]]), np.array([[1.0]])
     for grade, inside in (("two-pass", True), ("welford", True), ("textbook", False)):
-        assert squares_in_range(Model(FLOAT32, 8, Accuracy(grade)), far, close, close).item() is inside
+        assert (
+            squares_in_range(Model(FLOAT32, 8, Accuracy(grade)), far, close, close).item() is inside
+        )
 
 
 def test_a_variance_and_an_eps_that_are_subnormal_together_are_outside() -> None:
@@ -450,9 +498,13 @@ def test_a_variance_and_an_eps_that_are_subnormal_together_are_outside() -> None
         pytest.param(1e30, 3, id="the mean of numbers whose squares overflow is judged"),
     ],
 )
-def test_a_channel_outside_the_domain_is_counted_and_its_neighbours_are_judged(odd: float, outside: int) -> None:
+def test_a_channel_outside_the_domain_is_counted_and_its_neighbours_are_judged(
+    odd: float, outside: int
+) -> None:
     x = np.array([[0, 0], [odd, 1]], np.float32).reshape(2, 2, 1, 1)
-    verdict = judged(Case(Config(2), None, (Forward(x),)), SPECIMENS["two-pass-sequential"], "welford")
+    verdict = judged(
+        Case(Config(2), None, (Forward(x),)), SPECIMENS["two-pass-sequential"], "welford"
+    )
     assert (verdict.outside, verdict.judged) == (outside, 8 - outside)
     assert not verdict.discrepancies
 

@@ -10,9 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_spec import Case, Config, ConfigError, State
-from bn_spec.case import (
+from bn_spec.case.dtypes import DTYPES, Array
+from bn_spec.case.layouts import PLACED
+from bn_spec.case.npz import decoded, encoded
+from bn_spec.case.script import identical, negated
+from bn_spec.case.source import LONGEST_LISTING, source
+from bn_spec.case.steps import (
     DIFFERENTIABLE,
-    LONGEST_LISTING,
     STEPS,
     Backward,
     DoubleBackward,
@@ -28,14 +32,9 @@ from bn_spec.case import (
     Step,
     Train,
     config_after,
-    identical,
-    negated,
-    source,
     training_after,
 )
-from bn_spec.case_file import decoded, encoded
-from bn_spec.dtypes import DTYPES, Array
-from bn_spec.strategies import ABSENT, LAYOUT, PARAMETER_STYLES, RUNNING, WORDS, cases, histories, shapes
+from bn_spec.strategies import ABSENT, PARAMETER_STYLES, RUNNING, WORDS, cases, histories, shapes
 
 from .common import examples, printed_and_read
 
@@ -50,7 +49,7 @@ def drawn(shape: Any = shapes("tiny", "different")) -> st.SearchStrategy[Case]: 
             dtype=dtype,
             history=HISTORY,
             shape=shape,
-            layouts=tuple(LAYOUT),
+            layouts=tuple(PLACED),
             wrt=SUBSETS,
             parameters=PARAMETER_STYLES,
             running=(*RUNNING, ABSENT),
@@ -68,7 +67,16 @@ SPECIALS = {
     "float16": bits("float16", 0x7E00, 0x7C00, 0xFC00, 0x8000, 0, 1, 0x8001, 0x3FF, 0x7BFF),
     "bfloat16": bits("bfloat16", 0x7FC0, 0x7F80, 0xFF80, 0x8000, 0, 1, 0x8001, 0x7F, 0x7F7F),
     "float32": bits(
-        "float32", 0x7FC00000, 0x7F800000, 0xFF800000, 0x80000000, 0, 1, 0x80000001, 0x7FFFFF, 0x7F7FFFFF
+        "float32",
+        0x7FC00000,
+        0x7F800000,
+        0xFF800000,
+        0x80000000,
+        0,
+        1,
+        0x80000001,
+        0x7FFFFF,
+        0x7F7FFFFF,
     ),
     "float64": bits(
         "float64",
@@ -96,20 +104,26 @@ def special_case(dtype: str, repeats: int = 1) -> Case:
 EVERY_STEP = Case(
     Config(1, eps=1 / 3, momentum=None, affine=False, dtype="float64"),
     None,
-    (Eval(), Train(), ResetRunningStats(), ResetParameters(), Forward(np.arange(6.0)[::2].reshape(3, 1, 1, 1))),
+    (
+        Eval(),
+        Train(),
+        ResetRunningStats(),
+        ResetParameters(),
+        Forward(np.arange(6.0)[::2].reshape(3, 1, 1, 1)),
+    ),
 )
 HALVES = np.arange(12, dtype=np.uint16).view(np.dtype("bfloat16")).reshape(3, 2, 2, 1)
 GRADIENT_STEPS = Case(
     Config(2, dtype="bfloat16"),
     None,
     (
-        Forward(LAYOUT["channels_last"](HALVES), DIFFERENTIABLE),
-        Forward(LAYOUT["split"](HALVES[:1]), ("bias", "input")),
+        Forward(PLACED["channels_last"](HALVES), DIFFERENTIABLE),
+        Forward(PLACED["split"](HALVES[:1]), ("bias", "input")),
         Forward(HALVES),
-        Backward(LAYOUT["cropped"](HALVES), 0),
+        Backward(PLACED["cropped"](HALVES), 0),
         Backward(np.broadcast_to(HALVES[1, 1, 1], (1, 2, 2, 1)), -2),
-        DoubleBackward(HALVES, LAYOUT["sliced"](HALVES), HALVES[0, :, 0, 0], of=0),
-        DoubleBackward(LAYOUT["permuted"](HALVES), HALVES, bias=HALVES[1, :, 1, 0], of=-3),
+        DoubleBackward(HALVES, PLACED["sliced"](HALVES), HALVES[0, :, 0, 0], of=0),
+        DoubleBackward(PLACED["permuted"](HALVES), HALVES, bias=HALVES[1, :, 1, 0], of=-3),
     ),
 )
 NUMBERS = np.arange(12, dtype=np.float32)
@@ -129,14 +143,16 @@ STATE_STEPS = Case(
         Set("eps", 1 / 3),
         Set("momentum", None),
         Set("momentum", 1),
-        Fold(LAYOUT["cropped"](HALVES).swapaxes(0, 1)),
+        Fold(PLACED["cropped"](HALVES).swapaxes(0, 1)),
         Fold(HALVES[:2, :, ::2], HALVES[1, :, 1, 0]),
     ),
 )
 EXPANDED = Case(Config(2), None, (Forward(np.broadcast_to(np.float32(0.1), (2, 2, 3, 3))),))
 EMPTY = Case(Config(2), None, (Forward(np.zeros((0, 2, 3, 3), np.float32)),))
 SCALAR = Case(Config(2), None, (Forward(np.array(1.5, np.float32)),))
-LARGE = Case(Config(2), None, (Forward(LAYOUT["sliced"](np.ones((LONGEST_LISTING, 2, 1, 1), np.float32))),))
+LARGE = Case(
+    Config(2), None, (Forward(PLACED["sliced"](np.ones((LONGEST_LISTING, 2, 1, 1), np.float32))),)
+)
 
 CASES = [
     pytest.param(EVERY_STEP, id="modes, resets and a forward"),
@@ -173,7 +189,9 @@ def test_between_them_the_unusual_cases_have_every_step_and_so_have_those_that_a
     @given(st.data())
     def collect(data: st.DataObject) -> None:
         for word in WORDS:  # whatever chance picks, each after what it may refer to
-            case = data.draw(cases(history=("record", word, "save", "eval", word), shape=shapes("tiny")))
+            case = data.draw(
+                cases(history=("record", word, "save", "eval", word), shape=shapes("tiny"))
+            )
             met.update(kinds(case))
 
     collect()
@@ -209,7 +227,12 @@ def test_unusual_strides_and_dtypes_are_part_of_the_source() -> None:
 
 def test_what_is_left_out_of_a_gradient_step_is_left_out_of_the_source() -> None:
     x = np.array([0, 1], np.float32).reshape(2, 1, 1, 1)
-    steps = (Forward(x, ("input",)), Backward(x), Backward(x, 0), DoubleBackward(x, x, bias=x[0, :, 0, 0]))
+    steps = (
+        Forward(x, ("input",)),
+        Backward(x),
+        Backward(x, 0),
+        DoubleBackward(x, x, bias=x[0, :, 0, 0]),
+    )
     two = "array([0, 1], (2, 1, 1, 1))"
     assert source(Case(Config(1), None, steps)) == (
         "Case(\n"
@@ -262,7 +285,8 @@ def test_every_half_precision_number_is_rebuilt_from_its_source(dtype: str) -> N
     every = every_half(dtype)
     numbers = every[~np.isnan(every.astype(np.float32))]
     listed = [
-        Forward(part.reshape(-1, 1, 1, 1)) for part in np.array_split(numbers, 1 + numbers.size // LONGEST_LISTING)
+        Forward(part.reshape(-1, 1, 1, 1))
+        for part in np.array_split(numbers, 1 + numbers.size // LONGEST_LISTING)
     ]
     encoded = Forward(every.reshape(-1, 1, 1, 1))
     case = Case(Config(1, dtype=dtype), None, (*listed, encoded))
@@ -279,7 +303,11 @@ ONE = np.ones(1, np.float32)
 
 
 def altered(**changes: Any) -> Case:
-    arguments: dict[str, Any] = {"config": Config(1), "state": State(weight=np.ones(1)), "steps": (Train(),)}
+    arguments: dict[str, Any] = {
+        "config": Config(1),
+        "state": State(weight=np.ones(1)),
+        "steps": (Train(),),
+    }
     return Case(**arguments | changes)
 
 
@@ -316,11 +344,21 @@ def test_cases_that_differ_anywhere_are_not_identical(other: Case) -> None:
             recorded(("input",), DoubleBackward(-ONES, ONES)),
         ),
         (
-            *((Save(), Save(), step) for step in (Restore(), Restore(0), Restore(1), Restore(fresh=True))),
-            *((Save(), Save(), Restore(only=only)) for only in (("bias",), ("weight",), ("weight", "bias"))),
+            *(
+                (Save(), Save(), step)
+                for step in (Restore(), Restore(0), Restore(1), Restore(fresh=True))
+            ),
+            *(
+                (Save(), Save(), Restore(only=only))
+                for only in (("bias",), ("weight",), ("weight", "bias"))
+            ),
         ),
         (
-            *((Load(**{name: ONE}, strict=strict),) for name in ("weight", "bias") for strict in (True, False)),
+            *(
+                (Load(**{name: ONE}, strict=strict),)
+                for name in ("weight", "bias")
+                for strict in (True, False)
+            ),
             (Load(ONE, ONE),),
             (Load(-ONE),),
             (Load(ONE.astype(np.float64)),),
@@ -329,7 +367,17 @@ def test_cases_that_differ_anywhere_are_not_identical(other: Case) -> None:
         ((Set("momentum", None),), (Set("momentum", 0),)),
         ((Fold(ONES[:1]),), (Fold(ONES[:1], ONE),), (Fold(ONES[:1], -ONE),), (Fold(-ONES[:1]),)),
     ],
-    ids=["wrt", "dy", "of", "cotangents", "checkpoint", "tensors", "attribute", "no momentum", "convolution"],
+    ids=[
+        "wrt",
+        "dy",
+        "of",
+        "cotangents",
+        "checkpoint",
+        "tensors",
+        "attribute",
+        "no momentum",
+        "convolution",
+    ],
 )
 def test_cases_that_differ_in_what_they_ask_are_not_identical(
     others: tuple[tuple[Step, ...], ...],
@@ -346,7 +394,7 @@ def test_cases_that_differ_in_a_stride_or_in_the_sign_of_zero_are_not_identical(
         return Case(Config(2), None, (Forward(x),))
 
     assert identical(of(x), of(x.copy()))
-    assert not identical(of(x), of(LAYOUT["channels_last"](x)))
+    assert not identical(of(x), of(PLACED["channels_last"](x)))
     assert not identical(of(x), of(-x))
 
 
@@ -419,7 +467,10 @@ SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
         (Restore(), Save()),
         "step 1: checkpoint -1; the case has 0 until then",
     ),
-    "a later checkpoint": ((Save(), Restore(1), Save()), "step 2: checkpoint 1; the case has 1 until then"),
+    "a later checkpoint": (
+        (Save(), Restore(1), Save()),
+        "step 2: checkpoint 1; the case has 1 until then",
+    ),
     "one checkpoint too far back": (
         (Save(), Forward(X), Save(), Restore(-3, fresh=True)),
         "step 4: checkpoint -3; the case has 2 until then",
@@ -435,7 +486,10 @@ SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
     ),
     "an eps of zero": ((Set("eps", 0.0),), "step 1: eps is 0.0; allowed: a positive number"),
     "no eps": ((Set("eps", None),), "step 1: eps is None; allowed: a positive number"),
-    "an eps that is no number": ((Set("eps", float("nan")),), "step 1: eps is nan; allowed: a positive number"),
+    "an eps that is no number": (
+        (Set("eps", float("nan")),),
+        "step 1: eps is nan; allowed: a positive number",
+    ),
     "a momentum above one": (
         (Set("momentum", 1), Set("momentum", 1.5)),
         "step 2: momentum is 1.5; allowed: None or a number from 0 to 1",
@@ -481,7 +535,9 @@ def test_forwards_are_counted_from_either_end_and_backwards_are_none_of_them(of:
     assert len(list(case.forwards())) == 2
 
 
-@pytest.mark.parametrize("dy", [X[:2], X[0], np.zeros((3, 2, 2, 2), np.float32)], ids=["samples", "rank", "width"])
+@pytest.mark.parametrize(
+    "dy", [X[:2], X[0], np.zeros((3, 2, 2, 2), np.float32)], ids=["samples", "rank", "width"]
+)
 def test_a_dy_of_another_shape_makes_sense_since_a_layer_must_refuse_it(dy: Array) -> None:
     case = Case(Config(2), None, (ASKED, Backward(dy)))
     assert identical(printed_and_read(case), case)
@@ -501,7 +557,15 @@ def test_every_momentum_with_which_a_layer_is_built_can_be_set(value: float | No
 # What a step makes of a layer --------------------------------------------------------------------------
 
 KEEPING = [
-    *(Train(), Eval(), ASKED, Backward(X), DoubleBackward(X, X), ResetRunningStats(), ResetParameters()),
+    *(
+        Train(),
+        Eval(),
+        ASKED,
+        Backward(X),
+        DoubleBackward(X, X),
+        ResetRunningStats(),
+        ResetParameters(),
+    ),
     *(Save(), Restore(), Restore(fresh=True), Load(), Fold(X[:2])),
 ]
 """Steps that leave the config as it is: all but Set."""
@@ -523,13 +587,19 @@ def test_those_steps_and_set_are_all_that_there_are() -> None:
 
 def test_set_changes_the_attribute_that_it_names_and_no_other() -> None:
     config = Config(2, affine=False, dtype="float64")
-    assert config_after(config, Set("eps", 0.5)) == Config(2, eps=0.5, affine=False, dtype="float64")
-    assert config_after(config, Set("momentum", None)) == Config(2, momentum=None, affine=False, dtype="float64")
+    assert config_after(config, Set("eps", 0.5)) == Config(
+        2, eps=0.5, affine=False, dtype="float64"
+    )
+    assert config_after(config, Set("momentum", None)) == Config(
+        2, momentum=None, affine=False, dtype="float64"
+    )
 
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("step", [*KEEPING, Set("eps", 0.5)], ids=name_of)
-def test_the_mode_is_changed_by_train_by_eval_and_by_a_new_layer(step: Step, training: bool) -> None:
+def test_the_mode_is_changed_by_train_by_eval_and_by_a_new_layer(
+    step: Step, training: bool
+) -> None:
     new = isinstance(step, Train) or step == Restore(fresh=True)
     assert training_after(step, training) is (new or (training and not isinstance(step, Eval)))
 
@@ -543,7 +613,11 @@ def test_the_opposite_case_has_the_numbers_of_forwards_and_backwards_with_other_
     others = (Eval(), Save(), Restore(), Load(ONE), Set("eps", 0.5), Fold(X[:2]))
     case = Case(Config(2), State(), (Forward(X, ("input",)), Forward(-X), Backward(X, 0), *others))
     opposite = negated(case)
-    assert (opposite.config, opposite.state, opposite.steps[3:]) == (case.config, case.state, others)
+    assert (opposite.config, opposite.state, opposite.steps[3:]) == (
+        case.config,
+        case.state,
+        others,
+    )
     assert identical(
         replace(opposite, steps=opposite.steps[:3]),
         Case(Config(2), State(), (Forward(-X, ("input",)), Forward(X), Backward(-X, 0))),
@@ -551,7 +625,9 @@ def test_the_opposite_case_has_the_numbers_of_forwards_and_backwards_with_other_
 
 
 @pytest.mark.parametrize("dtype", SPECIALS)
-def test_the_opposite_of_the_opposite_is_the_case_itself_zeros_infinities_and_nan_included(dtype: str) -> None:
+def test_the_opposite_of_the_opposite_is_the_case_itself_zeros_infinities_and_nan_included(
+    dtype: str,
+) -> None:
     case = special_case(dtype)
     assert identical(negated(negated(case)), case)
     assert not identical(negated(case), case)

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given
 
 from bn_spec import Case, CaseFileError, Config, State
-from bn_spec.case import Backward, Forward, identical
-from bn_spec.case_file import FORMAT, MOST_ELEMENTS, VERSION, encoded, load, load_with_notes, save
-from bn_spec.dtypes import Array
-from bn_spec.strategies import LAYOUT, shapes
+from bn_spec.case.dtypes import Array
+from bn_spec.case.layouts import PLACED
+from bn_spec.case.npz import FORMAT, MOST_ELEMENTS, VERSION, encoded, load, load_with_notes, save
+from bn_spec.case.script import identical
+from bn_spec.case.steps import Backward, Forward
+from bn_spec.strategies import shapes
 
 from .common import examples
 from .process import REPOSITORY, python
@@ -41,11 +43,13 @@ def test_an_unusual_case_is_loaded_identically_from_its_file(case: Case, tmp_pat
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_every_half_precision_number_is_loaded_from_its_file_with_its_strides(dtype: str, tmp_path: Path) -> None:
+def test_every_half_precision_number_is_loaded_from_its_file_with_its_strides(
+    dtype: str, tmp_path: Path
+) -> None:
     every = every_half(dtype)
     weight, bias, mean, var = every.reshape(4, -1)
     state = State(weight, bias, mean, var, np.array(0))
-    laid = LAYOUT["cropped"](every.reshape(2, 2**13, 2, 2))
+    laid = PLACED["cropped"](every.reshape(2, 2**13, 2, 2))
     case = Case(Config(2**14, dtype=dtype), state, (Forward(laid),))
     save(case, tmp_path / "case.npz")
     loaded = load(tmp_path / "case.npz")
@@ -55,7 +59,9 @@ def test_every_half_precision_number_is_loaded_from_its_file_with_its_strides(dt
 
 def test_cases_of_one_bit_pattern_in_two_formats_are_not_identical() -> None:
     ones = np.ones((2, 1, 1, 1), np.float16)
-    half, brain = (Case(Config(1), None, (Forward(x),)) for x in (ones, ones.view(np.dtype("bfloat16"))))
+    half, brain = (
+        Case(Config(1), None, (Forward(x),)) for x in (ones, ones.view(np.dtype("bfloat16")))
+    )
     assert not identical(half, brain)
 
 
@@ -86,7 +92,9 @@ def header(**changes: Any) -> dict[str, Any]:
     script = {
         "config": {"num_features": 1},
         "state": None,
-        "steps": [{"step": "Forward", "x": {"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]}}],
+        "steps": [
+            {"step": "Forward", "x": {"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]}}
+        ],
     }
     return {"format": FORMAT, "version": VERSION, "case": script | changes}
 
@@ -154,12 +162,18 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     "an npy file of objects": (npy(BOMB), DAMAGED),
     "no script": (npz(array_0=np.zeros(2)), f"{DAMAGED} (KeyError: "),
     "a script of objects": (npz(script=BOMB), "script holds Python objects; allowed: numbers"),
-    "an array of objects": (written(header(), array_0=BOMB), "array_0 holds Python objects; allowed: numbers"),
+    "an array of objects": (
+        written(header(), array_0=BOMB),
+        "array_0 holds Python objects; allowed: numbers",
+    ),
     "not JSON": (written("{"), DAMAGED),
     "JSON without end": (written("[" * 100_000), DAMAGED),
     "JSON of another kind": (written([]), DAMAGED),
     "no format": (written({}), f"{DAMAGED} (KeyError: 'format')"),
-    "another format": (written(header() | {"format": "recipe"}), "format 'recipe'; expected 'bn-spec case'"),
+    "another format": (
+        written(header() | {"format": "recipe"}),
+        "format 'recipe'; expected 'bn-spec case'",
+    ),
     "another version": (
         written(header() | {"version": 2}),
         "version 2 of the case format; this bn-spec reads 1",
@@ -167,46 +181,96 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     "no version": (written({"format": FORMAT}), f"{DAMAGED} (KeyError: 'version')"),
     "no case": (written({"format": FORMAT, "version": VERSION}), f"{DAMAGED} (KeyError: 'case')"),
     "a case that is null": (written({"format": FORMAT, "version": VERSION, "case": None}), DAMAGED),
-    "a config that no layer has": (written(header(config={"num_features": 0})), "num_features is 0"),
-    "a config with another argument": (written(header(config={"num_features": 1, "gamma": 1})), "gamma"),
+    "a config that no layer has": (
+        written(header(config={"num_features": 0})),
+        "num_features is 0",
+    ),
+    "a config with another argument": (
+        written(header(config={"num_features": 1, "gamma": 1})),
+        "gamma",
+    ),
     "a state with another tensor": (written(header(state={"gamma": None})), "gamma"),
     "a state that is a list": (written(header(state=[1])), DAMAGED),
     "an unknown step": (written(header(steps=[{"step": "Sideways"}])), "'Sideways'"),
     "a step without an argument": (written(header(steps=[{"step": "Backward"}])), "'dy'"),
-    "a backward of no forward": (written(backward(steps=0)), "step 1: a backward of forward -1; the case has 0"),
+    "a backward of no forward": (
+        written(backward(steps=0)),
+        "step 1: a backward of forward -1; the case has 0",
+    ),
     "a backward of a forward that is half": (written(backward(of=0.5)), DAMAGED),
-    "a backward of what was not recorded": (written(backward(wrt=[])), "in which nothing requires a gradient"),
+    "a backward of what was not recorded": (
+        written(backward(wrt=[])),
+        "in which nothing requires a gradient",
+    ),
     "a dy of another shape in a double backward": (
         written(backward(step="DoubleBackward", shape=[1, 1, 1, 1])),
         "step 2: dy has shape (1, 1, 1, 1); allowed: (2, 1, 1, 1)",
     ),
-    "a dy that reaches outside": (written(backward(shape=[3, 1, 1, 1])), "does not fit into 2 elements"),
-    "a gradient for another tensor": (written(backward(wrt=["gamma"])), "gradient 'gamma' is not known"),
+    "a dy that reaches outside": (
+        written(backward(shape=[3, 1, 1, 1])),
+        "does not fit into 2 elements",
+    ),
+    "a gradient for another tensor": (
+        written(backward(wrt=["gamma"])),
+        "gradient 'gamma' is not known",
+    ),
     "gradients of letters": (written(backward(wrt="input")), "gradient 'i' is not known"),
     "gradients that are null": (written(backward(wrt=None)), DAMAGED),
-    "a step with another argument": (written(header(steps=[{"step": "Train", "mode": None}])), "mode"),
-    "a checkpoint that is not there": (written(stepping("Restore", of=-1)), "checkpoint -1; the case has 0"),
+    "a step with another argument": (
+        written(header(steps=[{"step": "Train", "mode": None}])),
+        "mode",
+    ),
+    "a checkpoint that is not there": (
+        written(stepping("Restore", of=-1)),
+        "checkpoint -1; the case has 0",
+    ),
     "a part of a checkpoint that no layer has": (
         written(stepping("Save", "Restore", only=["gamma"])),
         "tensor of a checkpoint 'gamma' is not known",
     ),
-    "a part of a checkpoint in letters": (written(stepping("Save", "Restore", only="bias")), "checkpoint 'b' is not"),
-    "a part of a checkpoint that is null": (written(stepping("Save", "Restore", only=None)), DAMAGED),
+    "a part of a checkpoint in letters": (
+        written(stepping("Save", "Restore", only="bias")),
+        "checkpoint 'b' is not",
+    ),
+    "a part of a checkpoint that is null": (
+        written(stepping("Save", "Restore", only=None)),
+        DAMAGED,
+    ),
     "a tensor that no layer has": (written(stepping("Load", gamma=None)), "gamma"),
-    "an attribute that no layer has": (written(stepping("Set", name="gamma", value=1)), "'gamma' is not known"),
-    "a value that no attribute has": (written(stepping("Set", name="eps", value=None)), "step 1: eps is None"),
+    "an attribute that no layer has": (
+        written(stepping("Set", name="gamma", value=1)),
+        "'gamma' is not known",
+    ),
+    "a value that no attribute has": (
+        written(stepping("Set", name="eps", value=None)),
+        "step 1: eps is None",
+    ),
     "a convolution of other channels": (
-        written(stepping("Fold", weight={"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]})),
+        written(
+            stepping("Fold", weight={"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]})
+        ),
         "step 1: a convolution of weight (2, 1, 1, 1); allowed: (1, I, h, w)",
     ),
     "a step that is a number": (written(header(steps=[1])), DAMAGED),
     "a step that is a list": (written(header(steps=[[]])), DAMAGED),
     "steps that are null": (written(header(steps=None)), DAMAGED),
-    "an array that is missing": (written(forward(array=7)), "There is no item named 'array_7.npy' in the archive"),
+    "an array that is missing": (
+        written(forward(array=7)),
+        "There is no item named 'array_7.npy' in the archive",
+    ),
     "an index that is infinite": (written(forward(array=float("inf"))), DAMAGED),
-    "strides that reach outside": (written(forward(strides=[2, 1, 1, 1])), "does not fit into 2 elements"),
-    "strides that are negative": (written(forward(strides=[-1, 1, 1, 1])), "does not fit into 2 elements"),
-    "a shape that is too large": (written(forward(shape=[3, 1, 1, 1])), "does not fit into 2 elements"),
+    "strides that reach outside": (
+        written(forward(strides=[2, 1, 1, 1])),
+        "does not fit into 2 elements",
+    ),
+    "strides that are negative": (
+        written(forward(strides=[-1, 1, 1, 1])),
+        "does not fit into 2 elements",
+    ),
+    "a shape that is too large": (
+        written(forward(shape=[3, 1, 1, 1])),
+        "does not fit into 2 elements",
+    ),
     "a shape beyond any memory": (written(forward(shape=[10**30], strides=[0])), DAMAGED),
     "an array of an unknown dtype": (written(forward(dtype="quaternion")), DAMAGED),
     "an array of a dtype that is no float": (written(forward(dtype="int8")), DAMAGED),
@@ -230,14 +294,18 @@ def test_what_is_no_case_file_is_refused_in_one_sentence_that_names_it(
 def test_the_header_on_which_the_refusals_are_built_is_sound(tmp_path: Path) -> None:
     path = tmp_path / "sound"
     path.write_bytes(written(header()))
-    assert identical(load(path), Case(Config(1), None, (Forward(np.zeros((2, 1, 1, 1), np.float32)),)))
+    assert identical(
+        load(path), Case(Config(1), None, (Forward(np.zeros((2, 1, 1, 1), np.float32)),))
+    )
 
 
 def test_so_is_the_one_with_a_backward(tmp_path: Path) -> None:
     path = tmp_path / "sound"
     path.write_bytes(written(backward()))
     zeros = np.zeros((2, 1, 1, 1), np.float32)
-    assert identical(load(path), Case(Config(1), None, (Forward(zeros, ("input",)), Backward(zeros))))
+    assert identical(
+        load(path), Case(Config(1), None, (Forward(zeros, ("input",)), Backward(zeros)))
+    )
 
 
 def damaged(content: bytes) -> Iterator[bytes]:
@@ -275,7 +343,9 @@ def zipped(compression: int = zipfile.ZIP_STORED, **members: bytes) -> bytes:
 def of_shape(*shape: int) -> bytes:
     """Return an npy file that says it has this shape, and holds eight bytes."""
     buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
     return buffer.getvalue() + bytes(8)
 
 
@@ -317,8 +387,12 @@ def test_a_file_that_asks_for_more_memory_than_it_has_is_refused(
 
 
 def test_what_nobody_could_load_is_not_saved(tmp_path: Path) -> None:
-    many = Case(Config(1), None, (Forward(np.broadcast_to(np.float32(1), (MOST_ELEMENTS + 1, 1, 1, 1))),))
-    with pytest.raises(CaseFileError, match=f"{MOST_ELEMENTS + 1} elements; files hold {MOST_ELEMENTS}"):
+    many = Case(
+        Config(1), None, (Forward(np.broadcast_to(np.float32(1), (MOST_ELEMENTS + 1, 1, 1, 1))),)
+    )
+    with pytest.raises(
+        CaseFileError, match=f"{MOST_ELEMENTS + 1} elements; files hold {MOST_ELEMENTS}"
+    ):
         save(many, tmp_path / "case.npz")
     assert not list(tmp_path.iterdir())
 
@@ -338,7 +412,7 @@ def test_the_same_case_gives_the_same_bytes() -> None:
 
 HOSTILE = """
 import random, resource, sys
-from bn_spec.case_file import CaseFileError, decoded, encoded
+from bn_spec.case.npz import CaseFileError, decoded, encoded
 from tests.test_case import CASES
 from tests.test_case_file import HUNGRY, UNREADABLE
 
@@ -392,7 +466,9 @@ print(refused, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 
 """
 
 
-def test_ten_thousand_hostile_files_neither_run_nor_crash_nor_fill_the_memory(tmp_path: Path) -> None:
+def test_ten_thousand_hostile_files_neither_run_nor_crash_nor_fill_the_memory(
+    tmp_path: Path,
+) -> None:
     done = python("-c", HOSTILE, cwd=tmp_path, PYTHONPATH=str(REPOSITORY))
     assert done.returncode == 0, done.stderr
     assert "EXECUTED" not in done.stdout

@@ -8,31 +8,45 @@ import numpy as np
 import pytest
 
 from bn_spec import Case, Config
-from bn_spec.case import Forward
-from bn_spec.finding import Finding
+from bn_spec.case.steps import Forward
+from bn_spec.judge.finding import Finding
+from bn_spec.judge.verdict import Discrepancy
 from bn_spec.report.causes import causes, enumerated
 from bn_spec.report.html import html
 from bn_spec.report.markdown import markdown
 from bn_spec.report.merge import Merged, merged
 from bn_spec.report.records import FAIL, KNOWN, Record, Run
 from bn_spec.report.table import summary
-from bn_spec.requirements import REQUIREMENTS
-from bn_spec.verdict import Discrepancy
+from bn_spec.specification.requirement import REQUIREMENTS
 
 from .process import bn_spec, pytest_suite
 from .runs import run
 
-EPS, BIAS, OTHER = "eps-ignored: eps is not added.", "runvar-bias: it is biased. (a/b#1)", "third: it is odd."
+EPS, BIAS, OTHER = (
+    "eps-ignored: eps is not added.",
+    "runvar-bias: it is biased. (a/b#1)",
+    "third: it is odd.",
+)
 
 
 def failing(
-    requirement: str, *explanations: str, dtype: str = "float32", backend: str = "one", text: str = ""
+    requirement: str,
+    *explanations: str,
+    dtype: str = "float32",
+    backend: str = "one",
+    text: str = "",
 ) -> Record:
-    return Record(requirement, backend, dtype, FAIL, text=text or requirement, explanations=explanations)
+    return Record(
+        requirement, backend, dtype, FAIL, text=text or requirement, explanations=explanations
+    )
 
 
 RECORDS = [
-    failing("RUN-03", BIAS, text="RUN-03\n  got       0.25\n  replay    bn-spec replay 0123456789\n  python    x"),
+    failing(
+        "RUN-03",
+        BIAS,
+        text="RUN-03\n  got       0.25\n  replay    bn-spec replay 0123456789\n  python    x",
+    ),
     failing("RUN-03", BIAS, dtype="float16", text="RUN-03, which is longer by far" * 9),
     failing("STA-09", OTHER, BIAS, text="STA-09, which is longer by far" * 9),
     failing("TRN-03", EPS),
@@ -60,9 +74,15 @@ def test_a_fault_that_is_named_among_others_explains_too_and_each_failure_counts
 def test_an_error_and_the_command_to_replay_are_read_off_a_finding_as_it_is_printed() -> None:
     case = Case(Config(1), None, (Forward(np.ones((2, 1, 1, 1), np.float32)),))
     found = Discrepancy("error", 0, "no error", "raised TypeError: no such argument", inf)
-    text = str(Finding(REQUIREMENTS["TRN-01"], "one", "one", case, found, replay="bn-spec replay 0123456789"))
+    text = str(
+        Finding(
+            REQUIREMENTS["TRN-01"], "one", "one", case, found, replay="bn-spec replay 0123456789"
+        )
+    )
     (cause,) = causes([failing("TRN-01", text=text), failing("TRN-02", text=text)])
-    assert str(cause).startswith("one: 2 of 2 failures are of one kind: raised TypeError: no such argument; ")
+    assert str(cause).startswith(
+        "one: 2 of 2 failures are of one kind: raised TypeError: no such argument; "
+    )
     assert str(cause).endswith(": bn-spec replay 0123456789")
 
 
@@ -74,7 +94,9 @@ def test_deaths_in_one_place_are_one_cause_in_whatever_step() -> None:
 
 def test_the_order_in_which_workers_report_makes_no_difference() -> None:
     one, other = causes(RECORDS), causes(RECORDS[::-1])
-    assert [(each.what, each.plainest) for each in one] == [(each.what, each.plainest) for each in other]
+    assert [(each.what, each.plainest) for each in one] == [
+        (each.what, each.plainest) for each in other
+    ]
 
 
 def test_an_error_that_all_raise_is_one_cause_unless_a_fault_says_more() -> None:
@@ -83,11 +105,15 @@ def test_an_error_that_all_raise_is_one_cause_unless_a_fault_says_more() -> None
     assert [str(each) for each in causes(records)] == [
         "one: 3 of 3 failures are of one kind: raised TypeError: no such argument; the plainest is TRN-01, float32"
     ]
-    assert causes([failing(each.requirement, EPS, text=text) for each in records])[0].what.startswith("those of")
+    assert causes([failing(each.requirement, EPS, text=text) for each in records])[
+        0
+    ].what.startswith("those of")
 
 
 def test_requirements_are_enumerated_by_the_dtypes_that_they_share() -> None:
-    assert enumerated([failing("GRD-01"), failing("GRD-02", dtype="float16"), failing("GRD-02")]) == [
+    assert enumerated(
+        [failing("GRD-01"), failing("GRD-02", dtype="float16"), failing("GRD-02")]
+    ) == [
         "GRD-01 02 (float32)",
         "GRD-02 (float16)",
     ]
@@ -109,11 +135,17 @@ def test_reports_say_it_before_the_findings(write: Callable[[Merged], str]) -> N
     assert told.index("of one fault") < told.index("STA-09, which is longer by far")
 
 
-def test_only_the_plainest_finding_of_a_cause_is_printed_unless_more_is_asked_for(tmp_path: Path) -> None:
+def test_only_the_plainest_finding_of_a_cause_is_printed_unless_more_is_asked_for(
+    tmp_path: Path,
+) -> None:
     backend = "bn_spec.specimens:runvar_bias"
     few = bn_spec("run", backend, "--requirement", "RUN-0[34]", "-n", "2", cwd=tmp_path)
     assert few.stdout.count("  expected  ") == 1
-    assert "runvar-bias: 12 of 12 failures are those of one fault, runvar-bias: " in " ".join(few.stdout.split())
+    assert "runvar-bias: 12 of 12 failures are those of one fault, runvar-bias: " in " ".join(
+        few.stdout.split()
+    )
     assert "12 failed" in few.stdout
-    all_of_them = pytest_suite(f"--bn-backend={backend}", "--bn-requirement=RUN-0[34]", "-v", cwd=tmp_path)
+    all_of_them = pytest_suite(
+        f"--bn-backend={backend}", "--bn-requirement=RUN-0[34]", "-v", cwd=tmp_path
+    )
     assert all_of_them.stdout.count("  expected  ") == 12

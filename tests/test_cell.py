@@ -11,14 +11,23 @@ from typing import Any
 import pytest
 
 from bn_spec import Backend, Case, KnownFailure, Layer
-from bn_spec.backends.reference import Reference
-from bn_spec.cell import LEAST_EXAMPLES, MANY, OTHER_DTYPES, Body, Cell, Property, Vacuous, Violation
-from bn_spec.config import Config, State
-from bn_spec.dtypes import DTYPES, Array
-from bn_spec.profiles import PROFILES
-from bn_spec.requirements import requirement_named
+from bn_spec.backend.adapters.reference_backend import Reference
+from bn_spec.case.config import Config, State
+from bn_spec.case.dtypes import DTYPES, Array
+from bn_spec.specification.requirement import requirement_named
 from bn_spec.specimens import SPECIMENS
 from bn_spec.strategies import shapes
+from bn_spec.suite.cell import (
+    LEAST_EXAMPLES,
+    MANY,
+    OTHER_DTYPES,
+    Body,
+    Cell,
+    Property,
+    Vacuous,
+    Violation,
+)
+from bn_spec.suite.profiles import PROFILES
 
 
 def judged(*observables: str) -> Body:
@@ -62,7 +71,9 @@ def excused(**arguments: Any) -> Any:
     return Excused(KnownFailure("RUN-03", "running_var", "on purpose", **arguments))
 
 
-def excused_reference(known: KnownFailure = KnownFailure("RUN-03", "running_var", "in vain")) -> Any:  # noqa: B008
+def excused_reference(
+    known: KnownFailure = KnownFailure("RUN-03", "running_var", "in vain"),
+) -> Any:
     return Excused(known, Reference())
 
 
@@ -93,7 +104,9 @@ def test_fewer_examples_than_the_least_are_enough_for_who_asks_for_fewer() -> No
     assert cell.examples == 3
 
 
-@pytest.mark.parametrize(("share", "examples"), [(1.0, 100), (OTHER_DTYPES, 20), (0.001, LEAST_EXAMPLES)])
+@pytest.mark.parametrize(
+    ("share", "examples"), [(1.0, 100), (OTHER_DTYPES, 20), (0.001, LEAST_EXAMPLES)]
+)
 def test_a_dtype_beside_the_first_gets_a_share_of_the_examples(share: float, examples: int) -> None:
     cell = replace(cell_of(Reference()), share=share)
     cell.examine()
@@ -101,7 +114,9 @@ def test_a_dtype_beside_the_first_gets_a_share_of_the_examples(share: float, exa
 
 
 def test_a_huge_property_is_looked_at_once_and_not_shrunk() -> None:
-    cell = cell_of(SPECIMENS["runvar-bias"], huge=True, choices={"shape": shapes("small"), "momentum": (1.0,)})
+    cell = cell_of(
+        SPECIMENS["runvar-bias"], huge=True, choices={"shape": shapes("small"), "momentum": (1.0,)}
+    )
     with pytest.raises(Violation):
         cell.examine()
     assert cell.examples == 2  # once to find it, once to show it
@@ -119,7 +134,10 @@ def test_a_property_that_judges_nothing_is_vacuous() -> None:
 
 def test_what_a_requirement_needs_and_a_backend_does_not_claim_is_said() -> None:
     flushing = SPECIMENS["flushes-subnormals"]
-    assert cell_of(flushing, requirement="NUM-07").not_claimed == "flushes-subnormals does not claim subnormals"
+    assert (
+        cell_of(flushing, requirement="NUM-07").not_claimed
+        == "flushes-subnormals does not claim subnormals"
+    )
     assert cell_of(flushing, requirement="NUM-06").not_claimed == ""
     assert cell_of(SPECIMENS["welford"], requirement="NUM-07").not_claimed == ""
 
@@ -128,17 +146,27 @@ def test_all_that_a_requirement_needs_is_needed_and_in_the_dtype() -> None:
     twice = replace(SPECIMENS["welford"].capabilities, double_backward=("float64",))
     half = replace(SPECIMENS["welford"], capabilities=twice)
     assert cell_of(half, requirement="GRD-24", dtype="float64").not_claimed == ""
-    assert cell_of(half, requirement="GRD-24").not_claimed == "welford does not claim double_backward in float32"
+    assert (
+        cell_of(half, requirement="GRD-24").not_claimed
+        == "welford does not claim double_backward in float32"
+    )
     without = replace(half, capabilities=replace(twice, inference=False))
-    assert cell_of(without, requirement="GRD-24", dtype="float64").not_claimed == "welford does not claim inference"
+    assert (
+        cell_of(without, requirement="GRD-24", dtype="float64").not_claimed
+        == "welford does not claim inference"
+    )
     nothing = replace(half, capabilities=replace(twice, gradients=False))
     assert cell_of(nothing, requirement="GRD-01").not_claimed == "welford does not claim gradients"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_cases_are_drawn_in_the_dtype_of_the_cell_and_judged_by_the_claims_of_its_backend(dtype: str) -> None:
+def test_cases_are_drawn_in_the_dtype_of_the_cell_and_judged_by_the_claims_of_its_backend(
+    dtype: str,
+) -> None:
     met: set[str] = set()
-    backend = replace(SPECIMENS["two-pass-sequential"], capabilities=replace(Reference().capabilities))
+    backend = replace(
+        SPECIMENS["two-pass-sequential"], capabilities=replace(Reference().capabilities)
+    )
 
     def body(cell: Cell, case: Case) -> None:
         met.add(case.config.dtype)
@@ -181,7 +209,10 @@ def test_a_known_failure_of_some_cases_excuses_no_other() -> None:
         cell.examine()
     assert found.value.finding.case.config.num_features == 2  # the smallest that is not excused
     assert cell.known
-    alone = cell_of(excused(where=on_one_channel), choices={"shape": shapes("tiny", where=lambda s: s[:2] == (2, 1))})
+    alone = cell_of(
+        excused(where=on_one_channel),
+        choices={"shape": shapes("tiny", where=lambda s: s[:2] == (2, 1))},
+    )
     alone.examine()
     assert alone.known
 
@@ -202,7 +233,9 @@ def test_a_known_failure_that_is_not_seen_is_noticed_after_as_many_examples_as_i
 
 def test_a_known_failure_of_few_cases_or_of_several_requirements_is_not_missed() -> None:
     for known in (
-        KnownFailure("RUN-03", "running_var", "rare", where=lambda case: case.config.num_features == 7),
+        KnownFailure(
+            "RUN-03", "running_var", "rare", where=lambda case: case.config.num_features == 7
+        ),
         KnownFailure("RUN-*", "running_var", "several"),
     ):
         cell = cell_of(excused_reference(known))
@@ -222,9 +255,12 @@ def test_a_known_failure_is_missed_once_many_cases_expected_it(cases: int, said:
 
 
 @pytest.mark.parametrize(
-    ("requirement", "observable"), [("RUN-0[12]", "*"), ("GRD-*", "*"), ("RUN-*", "running_m*"), ("*", "grad_*")]
+    ("requirement", "observable"),
+    [("RUN-0[12]", "*"), ("GRD-*", "*"), ("RUN-*", "running_m*"), ("*", "grad_*")],
 )
-def test_a_pattern_excuses_nothing_that_it_does_not_match(requirement: str, observable: str) -> None:
+def test_a_pattern_excuses_nothing_that_it_does_not_match(
+    requirement: str, observable: str
+) -> None:
     with pytest.raises(Violation):
         cell_of(Excused(KnownFailure(requirement, observable, "of others"))).examine()
 
@@ -243,8 +279,12 @@ def test_the_share_of_an_excused_observable_does_not_count() -> None:
     assert cell.shares.get("running_var", 0.0) <= 1
 
 
-@pytest.mark.parametrize("other", [{"requirement": "RUN-02"}, {"body": judged("running_mean", "running_var")}])
-def test_a_known_failure_excuses_its_requirement_and_observable_alone(other: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "other", [{"requirement": "RUN-02"}, {"body": judged("running_mean", "running_var")}]
+)
+def test_a_known_failure_excuses_its_requirement_and_observable_alone(
+    other: dict[str, Any],
+) -> None:
     backend = Excused(KnownFailure("RUN-03", "running_mean", "never mind"))
     with pytest.raises(Violation) as found:
         cell_of(backend, **other).examine()
@@ -275,7 +315,11 @@ class Counting(Reference):
 
 def test_a_case_is_played_once_however_many_grades_are_measured() -> None:
     backend = Counting()
-    cell = cell_of(backend, body=lambda cell, case: cell.measure(case, "output", "running_var"), profile="smoke")
+    cell = cell_of(
+        backend,
+        body=lambda cell, case: cell.measure(case, "output", "running_var"),
+        profile="smoke",
+    )
     cell.examine()
     assert backend.forwards == cell.examples == 15
 
@@ -289,7 +333,9 @@ class Unsteady(Reference):
     def layer(self, config: Config, state: State | None) -> Layer:
         wrong = next(self.layers) == 5
         return (
-            SPECIMENS["runvar-bias"].layer(config, state and state.copy()) if wrong else super().layer(config, state)
+            SPECIMENS["runvar-bias"].layer(config, state and state.copy())
+            if wrong
+            else super().layer(config, state)
         )
 
 
@@ -297,14 +343,20 @@ def test_what_does_not_fail_again_is_found_and_said_to_be_unsteady() -> None:
     with pytest.raises(Violation) as found:
         cell_of(Unsteady()).examine()
     assert found.value.finding.discrepancy.observable == "running_var"
-    assert found.value.finding.note == "the same case played again did not fail: the backend is not deterministic"
+    assert (
+        found.value.finding.note
+        == "the same case played again did not fail: the backend is not deterministic"
+    )
 
 
 @pytest.mark.parametrize("values", [1, 20])
 def test_a_case_is_judged_in_parts_as_it_is_as_a_whole(values: int) -> None:
     whole, parts = (
         cell_of(SPECIMENS["two-pass-sequential"], body=body)
-        for body in (judged(*VALUES), lambda cell, case: cell.judge_in_parts(case, *VALUES, values=values))
+        for body in (
+            judged(*VALUES),
+            lambda cell, case: cell.judge_in_parts(case, *VALUES, values=values),
+        )
     )
     whole.examine()
     parts.examine()
@@ -321,11 +373,15 @@ def test_channels_of_which_one_is_wrong_are_named() -> None:
     )
     with pytest.raises(Violation) as found:
         cell.examine()
-    assert re.search(r" of channels \d+ to \d+, taken alone$", found.value.finding.discrepancy.expected)
+    assert re.search(
+        r" of channels \d+ to \d+, taken alone$", found.value.finding.discrepancy.expected
+    )
 
 
 def test_shares_are_the_worst_of_all_examples_and_elements_are_counted() -> None:
-    cell = cell_of(SPECIMENS["two-pass-sequential"], body=judged("output", "running_var"), profile="smoke")
+    cell = cell_of(
+        SPECIMENS["two-pass-sequential"], body=judged("output", "running_var"), profile="smoke"
+    )
     cell.examine()
     assert set(cell.shares) == {"output", "running_var"}
     assert all(0 < share <= 1 for share in cell.shares.values())

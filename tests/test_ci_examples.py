@@ -15,9 +15,9 @@ import click
 import pytest
 import yaml
 
-from bn_spec import pytest_plugin
 from bn_spec.cli import main
-from docs.options import Recorder
+from bn_spec.session import plugin as pytest_plugin
+from scripts.options import Recorder
 
 from .process import REPOSITORY
 
@@ -48,7 +48,9 @@ def loaded(path: Path) -> dict[str, Any]:
     return {"on" if name is True else str(name): each for name, each in content.items()}
 
 
-def calls_of(script: str, variables: Mapping[str, str], folder: Path) -> tuple[list[list[str]], int]:
+def calls_of(
+    script: str, variables: Mapping[str, str], folder: Path
+) -> tuple[list[list[str]], int]:
     """Run a step of a job as a runner does, with stubs for the programs, and return their calls and its exit code."""
     programs = folder / "bin"
     programs.mkdir(exist_ok=True)
@@ -57,7 +59,9 @@ def calls_of(script: str, variables: Mapping[str, str], folder: Path) -> tuple[l
         (programs / name).chmod(0o755)
     (folder / "calls").unlink(missing_ok=True)
     environment = {"PATH": f"{programs}:/usr/bin:/bin", **variables}
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=environment, check=False)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env=environment, check=False
+    )
     calls = [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
     return calls, done.returncode
 
@@ -115,7 +119,9 @@ def test_the_jobs_of_the_example_give_the_inputs_that_there_are() -> None:
         assert job["uses"] == "./.github/workflows/bn-spec.yml"
         required = {name for name, each in INPUTS.items() if each.get("required")}
         assert required <= job["with"].keys() <= INPUTS.keys()
-    assert CALLER["permissions"] == CALLED["permissions"]  # who is called can have no more than who calls
+    assert (
+        CALLER["permissions"] == CALLED["permissions"]
+    )  # who is called can have no more than who calls
     assert {"push", "pull_request", "schedule"} == CALLER["on"].keys()
 
 
@@ -169,11 +175,15 @@ def test_every_command_of_the_guide_exists() -> None:
         assert_it_exists(call)
 
 
-@pytest.mark.parametrize("path", [GUIDE, GITLAB, REPOSITORY / "README.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [GUIDE, GITLAB, REPOSITORY / "README.md"], ids=lambda path: path.name
+)
 def test_every_option_of_the_suite_that_is_named_exists(path: Path) -> None:
     recorder = Recorder()
     pytest_plugin.pytest_addoption(recorder)  # type: ignore[arg-type]
-    assert set(re.findall(r"--bn-[\w-]+", path.read_text("utf-8"))) <= {name for name, _ in recorder.options}
+    assert set(re.findall(r"--bn-[\w-]+", path.read_text("utf-8"))) <= {
+        name for name, _ in recorder.options
+    }
 
 
 def test_the_script_of_two_hosts_is_valid_and_calls_what_exists() -> None:

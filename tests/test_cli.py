@@ -24,7 +24,11 @@ QUICK = ("--profile", "smoke", "--requirement", "TRN-01")
         (("nonesuch", *QUICK), 2, "backend 'nonesuch' is not known; known: "),
         (("reference", "--profle", "smoke"), 2, "No such option"),
         ((strange("crashing"), "-n", "2", *QUICK), 3, "INCOMPLETE: a worker was lost"),
-        (("reference", "--requirement", "XYZ-*"), 2, "bn_requirement: 'XYZ-*' matches no requirement; chapters: "),
+        (
+            ("reference", "--requirement", "XYZ-*"),
+            2,
+            "bn_requirement: 'XYZ-*' matches no requirement; chapters: ",
+        ),
         (("reference", *QUICK, "--", "-k", "no_such_test"), 5, "deselected"),
         (("bn_spec.specimens:eps_ignored", *QUICK, "--", "-x"), 1, "1 failed"),
     ],
@@ -44,14 +48,26 @@ def test_a_run_reports_every_backend_that_was_named(tmp_path: Path) -> None:
     assert "welford: conforms" in done.stdout
 
 
-def test_where_output_is_no_terminal_a_run_tells_what_fails_and_each_tenth_in_a_line(tmp_path: Path) -> None:
+def test_where_output_is_no_terminal_a_run_tells_what_fails_and_each_tenth_in_a_line(
+    tmp_path: Path,
+) -> None:
     done = bn_spec(
-        "run", "bn_spec.specimens:eps_ignored", "--profile", "smoke", "--requirement", "EVL-0[14]", cwd=tmp_path
+        "run",
+        "bn_spec.specimens:eps_ignored",
+        "--profile",
+        "smoke",
+        "--requirement",
+        "EVL-0[14]",
+        cwd=tmp_path,
     )
     lines = done.stdout.splitlines()
     failing = [line for line in lines if " fail: " in line and line.startswith("  ")]
     assert failing == ["  EVL-01 fail: eps-ignored, float32"]
-    tenths = [line for line in lines if re.fullmatch(r" *\d+ %  \d+ of 12 checks, (none|\d+) failed, \d+ s", line)]
+    tenths = [
+        line
+        for line in lines
+        if re.fullmatch(r" *\d+ %  \d+ of 12 checks, (none|\d+) failed, \d+ s", line)
+    ]
     assert len(tenths) == 10
     assert tenths[-1].startswith("100 %  12 of 12 checks, 6 failed")
     assert "\r" not in done.stdout
@@ -60,10 +76,14 @@ def test_where_output_is_no_terminal_a_run_tells_what_fails_and_each_tenth_in_a_
 def test_on_a_terminal_one_line_moves(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bn_spec.cli", "run", "reference", *QUICK]
     ours, theirs = pty.openpty()
-    with subprocess.Popen(command, cwd=tmp_path, stdout=theirs, stderr=theirs, env=os.environ | {"COLUMNS": "90"}):
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=theirs, stderr=theirs, env=os.environ | {"COLUMNS": "90"}
+    ):
         os.close(theirs)
         shown = b"".join(iter(partial(_read, ours), b""))
-    assert re.search(rb"\r +\d+ %  \d+ of 6 checks, none failed, \d+ s, \d+ s left: TRN-01 reference", shown)
+    assert re.search(
+        rb"\r +\d+ %  \d+ of 6 checks, none failed, \d+ s, \d+ s left: TRN-01 reference", shown
+    )
     assert b"reference: conforms" in shown
 
 
@@ -91,7 +111,9 @@ def test_backends_lists_versions_claims_and_what_is_missing(tmp_path: Path) -> N
     assert done.returncode == 0
 
 
-def test_backends_shows_why_one_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_backends_shows_why_one_does_not_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     info = tmp_path / "broken-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")

@@ -9,8 +9,17 @@ import pytest
 from click.testing import CliRunner
 
 from bn_spec.cli import main
-from bn_spec.report.compare import GONE, MOST_SHARES, Change, Comparison, Share
-from bn_spec.report.records import BAD, CRASHED, FAIL, KNOWN, NOT_CLAIMED, PASS, UNEXPECTED_PASS, VACUOUS
+from bn_spec.report.comparison import GONE, MOST_SHARES, Change, Comparison, Share
+from bn_spec.report.records import (
+    BAD,
+    CRASHED,
+    FAIL,
+    KNOWN,
+    NOT_CLAIMED,
+    PASS,
+    UNEXPECTED_PASS,
+    VACUOUS,
+)
 from bn_spec.report.run_file import NAME, RunFile
 
 from .runs import HARM, SEVERAL, hostile, judged, record, run
@@ -36,14 +45,23 @@ def test_of_equal_runs_nothing_is_told() -> None:
 @pytest.mark.parametrize("after", STATUSES)
 def test_worse_is_what_held_and_fails_or_is_no_more(before: str, after: str) -> None:
     worse = {
-        *((held, bad) for held in (PASS, KNOWN) for bad in (FAIL, UNEXPECTED_PASS, CRASHED, VACUOUS)),
+        *(
+            (held, bad)
+            for held in (PASS, KNOWN)
+            for bad in (FAIL, UNEXPECTED_PASS, CRASHED, VACUOUS)
+        ),
         *((judged, gone) for judged in (PASS, KNOWN, *BAD) for gone in (NOT_CLAIMED, GONE)),
     }
     assert Change(("one", "RUN-03", "float32"), before, after).worse is ((before, after) in worse)
 
 
 def test_changes_are_told_the_worse_ones_first_and_dtypes_together() -> None:
-    before = run(record("RUN-03"), record("RUN-03", dtype="float64"), record("RUN-04", FAIL), record("TRN-01"))
+    before = run(
+        record("RUN-03"),
+        record("RUN-03", dtype="float64"),
+        record("RUN-04", FAIL),
+        record("TRN-01"),
+    )
     after = run(record("RUN-03", FAIL), record("RUN-03", FAIL, dtype="float64"), record("RUN-04"))
     assert section("got worse", before, after) == [
         "RUN-03 one (float32, float64): pass → fail",
@@ -55,19 +73,29 @@ def test_changes_are_told_the_worse_ones_first_and_dtypes_together() -> None:
 
 
 def test_cells_of_one_run_alone_are_counted() -> None:
-    new = (record("RUN-03", backend="two"), record("TRN-01", backend="two"), record("GRD-01", NOT_CLAIMED, "two"))
-    assert section("new checks", run(*SEVERAL), run(*SEVERAL, *new)) == ["two: 3 checks of GRD, RUN, TRN"]
-    assert section("not there any more, and not claimed before", run(*SEVERAL), run(*SEVERAL[:-1])) == [
-        "other: 1 check of GRD"
+    new = (
+        record("RUN-03", backend="two"),
+        record("TRN-01", backend="two"),
+        record("GRD-01", NOT_CLAIMED, "two"),
+    )
+    assert section("new checks", run(*SEVERAL), run(*SEVERAL, *new)) == [
+        "two: 3 checks of GRD, RUN, TRN"
     ]
+    assert section(
+        "not there any more, and not claimed before", run(*SEVERAL), run(*SEVERAL[:-1])
+    ) == ["other: 1 check of GRD"]
 
 
 def test_a_finding_is_another_when_something_else_is_wrong() -> None:
     before = run(record("RUN-03", FAIL, observable="running_var"))
     after = run(record("RUN-03", FAIL, observable="running_mean"))
     sentence = "running_var is updated with the unbiased variance of the batch"
-    assert section("new findings", before, after) == [f"RUN-03 one (float32): running_mean is wrong: {sentence}"]
-    assert section("vanished findings", before, after) == [f"RUN-03 one (float32): running_var is wrong: {sentence}"]
+    assert section("new findings", before, after) == [
+        f"RUN-03 one (float32): running_mean is wrong: {sentence}"
+    ]
+    assert section("vanished findings", before, after) == [
+        f"RUN-03 one (float32): running_var is wrong: {sentence}"
+    ]
     assert told(before, after)[-1] == "no check got worse"
 
 
@@ -88,18 +116,29 @@ def test_shares_are_told_that_grew_or_shrank_by_half() -> None:
 
 def test_small_shares_are_told_in_more_digits() -> None:
     old, new = (run(record("TRN-01", shares={"y": value})) for value in (1e-4, 3e-4))
-    assert section("err/bound grew", old, new) == ["TRN-01 one (float32) y: 0.0001 → 0.0003 (3 times)"]
+    assert section("err/bound grew", old, new) == [
+        "TRN-01 one (float32) y: 0.0001 → 0.0003 (3 times)"
+    ]
 
 
 def test_shares_of_failures_are_not_compared() -> None:
-    old, new = run(record("TRN-01", shares={"y": 0.1})), run(record("TRN-01", FAIL, shares={"y": 9e9}))
+    old, new = (
+        run(record("TRN-01", shares={"y": 0.1})),
+        run(record("TRN-01", FAIL, shares={"y": 9e9})),
+    )
     assert Comparison(old, new).shares == []
 
 
 def test_versions_and_grades_that_differ_are_told() -> None:
     before = run(*SEVERAL, backends=(judged("one", "torch 2.12", float32="two-pass"),))
-    after = run(*SEVERAL, backends=(judged("one", "torch 2.13", float32="welford"),), by={"profile": "smoke"})
-    after = replace(after, environment={**after.environment, "packages": {"numpy": "2.5", "jax": "1"}})
+    after = run(
+        *SEVERAL,
+        backends=(judged("one", "torch 2.13", float32="welford"),),
+        by={"profile": "smoke"},
+    )
+    after = replace(
+        after, environment={**after.environment, "packages": {"numpy": "2.5", "jax": "1"}}
+    )
     assert section("judged otherwise", before, after) == [
         "profile: ci → smoke",
         "numpy: 2.4.6 → 2.5",
@@ -134,7 +173,11 @@ def test_what_others_wrote_moves_no_cursor() -> None:
     ],
 )
 def test_the_exit_code_tells_whether_something_got_worse(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    said: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("damaged").write_text("[]")

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bn_spec.bounds import GRADES, Accuracy, Model
-from bn_spec.config import STATE_FIELDS, Config, State, initial_state
-from bn_spec.dtypes import DTYPES, dtype_named, format_named, is_floating
+from bn_spec.case.arrays import same_bits
+from bn_spec.case.config import STATE_FIELDS, Config, State, initial_state
+from bn_spec.case.dtypes import DTYPES, dtype_named, format_named, is_floating
 from bn_spec.errors import BnSpecError, ConfigError
-from bn_spec.memory import same_bits
+from bn_spec.oracle.bounds import GRADES, Accuracy, Model
 
 from .common import examples
 
@@ -61,7 +61,12 @@ def test_both_ends_of_momentum_and_none_are_taken(momentum: float | None) -> Non
 def test_a_config_has_pytorchs_names_order_and_defaults() -> None:
     assert Config(3) == Config(3, 1e-5, 0.1, True, True, "float32")
     assert Config(3, 1e-3, None, False, True, "float64") == Config(
-        num_features=3, eps=1e-3, momentum=None, affine=False, track_running_stats=True, dtype="float64"
+        num_features=3,
+        eps=1e-3,
+        momentum=None,
+        affine=False,
+        track_running_stats=True,
+        dtype="float64",
     )
 
 
@@ -92,7 +97,9 @@ def test_departures_are_the_arguments_that_differ_from_the_defaults(
 def test_a_layer_starts_from_ones_and_zeros_in_its_dtype(dtype: str) -> None:
     state = initial_state(Config(2, dtype=dtype))
     for name, value in (("weight", 1), ("bias", 0), ("running_mean", 0), ("running_var", 1)):
-        assert same_bits(getattr(state, name), np.full(2, value, dtype_named(dtype).parameters.dtype)), name
+        assert same_bits(
+            getattr(state, name), np.full(2, value, dtype_named(dtype).parameters.dtype)
+        ), name
     assert state.num_batches_tracked is not None
     assert same_bits(state.num_batches_tracked, np.array(0, np.int64))
 
@@ -158,11 +165,18 @@ def test_a_row_of_dtypes_names_the_formats_of_data_parameters_and_accumulation(
     name: str, formats: tuple[str, str, str]
 ) -> None:
     row = dtype_named(name)
-    assert (row.name, (row.data.name, row.parameters.name, row.accumulation.name)) == (name, formats)
+    assert (row.name, (row.data.name, row.parameters.name, row.accumulation.name)) == (
+        name,
+        formats,
+    )
 
 
-@pytest.mark.parametrize("dtype", [np.dtype(kind) for kind in ("int64", "bool", "uint16", "complex64", "V2")])
-def test_a_dtype_that_is_no_real_floating_point_format_is_not_taken_for_one(dtype: np.dtype[Any]) -> None:
+@pytest.mark.parametrize(
+    "dtype", [np.dtype(kind) for kind in ("int64", "bool", "uint16", "complex64", "V2")]
+)
+def test_a_dtype_that_is_no_real_floating_point_format_is_not_taken_for_one(
+    dtype: np.dtype[Any],
+) -> None:
     assert not is_floating(dtype)
 
 
@@ -181,10 +195,14 @@ def test_a_layer_without_floating_tensors_has_no_parameters_but_its_data() -> No
         ("quaternion", "known: bfloat16, float16, float32, float64, mixed_bfloat16, mixed_float16"),
     ],
 )
-def test_an_unknown_dtype_is_answered_with_the_known_ones_and_the_nearest(name: str, ending: str) -> None:
+def test_an_unknown_dtype_is_answered_with_the_known_ones_and_the_nearest(
+    name: str, ending: str
+) -> None:
     with pytest.raises(ConfigError) as refused:
         dtype_named(name)
-    assert str(refused.value).startswith(f"dtype {name!r} is not known; known: bfloat16, float16, float32, float64")
+    assert str(refused.value).startswith(
+        f"dtype {name!r} is not known; known: bfloat16, float16, float32, float64"
+    )
     assert str(refused.value).endswith(ending)
 
 
@@ -199,8 +217,14 @@ def test_an_unknown_dtype_is_answered_with_the_known_ones_and_the_nearest(name: 
             {"summation": "pairwize"},
             "summation 'pairwize' is not known; known: any order, pairwise, wide; did you mean 'pairw",
         ),
-        ({"statistics": "half"}, "format of the statistics 'half' is not known; known: accumulation, parameters"),
-        ({"elementwise": "data"}, "format of elementwise steps 'data' is not known; known: accumulation, parameters"),
+        (
+            {"statistics": "half"},
+            "format of the statistics 'half' is not known; known: accumulation, parameters",
+        ),
+        (
+            {"elementwise": "data"},
+            "format of elementwise steps 'data' is not known; known: accumulation, parameters",
+        ),
     ],
 )
 def test_an_unknown_claim_about_the_arithmetic_is_refused_with_the_nearest(

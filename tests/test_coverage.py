@@ -11,17 +11,27 @@ import pytest
 from hypothesis import given
 
 from bn_spec import Capabilities, Case, Config, ConfigError
-from bn_spec.backend import EVERYTHING, LAYOUTS
-from bn_spec.backends.reference import Reference
-from bn_spec.case import Backward, Eval, Forward, Restore, Save, Set, Step
-from bn_spec.cell import PROPERTIES, Cell, Property, Vacuous
-from bn_spec.coverage import AXES, CONSTANT, NOT_FINITE, OR, REGIONS, decades, layout_of, reached, unreached
-from bn_spec.dtypes import Array
-from bn_spec.profiles import PROFILES
+from bn_spec.backend.adapters.reference_backend import Reference
+from bn_spec.backend.claims import EVERYTHING
+from bn_spec.case.dtypes import Array
+from bn_spec.case.layouts import LAYOUTS, PLACED, layout_of
+from bn_spec.case.steps import Backward, Eval, Forward, Restore, Save, Set, Step
 from bn_spec.report.records import PASS, Record, Run
 from bn_spec.report.table import summary
-from bn_spec.requirements import CHAPTERS, requirement_named
-from bn_spec.strategies import LAYOUT, cases, histories, shapes
+from bn_spec.specification.requirement import CHAPTERS, requirement_named
+from bn_spec.strategies import cases, histories, shapes
+from bn_spec.suite.cell import PROPERTIES, Cell, Property, Vacuous
+from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.regions import (
+    AXES,
+    CONSTANT,
+    NOT_FINITE,
+    OR,
+    REGIONS,
+    decades,
+    reached,
+    unreached,
+)
 
 from .common import examples
 
@@ -56,12 +66,15 @@ def case_of(*steps: Step, channels: int = 1, **arguments: Any) -> Case:
         ([np.inf, 1], {NOT_FINITE}),
     ],
 )
-def test_the_mean_is_told_in_decades_of_the_standard_deviation(values: list[float], regions: set[str]) -> None:
+def test_the_mean_is_told_in_decades_of_the_standard_deviation(
+    values: list[float], regions: set[str]
+) -> None:
     assert of_axis("mean/σ", case_of(forward(values, (2, 1, 1, 1)))) == regions
 
 
 @pytest.mark.parametrize(
-    ("half", "eps", "region"), [(1, 1.0, "1e0"), (1, 100.0, "1e-2"), (1e3, 1e-3, "1e8"), (1e-6, 1.0, "1e-8")]
+    ("half", "eps", "region"),
+    [(1, 1.0, "1e0"), (1, 100.0, "1e-2"), (1e3, 1e-3, "1e8"), (1e-6, 1.0, "1e-8")],
 )
 def test_the_variance_is_told_in_decades_of_eps(half: float, eps: float, region: str) -> None:
     case = case_of(forward([-half, half], (2, 1, 1, 1)), eps=eps)
@@ -70,12 +83,19 @@ def test_the_variance_is_told_in_decades_of_eps(half: float, eps: float, region:
 
 def test_an_eps_that_is_set_counts_for_the_inputs_after_it() -> None:
     step = forward([-1, 1], (2, 1, 1, 1))
-    assert of_axis("var/eps", case_of(step, Set("eps", 100.0), step, eps=1.0)) == {"var/eps 1e0", "var/eps 1e-2"}
+    assert of_axis("var/eps", case_of(step, Set("eps", 100.0), step, eps=1.0)) == {
+        "var/eps 1e0",
+        "var/eps 1e-2",
+    }
 
 
 def test_each_channel_is_told_by_itself() -> None:
     x = np.array([[0, 99, 7], [2, 101, 7]], np.float32).reshape(2, 3, 1, 1)
-    assert of_axis("mean/σ", case_of(Forward(x), channels=3)) == {"mean/σ 1e0", "mean/σ 1e2", CONSTANT}
+    assert of_axis("mean/σ", case_of(Forward(x), channels=3)) == {
+        "mean/σ 1e0",
+        "mean/σ 1e2",
+        CONSTANT,
+    }
 
 
 @pytest.mark.parametrize(
@@ -100,12 +120,12 @@ def test_a_single_value_is_no_constant_channel() -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_layout_is_recognised_by_its_strides(layout: str) -> None:
     x = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
-    assert layout_of(LAYOUT[layout](x[:, :, :1] if layout == "ambiguous" else x)) == layout
+    assert layout_of(PLACED[layout](x[:, :, :1] if layout == "ambiguous" else x)) == layout
 
 
 def test_the_layout_of_a_gradient_counts_too() -> None:
     x = np.arange(120, dtype=np.float32).reshape(2, 3, 4, 5)
-    case = case_of(Forward(x, ("input",)), Backward(LAYOUT["cropped"](x)), channels=3)
+    case = case_of(Forward(x, ("input",)), Backward(PLACED["cropped"](x)), channels=3)
     assert of_axis("layout", case) == {"contiguous", "cropped"}
 
 
@@ -116,7 +136,8 @@ def test_a_gradient_that_is_not_finite_counts_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("momentum", "region"), [(None, "None"), (0.0, "0"), (0, "0"), (1, "1"), (0.1, "between"), (0.999, "between")]
+    ("momentum", "region"),
+    [(None, "None"), (0.0, "0"), (0, "0"), (1, "1"), (0.1, "between"), (0.999, "between")],
 )
 def test_momenta_fall_into_four_classes(momentum: float | None, region: str) -> None:
     assert of_axis("momentum", case_of(PLAIN, momentum=momentum)) == {f"momentum {region}"}
@@ -129,7 +150,14 @@ def test_a_momentum_that_is_set_counts_beside_the_one_before() -> None:
 
 @pytest.mark.parametrize(
     ("steps", "region"),
-    [(1, "1 step"), (2, "2-5 steps"), (5, "2-5 steps"), (6, "6-10 steps"), (20, "11-20 steps"), (21, "> 20 steps")],
+    [
+        (1, "1 step"),
+        (2, "2-5 steps"),
+        (5, "2-5 steps"),
+        (6, "6-10 steps"),
+        (20, "11-20 steps"),
+        (21, "> 20 steps"),
+    ],
 )
 def test_histories_are_told_by_their_length(steps: int, region: str) -> None:
     assert of_axis("history", case_of(*[PLAIN] * steps)) == {region}
@@ -142,7 +170,9 @@ def test_the_kinds_of_steps_are_counted_once_each() -> None:
 
 @pytest.mark.parametrize("x", [np.zeros((0, 1, 1, 1), np.float32), np.zeros((2, 1, 1), np.float32)])
 def test_an_input_that_is_empty_or_refused_reaches_no_region_of_values(x: Array) -> None:
-    assert not any(of_axis(axis, case_of(Forward(x))) for axis in ("mean/σ", "var/eps", "n", "C", "layout"))
+    assert not any(
+        of_axis(axis, case_of(Forward(x))) for axis in ("mean/σ", "var/eps", "n", "C", "layout")
+    )
 
 
 @examples(100)
@@ -194,13 +224,18 @@ def test_one_of_several_regions_is_enough() -> None:
 def cell_of(reaches: tuple[str, ...], examples: int = 100, share: float = 1.0) -> Cell:
     choices = {"shape": shapes("tiny"), "momentum": (1.0,)}
     prop = Property(
-        requirement_named("RUN-03"), lambda cell, case: cell.judge(case, "running_var"), choices, reaches=reaches
+        requirement_named("RUN-03"),
+        lambda cell, case: cell.judge(case, "running_var"),
+        choices,
+        reaches=reaches,
     )
     return Cell(prop, Reference(), "float32", PROFILES["ci"].settings(examples), share=share)
 
 
 def test_a_property_that_never_reaches_its_region_is_vacuous() -> None:
-    with pytest.raises(Vacuous, match=r"RUN-03: 100 examples, none of which reached n > 4096, or momentum 0"):
+    with pytest.raises(
+        Vacuous, match=r"RUN-03: 100 examples, none of which reached n > 4096, or momentum 0"
+    ):
         cell_of(("n > 4096", "momentum 1", "momentum 0")).examine()
 
 
@@ -212,7 +247,12 @@ def test_a_property_that_never_reaches_its_region_is_vacuous() -> None:
         cell_of(("n > 4096",), examples=99),
         cell_of(("n > 4096",), share=0.3),
     ],
-    ids=["reached", "one of two reached", "fewer examples than in ci", "another dtype has them all"],
+    ids=[
+        "reached",
+        "one of two reached",
+        "fewer examples than in ci",
+        "another dtype has them all",
+    ],
 )
 def test_it_is_not_where_it_did_or_where_too_little_was_looked_at(cell: Cell) -> None:
     cell.examine()
@@ -225,10 +265,23 @@ def test_a_region_that_is_not_known_is_refused_with_the_nearest() -> None:
 
 
 def test_what_the_properties_of_the_suite_are_about_can_be_reached() -> None:
-    named = {one for (prop,) in PROPERTIES.values() for region in prop.reaches for one in region.split(OR)}
+    named = {
+        one
+        for (prop,) in PROPERTIES.values()
+        for region in prop.reaches
+        for one in region.split(OR)
+    }
     assert len(named) > 25
     assert named <= REGIONS
-    assert {"expanded", "momentum None", "n = 1", CONSTANT, NOT_FINITE, "11-20 steps", "DoubleBackward"} <= named
+    assert {
+        "expanded",
+        "momentum None",
+        "n = 1",
+        CONSTANT,
+        NOT_FINITE,
+        "11-20 steps",
+        "DoubleBackward",
+    } <= named
 
 
 # The report --------------------------------------------------------------------------------------------
@@ -236,7 +289,9 @@ def test_what_the_properties_of_the_suite_are_about_can_be_reached() -> None:
 
 def test_the_summary_adds_up_what_all_cells_reached_and_shows_what_none_did() -> None:
     counts = [{"n = 2": 1200, "momentum 0": 1, "Save": 2}, {"n = 2": 34, "float64": 5}]
-    run = Run([Record("RUN-01", "mine", "float32", PASS, examples=1000, reached=one) for one in counts])
+    run = Run(
+        [Record("RUN-01", "mine", "float32", PASS, examples=1000, reached=one) for one in counts]
+    )
     lines = [" ".join(line.split()) for line in summary(run)]
     assert "regions, by the number of cases that reached them, of 2,000:" in lines
     assert "n: = 1 0, = 2 1,234, 3-16 0, 17-64 0, 65-256 0, 257-4096 0, > 4096 0" in lines

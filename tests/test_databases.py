@@ -19,13 +19,13 @@ from hypothesis.database import InMemoryExampleDatabase, choices_to_bytes
 from redis import Redis
 
 from bn_spec import Backend, Case
-from bn_spec.backends.reference import Reference
-from bn_spec.cell import PROPERTIES, Cell, Violation
-from bn_spec.databases import ALLOWED, ARTIFACT, Databases, open_databases
+from bn_spec.backend.adapters.reference_backend import Reference
 from bn_spec.errors import ConfigError
-from bn_spec.profiles import PROFILES
 from bn_spec.specimens import SPECIMENS
-from bn_spec.suite import load_suite
+from bn_spec.suite.cell import PROPERTIES, Cell, Violation
+from bn_spec.suite.chapters import load_suite
+from bn_spec.suite.databases import ALLOWED, ARTIFACT, Databases, open_databases
+from bn_spec.suite.profiles import PROFILES
 
 from .needs import missing
 from .process import bn_spec, pytest_suite, python
@@ -94,7 +94,11 @@ def test_what_took_many_examples_is_found_on_the_first_the_next_time(found: Path
 
 @pytest.mark.parametrize(
     "other",
-    [("EVL-02", RARE.name, "float32"), ("EVL-01", "other", "float32"), ("EVL-01", RARE.name, "float64")],
+    [
+        ("EVL-02", RARE.name, "float32"),
+        ("EVL-01", "other", "float32"),
+        ("EVL-01", RARE.name, "float64"),
+    ],
 )
 def test_other_cells_do_not_get_it(tmp_path: Path, other: tuple[str, str, str]) -> None:
     databases = opened("kept", tmp_path)
@@ -139,8 +143,12 @@ STALE = (
 DAMAGED = (b"\xff" * 40, b"\x48", b"\x20")
 
 
-@pytest.mark.parametrize("values", [(), STALE, DAMAGED], ids=["mended", "of another version", "damaged"])
-def test_what_does_not_fail_any_more_or_cannot_be_read_is_let_go_of(values: tuple[bytes, ...]) -> None:
+@pytest.mark.parametrize(
+    "values", [(), STALE, DAMAGED], ids=["mended", "of another version", "damaged"]
+)
+def test_what_does_not_fail_any_more_or_cannot_be_read_is_let_go_of(
+    values: tuple[bytes, ...],
+) -> None:
     memory = InMemoryExampleDatabase()
     databases = Databases((), memory)
     assert looks(cell_of(PLAIN, databases)) > FIRST
@@ -190,11 +198,23 @@ def test_the_first_of_several_is_written_to_and_all_are_read(tmp_path: Path) -> 
         ("kept,,more", f"a database is 'kept,,more'; allowed: {ALLOWED}"),
         ("postgres://host/1", f"a database is 'postgres://host/1'; allowed: {ALLOWED}"),
         ("redis:host", f"a database is 'redis:host'; allowed: {ALLOWED}"),
-        ("github:owner", "a database is 'github:owner'; allowed: github:OWNER/REPO or github:OWNER/REPO/ARTIFACT"),
-        ("kept,missing", "missing', which cannot be used: it is no folder that can be read; name another folder"),
+        (
+            "github:owner",
+            "a database is 'github:owner'; allowed: github:OWNER/REPO or github:OWNER/REPO/ARTIFACT",
+        ),
+        (
+            "kept,missing",
+            "missing', which cannot be used: it is no folder that can be read; name another folder",
+        ),
         ("file/in it", "file/in it', which cannot be used: [Errno 20] Not a directory"),
-        ("redis://127.0.0.1:1/0", "a database is 'redis://127.0.0.1:1/0', which does not answer: Error 111"),
-        ("redis://host:port/0", "a database is 'redis://host:port/0', which does not answer: Port could not be cast"),
+        (
+            "redis://127.0.0.1:1/0",
+            "a database is 'redis://127.0.0.1:1/0', which does not answer: Error 111",
+        ),
+        (
+            "redis://host:port/0",
+            "a database is 'redis://host:port/0', which does not answer: Port could not be cast",
+        ),
     ],
 )
 def test_a_place_that_cannot_be_one_is_named(tmp_path: Path, text: str, sentence: str) -> None:
@@ -211,10 +231,14 @@ def test_a_password_is_never_printed(tmp_path: Path) -> None:
     assert "secret" not in str(refused.value)
 
 
-def test_without_the_package_for_redis_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_for_redis_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
     monkeypatch.delitem(sys.modules, "hypothesis.extra.redis", raising=False)
-    with pytest.raises(ConfigError, match=r"for which redis is needed .*; pip install 'bn-spec\[redis\]'"):
+    with pytest.raises(
+        ConfigError, match=r"for which redis is needed .*; pip install 'bn-spec\[redis\]'"
+    ):
         opened("redis://127.0.0.1/0", tmp_path)
 
 
@@ -227,7 +251,17 @@ def server(tmp_path: Path) -> Iterator[str]:
     if (program := shutil.which("redis-server")) is None:
         missing("there is no redis-server")
     port = free_port()
-    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    command = [
+        program,
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
         try:
             wait_for(port)
@@ -259,12 +293,16 @@ def test_a_redis_server_shares_what_failed(tmp_path: Path, server: str) -> None:
     with Redis.from_url(server) as client:
         keys = client.keys()
         assert keys
-        assert all(key.startswith(b"hypothesis-example:RUN-03 runvar-bias float32 ") for key in keys)
+        assert all(
+            key.startswith(b"hypothesis-example:RUN-03 runvar-bias float32 ") for key in keys
+        )
         lifetimes = [timedelta(seconds=client.ttl(key)) for key in keys]
         assert all(timedelta(days=7) < each <= timedelta(days=8) for each in lifetimes)
 
 
-def test_a_redis_server_that_goes_away_fails_nothing_and_is_noted(tmp_path: Path, server: str) -> None:
+def test_a_redis_server_that_goes_away_fails_nothing_and_is_noted(
+    tmp_path: Path, server: str
+) -> None:
     databases = opened(server, tmp_path)
     with Redis.from_url(server) as client:
         client.shutdown(nosave=True)
@@ -292,7 +330,9 @@ def artifact(folder: Path, content: Path | None, name: str = ARTIFACT) -> None:
             archive.write(each, each.relative_to(content))
 
 
-@pytest.mark.parametrize(("text", "name"), [("github:owner/repo", ARTIFACT), ("github:owner/repo/mine", "mine")])
+@pytest.mark.parametrize(
+    ("text", "name"), [("github:owner/repo", ARTIFACT), ("github:owner/repo/mine", "mine")]
+)
 def test_the_artifact_of_a_workflow_is_read(tmp_path: Path, text: str, name: str) -> None:
     looks(cell_of(PLAIN, opened("kept", tmp_path)))
     artifact(tmp_path / "downloads", tmp_path / "kept", name)
@@ -308,7 +348,9 @@ def test_an_artifact_that_is_no_archive_fails_nothing_and_is_noted(tmp_path: Pat
     databases = opened("kept,github:owner/repo", tmp_path)
     assert looks(cell_of(PLAIN, databases)) > FIRST
     (note,) = databases.notes
-    assert note.startswith("database github:owner/repo: The downloaded artifact from GitHub is invalid")
+    assert note.startswith(
+        "database github:owner/repo: The downloaded artifact from GitHub is invalid"
+    )
 
 
 # In a run ----------------------------------------------------------------------------------------------------
@@ -321,17 +363,25 @@ def test_the_workers_of_a_run_share_it(tmp_path: Path) -> None:
     steered = ("--bn-profile=smoke", "--bn-requirement=NUM-01", "-k", "float32 or float64")
     done = pytest_suite(*steered, "-n", "2", "-c", "../pytest.ini", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "  examples that failed are kept in and tried from kept, github:owner/repo" in done.stdout
+    assert (
+        "  examples that failed are kept in and tried from kept, github:owner/repo" in done.stdout
+    )
     assert re.findall(r"(?m)^database github:owner/repo: (.{10})", done.stdout) == ["The downlo"]
     assert any(
-        b"NUM-01 reference float64 " in key for keys in keys_and_values(tmp_path / "kept").values() for key in keys
+        b"NUM-01 reference float64 " in key
+        for keys in keys_and_values(tmp_path / "kept").values()
+        for key in keys
     )
 
 
 def test_a_run_that_cannot_use_it_ends_before_it_starts(tmp_path: Path) -> None:
-    done = bn_spec("run", "reference", "--database", "redis://127.0.0.1:1/0", "-n", "2", cwd=tmp_path)
+    done = bn_spec(
+        "run", "reference", "--database", "redis://127.0.0.1:1/0", "-n", "2", cwd=tmp_path
+    )
     assert done.returncode == 2
-    assert "bn_database: a database is 'redis://127.0.0.1:1/0', which does not answer" in done.stderr
+    assert (
+        "bn_database: a database is 'redis://127.0.0.1:1/0', which does not answer" in done.stderr
+    )
     assert "Traceback" not in done.stdout + done.stderr
 
 

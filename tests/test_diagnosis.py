@@ -10,15 +10,16 @@ import pytest
 
 from benchmarks.diagnosis import AMONG_THREE, FIRST, anonymous, diagnosed
 from bn_spec import Case, Config
-from bn_spec.case import Backward, Eval, Forward, Restore, Save, identical
-from bn_spec.cell import PROPERTIES, Cell, Violation
-from bn_spec.diagnosis import CHANGES, LARGEST, _near, agree, explanations
-from bn_spec.dtypes import Array
-from bn_spec.pinned import pinned
-from bn_spec.play import play
+from bn_spec.case.dtypes import Array
+from bn_spec.case.script import identical
+from bn_spec.case.steps import Backward, Eval, Forward, Restore, Save
+from bn_spec.play.player import play
 from bn_spec.specimens import SPECIMENS
 from bn_spec.specimens.kernel import Kernel
-from bn_spec.suite import load_suite
+from bn_spec.suite.cell import PROPERTIES, Cell, Violation
+from bn_spec.suite.chapters import load_suite
+from bn_spec.suite.pinned import pinned
+from bn_spec.tools.diagnosis import CHANGES, LARGEST, _near, agree, explanations
 
 load_suite()
 
@@ -32,7 +33,9 @@ def test_the_right_class_is_named_first_and_among_the_first_three() -> None:
     assert len(found) > 25
     for share, count in ((FIRST, 1), (AMONG_THREE, 3)):
         right = sum(each.right(each.named[:count]) for each in found)
-        assert right >= share * len(found) - 0.5, [e.specimen.name for e in found if not e.right(e.named[:count])]
+        assert right >= share * len(found) - 0.5, [
+            e.specimen.name for e in found if not e.right(e.named[:count])
+        ]
 
 
 class Unheard(Kernel):
@@ -64,7 +67,7 @@ def test_who_passes_is_played_on_no_specimen(monkeypatch: pytest.MonkeyPatch) ->
     def never(*_: Any) -> None:
         raise AssertionError("asked for an explanation of nothing")
 
-    monkeypatch.setattr("bn_spec.diagnosis.explanations", never)
+    monkeypatch.setattr("bn_spec.tools.diagnosis.explanations", never)
     (prop,) = PROPERTIES["TRN-01"]
     Cell(prop, SPECIMENS["two-pass-sequential"], "float32").run()
 
@@ -77,14 +80,17 @@ def test_nobody_is_asked_about_a_large_case() -> None:
 
 def test_sound_kernels_agree_and_a_faulty_one_does_not() -> None:
     one, other, faulty = (
-        play(CASE, SPECIMENS[name]) for name in ("two-pass-sequential", "folded-affine", "runvar-bias")
+        play(CASE, SPECIMENS[name])
+        for name in ("two-pass-sequential", "folded-affine", "runvar-bias")
     )
     claims = SPECIMENS["two-pass-sequential"].capabilities
     assert agree(CASE, one, other, claims)
     assert not agree(CASE, one, faulty, claims)
 
 
-@pytest.mark.parametrize("specimen", ["input-overwritten", "counter-not-incremented", "checkpoint-by-reference"])
+@pytest.mark.parametrize(
+    "specimen", ["input-overwritten", "counter-not-incremented", "checkpoint-by-reference"]
+)
 def test_side_effects_and_state_count(specimen: str) -> None:
     steps = (Save(), Forward(X), Eval(), Forward(X), Restore())
     case = replace(CASE, steps=steps)
@@ -93,7 +99,9 @@ def test_side_effects_and_state_count(specimen: str) -> None:
 
 
 def test_cases_near_a_case_differ_from_it_and_are_always_the_same() -> None:
-    case = replace(CASE, steps=(Forward(X, ("input",)), Backward(X, 0), Save(), Restore(0), Forward(X)))
+    case = replace(
+        CASE, steps=(Forward(X, ("input",)), Backward(X, 0), Save(), Restore(0), Forward(X))
+    )
     first, again = (list(_near(case, sizes=True)) for _ in range(2))
     assert len(first) == 3 * len(CHANGES)
     assert all(map(identical, first, again))

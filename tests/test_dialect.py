@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from bn_spec import Capabilities, Case, Config, check, kernel_backend
-from bn_spec.bounds import Accuracy, Model, debiasing_error
-from bn_spec.case import Eval, Forward, Set
-from bn_spec.cell import PROPERTIES, Cell, Violation
-from bn_spec.dialect import PYTORCH, SENTENCES, Dialect
-from bn_spec.dtypes import DTYPES
+from bn_spec.backend.needs import is_claimed
+from bn_spec.case.dialect import PYTORCH, SENTENCES, Dialect
+from bn_spec.case.dtypes import DTYPES
+from bn_spec.case.steps import Eval, Forward, Set
 from bn_spec.errors import ConfigError
-from bn_spec.pinned import is_claimed
-from bn_spec.profiles import PROFILES
-from bn_spec.reference.formulas import update_factor
+from bn_spec.oracle.bounds import Accuracy, Model, debiasing_error
+from bn_spec.oracle.reference.formulas import update_factor
 from bn_spec.specimens import SPECIMENS
 from bn_spec.specimens.dialects import DIALECT
 from bn_spec.strategies import cases
-from bn_spec.suite import load_suite
+from bn_spec.suite.cell import PROPERTIES, Cell, Violation
+from bn_spec.suite.chapters import load_suite
+from bn_spec.suite.profiles import PROFILES
 
 from .test_strategies import drawn
 
@@ -75,7 +75,15 @@ def test_every_departure_is_told_in_a_sentence() -> None:
 
 @pytest.mark.parametrize(
     "convention",
-    ["momentum_weighs", "running_var", "averages", "training_output", "mixed_output", "single_value", "attributes"],
+    [
+        "momentum_weighs",
+        "running_var",
+        "averages",
+        "training_output",
+        "mixed_output",
+        "single_value",
+        "attributes",
+    ],
     ids=lambda name: name,
 )
 def test_an_unknown_convention_is_refused(convention: str) -> None:
@@ -107,7 +115,9 @@ def test_averages_are_expected_on_numbers_worked_out_by_hand() -> None:
             layer.forward(x)
         assert layer.state().running_mean == pytest.approx(mean, rel=1e-6)
         assert check(case, backend) == []
-        assert check(case, replace(backend, capabilities=replace(backend.capabilities, dialect=PYTORCH)))
+        assert check(
+            case, replace(backend, capabilities=replace(backend.capabilities, dialect=PYTORCH))
+        )
 
 
 @pytest.mark.parametrize("momentum", [0.5, 0.1, 1e-3])
@@ -125,7 +135,9 @@ def test_the_weights_of_debiased_averages_are_those_of_the_sum_that_they_stand_f
 def test_a_kernel_that_debiases_in_float32_is_given_what_its_power_loses_and_no_more() -> None:
     one = np.ones((1, 1))
     model = Model(DTYPES["float32"], 16, Accuracy(dialect=Dialect(averages="debiased")))
-    tight, loose, hopeless = (debiasing_error(model, m, 2, one, 2 * one, one).item() for m in (0.5, 1e-3, 1e-9))
+    tight, loose, hopeless = (
+        debiasing_error(model, m, 2, one, 2 * one, one).item() for m in (0.5, 1e-3, 1e-9)
+    )
     assert 0 < tight < 64 * model.u
     assert 1000 * model.u < loose < 1e5 * model.u
     assert hopeless == np.inf
@@ -140,11 +152,15 @@ def test_running_statistics_normalise_once_the_batch_has_moved_them() -> None:
     assert first == pytest.approx([a / 5**0.5 for a in (-3, -1, 1, 3)], rel=1e-6)
     assert second == pytest.approx([a / 5**0.5 for a in (-1, 1, 3, 5)], rel=1e-6)
     assert check(case, backend) == []
-    assert check(case, replace(backend, capabilities=replace(backend.capabilities, dialect=PYTORCH)))
+    assert check(
+        case, replace(backend, capabilities=replace(backend.capabilities, dialect=PYTORCH))
+    )
 
 
 def test_there_is_no_reference_for_gradients_through_running_statistics() -> None:
-    with pytest.raises(ConfigError, match="gradients are claimed of a layer whose running statistics normalise"):
+    with pytest.raises(
+        ConfigError, match="gradients are claimed of a layer whose running statistics normalise"
+    ):
         Capabilities(gradients=True, dialect=Dialect(training_output="running"))
 
 
@@ -165,8 +181,12 @@ def test_what_the_dialect_decides_is_claimed_by_one_of_two(requirement: str) -> 
 def test_a_finding_tells_the_convention_that_it_is_about() -> None:
     (prop,) = PROPERTIES["RUN-03"]
     with pytest.raises(Violation) as found:
-        Cell(prop, SPECIMENS["biased-variance-claimed"], "float32", PROFILES["ci"].settings()).examine()
-    assert found.value.finding.note == "running_var is updated with the biased variance of the batch"
+        Cell(
+            prop, SPECIMENS["biased-variance-claimed"], "float32", PROFILES["ci"].settings()
+        ).examine()
+    assert (
+        found.value.finding.note == "running_var is updated with the biased variance of the batch"
+    )
 
 
 NARROW = replace(Capabilities(), dialect=Dialect(eps_range=(2e-5, 1e-3)))
@@ -175,19 +195,29 @@ NARROW = replace(Capabilities(), dialect=Dialect(eps_range=(2e-5, 1e-3)))
 def test_no_eps_is_drawn_or_pinned_that_the_dialect_does_not_take() -> None:
     history = ("forward", "set eps", "forward")
     met = drawn(cases(claims=replace(NARROW, live_attributes=True), history=history), 50)
-    every = {case.config.eps for case in met} | {s.value for case in met for s in case.steps if isinstance(s, Set)}
+    every = {case.config.eps for case in met} | {
+        s.value for case in met for s in case.steps if isinstance(s, Set)
+    }
     assert every == {1e-3}
     assert {case.config.eps for case in drawn(cases(claims=NARROW, eps=(1.0,)), 5)} == {1e-3}
     assert not is_claimed(Case(Config(1), None, (Forward(X),)), NARROW)
     assert is_claimed(Case(Config(1, eps=1e-4), None, (Forward(X),)), NARROW)
-    assert not is_claimed(Case(Config(1, eps=1e-4), None, (Set("eps", 1.0),)), replace(NARROW, live_attributes=True))
+    assert not is_claimed(
+        Case(Config(1, eps=1e-4), None, (Set("eps", 1.0),)), replace(NARROW, live_attributes=True)
+    )
 
 
 def test_kernel_functions_can_be_of_a_dialect() -> None:
     dialect = Dialect("old", "biased")
 
     def training(
-        x: Any, weight: Any, bias: Any, running_mean: Any, running_var: Any, momentum: float, eps: float
+        x: Any,
+        weight: Any,
+        bias: Any,
+        running_mean: Any,
+        running_var: Any,
+        momentum: float,
+        eps: float,
     ) -> Any:
         def blended(held: Any, new: Any) -> Any:
             old = dialect.momentum(momentum)

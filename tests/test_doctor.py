@@ -10,12 +10,12 @@ from click.testing import CliRunner, Result
 
 import bn_spec
 from bn_spec import Capabilities, Dialect
+from bn_spec.backend.declaration import declaration
+from bn_spec.backend.registry import load
+from bn_spec.case.dtypes import DTYPES
 from bn_spec.cli import main
-from bn_spec.declaration import declaration
-from bn_spec.doctor import ABSENT, BETTER, OK, PROBES, PROBLEM, Look, Patient, examination
-from bn_spec.dtypes import DTYPES
-from bn_spec.registry import load
 from bn_spec.specimens import SPECIMENS
+from bn_spec.tools.doctor import ABSENT, BETTER, OK, PROBES, PROBLEM, Look, Patient, examination
 
 from .process import REPOSITORY, strange
 from .process import bn_spec as command
@@ -44,13 +44,18 @@ def looked(patient: Patient, *probes: str) -> dict[str, list[Look]]:
 def test_a_backend_that_claims_too_much_in_one_place_and_too_little_in_others_is_told_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bn_spec.doctor.MORE_EXAMPLES", 8)  # as many as show all that is looked for here
+    monkeypatch.setattr(
+        "bn_spec.tools.doctor.MORE_EXAMPLES", 8
+    )  # as many as show all that is looked for here
     done = doctor(strange("overclaiming"))
     assert done.exit_code == 1
     told = lines(done.output)
     assert "forward ok float32: output and running statistics of a tiny batch are right" in told
     assert "grade could claim float32: two-pass, where textbook is claimed" in told
-    assert "without affine PROBLEM affine_off: CFG-05: raised TypeError: a layer has parameters" in told
+    assert (
+        "without affine PROBLEM affine_off: CFG-05: raised TypeError: a layer has parameters"
+        in told
+    )
     assert "checkpoints could claim checkpoints" in told
     assert "layout of the output ok output_layout" in told
     assert "1 problem. What a few examples show, for you to decide on, is this:" in told
@@ -66,15 +71,21 @@ def test_a_backend_that_claims_too_much_in_one_place_and_too_little_in_others_is
 def test_what_is_not_finished_is_told_where_it_stands() -> None:
     done = doctor(strange("unfinished"))
     assert done.exit_code == 1
-    assert "forward PROBLEM float32: raised NotImplementedError: no kernel yet" in lines(done.output)
-    assert done.output.endswith("No forward gives an output yet; the rest is looked at once one does.\n")
+    assert "forward PROBLEM float32: raised NotImplementedError: no kernel yet" in lines(
+        done.output
+    )
+    assert done.output.endswith(
+        "No forward gives an output yet; the rest is looked at once one does.\n"
+    )
     assert "grade" not in done.output
 
 
 def test_a_state_that_cannot_be_read_is_told() -> None:
     done = doctor(strange("stateless"))
     assert done.exit_code == 1
-    assert "state PROBLEM float32: the layer's state is dict; expected bn_spec.State" in lines(done.output)
+    assert "state PROBLEM float32: the layer's state is dict; expected bn_spec.State" in lines(
+        done.output
+    )
 
 
 def test_what_does_not_load_is_told_with_the_nearest_name() -> None:
@@ -108,7 +119,11 @@ def test_a_wrong_claim_is_found_and_what_is_so_proposed(
     first = known.capabilities.dtypes[:1]
     subject = replace(known, capabilities=replace(known.capabilities, dtypes=first, **claims))
     patient = Patient(subject, specimen)
-    look = next(look for look in looked(patient, "eval mode", probe)[probe] if look.verdict != OK or verdict == OK)
+    look = next(
+        look
+        for look in looked(patient, "eval mode", probe)[probe]
+        if look.verdict != OK or verdict == OK
+    )
     assert (look.verdict, dict(look.claims)) == (verdict, proposed)
     assert verdict == OK or look.todo
 
@@ -129,14 +144,21 @@ def test_a_dialect_that_nobody_declared_is_recognised_and_spoils_nothing_else(
 ) -> None:
     known = SPECIMENS[specimen]
     spoken = (
-        replace(known.capabilities.dialect, running_var="biased") if not known.sound else known.capabilities.dialect
+        replace(known.capabilities.dialect, running_var="biased")
+        if not known.sound
+        else known.capabilities.dialect
     )
-    patient = Patient(replace(known, capabilities=replace(known.capabilities, dialect=Dialect())), specimen)
+    patient = Patient(
+        replace(known, capabilities=replace(known.capabilities, dialect=Dialect())), specimen
+    )
     said, *others = looked(patient, "dialect", "layouts", "without tracking").values()
     wrong = [look for look in said if look.verdict == PROBLEM]
-    assert {name for look in wrong for name in conventions if f"{name}: {getattr(spoken, name)}" in look.text} == {
-        *conventions
-    }
+    assert {
+        name
+        for look in wrong
+        for name in conventions
+        if f"{name}: {getattr(spoken, name)}" in look.text
+    } == {*conventions}
     assert sum(look.text.count("is claimed") for look in wrong) == len(conventions)
     recognised = {name: getattr(spoken, name) for name in conventions}
     assert patient.proposed.dialect == Dialect(**recognised)
@@ -184,8 +206,10 @@ def test_a_probe_that_raises_ends_itself_alone(monkeypatch: pytest.MonkeyPatch) 
     def raising(_: Patient) -> Any:
         raise RuntimeError("odd")
 
-    monkeypatch.setattr("bn_spec.doctor.PROBES", {"one": raising, "two": PROBES["state"]})
-    seen = {name: list(looks) for name, looks in examination(Patient(load("reference"), "reference"))}
+    monkeypatch.setattr("bn_spec.tools.doctor.PROBES", {"one": raising, "two": PROBES["state"]})
+    seen = {
+        name: list(looks) for name, looks in examination(Patient(load("reference"), "reference"))
+    }
     assert [look.text for look in seen["one"]] == ["raised RuntimeError: odd"]
     assert seen["two"][0].verdict == OK
 

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_spec import Case, Config, State
-from bn_spec.bounds import OWN_ERROR, Accuracy, Model, batch_moments, running_bound, sums_exactly
-from bn_spec.case import (
+from bn_spec.case.config import initial_state
+from bn_spec.case.dtypes import DTYPES, Array, Floats
+from bn_spec.case.steps import (
     Eval,
     Forward,
     ResetParameters,
@@ -26,15 +27,21 @@ from bn_spec.case import (
     config_after,
     training_after,
 )
-from bn_spec.config import initial_state
-from bn_spec.dtypes import DTYPES, Array, Floats
-from bn_spec.expectation import Expectation, drift, expect
-from bn_spec.judge import judge, judge_drift
-from bn_spec.play import play
+from bn_spec.judge.judging import judge, judge_drift
+from bn_spec.judge.verdict import Verdict
+from bn_spec.oracle.bounds import (
+    OWN_ERROR,
+    Accuracy,
+    Model,
+    batch_moments,
+    running_bound,
+    sums_exactly,
+)
+from bn_spec.oracle.expectation import Expectation, drift, expect
+from bn_spec.play.player import play
 from bn_spec.specimens import SPECIMENS, Specimen
 from bn_spec.specimens.kernel import Kernel
 from bn_spec.strategies import FAMILIES, MIXED, RUNNING_STYLES, cases, histories, shapes, values
-from bn_spec.verdict import Verdict
 
 from .arithmetic import RULES, statistics
 from .common import examples
@@ -137,7 +144,9 @@ def blended(case: Case, blend: Blend, accuracy: Accuracy = TWO_PASS) -> dict[str
             batches += 1
             m = Fraction(1, batches) if config.momentum is None else Fraction(config.momentum)
             for name, channels in _of_batch(config, step.x, accuracy).items():
-                held[name] = [blend(old, batch, m) for old, batch in zip(held[name], channels, strict=True)]
+                held[name] = [
+                    blend(old, batch, m) for old, batch in zip(held[name], channels, strict=True)
+                ]
     return held
 
 
@@ -155,30 +164,54 @@ def _of_batch(config: Config, x: Array, accuracy: Accuracy) -> dict[str, list[Ba
     bound = batch_moments(model, mean, var, mean_abs, sums_exactly(model, rows, mean))
     channels = [[Fraction(x) for x in row] for row in rows.tolist()]
     means = [sum(row, Fraction(0)) / n for row in channels]
-    squares = [sum(((x - m) ** 2 for x in row), Fraction(0)) for row, m in zip(channels, means, strict=True)]
+    squares = [
+        sum(((x - m) ** 2 for x in row), Fraction(0))
+        for row, m in zip(channels, means, strict=True)
+    ]
     dmean, dvar = ([Fraction(off) for off in a[:, 0].tolist()] for a in (bound.dmean, bound.dvar))
     return {
         "running_mean": list(map(Batch, means, dmean)),
-        "running_var": [Batch(s / (n - 1), off * n / (n - 1)) for s, off in zip(squares, dvar, strict=True)],
+        "running_var": [
+            Batch(s / (n - 1), off * n / (n - 1)) for s, off in zip(squares, dvar, strict=True)
+        ],
     }
 
 
 def expected_numbers(due: Expectation, name: str) -> list[Fraction]:
     value = getattr(due, name).value
     low = np.broadcast_to(value.lo, value.hi.shape)
-    return [Fraction(a) + Fraction(b) if np.isfinite(a) else Fraction(0) for a, b in zip(value.hi, low, strict=True)]
+    return [
+        Fraction(a) + Fraction(b) if np.isfinite(a) else Fraction(0)
+        for a, b in zip(value.hi, low, strict=True)
+    ]
 
 
-def largest_share(due: Expectation, name: str, got: list[Fraction], right: list[Fraction]) -> Fraction:
+def largest_share(
+    due: Expectation, name: str, got: list[Fraction], right: list[Fraction]
+) -> Fraction:
     """Return the largest error as a share of its bound, where there is one: not where float16 overflows."""
     bounds = getattr(due, name).bound.tolist()
-    shares = [abs(a - b) / Fraction(d) for a, b, d in zip(got, right, bounds, strict=True) if np.isfinite(d)]
+    shares = [
+        abs(a - b) / Fraction(d)
+        for a, b, d in zip(got, right, bounds, strict=True)
+        if np.isfinite(d)
+    ]
     return max(shares, default=Fraction(0))
 
 
 def drifting(dtype: str, most: int) -> st.SearchStrategy[Case]:
     """Cases of several batches, of every momentum, with resets, changes of momentum and eval forwards between."""
-    words = ("forward", "forward", "forward", "eval", "train", "train", "set momentum", "reset", "reset all")
+    words = (
+        "forward",
+        "forward",
+        "forward",
+        "eval",
+        "train",
+        "train",
+        "set momentum",
+        "reset",
+        "reset all",
+    )
     return cases(
         dtype=dtype,
         history=histories(*words, most=most, before=("forward",), after=("train", "forward")),
@@ -196,7 +229,10 @@ each_row = pytest.mark.parametrize(
     ("dtype", "accuracy"),
     [
         *(pytest.param(dtype, TWO_PASS, id=dtype) for dtype in DTYPES),
-        *(pytest.param(dtype, IN_HALF, id=f"{dtype}, statistics in half") for dtype in ("float16", "bfloat16")),
+        *(
+            pytest.param(dtype, IN_HALF, id=f"{dtype}, statistics in half")
+            for dtype in ("float16", "bfloat16")
+        ),
     ],
 )
 
@@ -230,7 +266,9 @@ def test_the_expected_statistics_are_those_of_the_recurrence(dtype: str) -> None
     def are(case: Case) -> None:
         due, exact = drifted(case), blended(case, exactly)
         for name in STATISTICS:
-            assert largest_share(due, name, expected_numbers(due, name), exact[name]) <= OWN_ERROR - 1
+            assert (
+                largest_share(due, name, expected_numbers(due, name), exact[name]) <= OWN_ERROR - 1
+            )
 
     are()
 
@@ -245,10 +283,14 @@ def test_the_bound_of_one_step_is_largest_at_an_end_of_where_the_held_value_may_
 
     @examples(60)
     @given(old=numbers, off=st.floats(0, 1e3), inside=share, batch=numbers, dbatch=share, m=share)
-    def is_largest(old: float, off: float, inside: float, batch: float, dbatch: float, m: float) -> None:
+    def is_largest(
+        old: float, off: float, inside: float, batch: float, dbatch: float, m: float
+    ) -> None:
         new = abs((1 - m) * old + m * batch) + (1 - m) * off
         held = np.array([[old - off], [old + off], [old + (2 * inside - 1) * off]])
-        *ends, between = running_bound(model, held, np.array(batch), np.array(dbatch), m, np.array(new)).ravel()
+        *ends, between = running_bound(
+            model, held, np.array(batch), np.array(dbatch), m, np.array(new)
+        ).ravel()
         assert between <= max(ends) * (1 + 2.0**-40)
 
     is_largest()
@@ -261,12 +303,20 @@ HELD = np.array([[4, 2], [10, 14.5]])
 """The running statistics that the batch ``X`` leaves as they are."""
 
 
-def repeated(*steps: Step, momentum: float | None = 0.1, dtype: str = "float32", held: Array = HELD) -> Case:
+def repeated(
+    *steps: Step, momentum: float | None = 0.1, dtype: str = "float32", held: Array = HELD
+) -> Case:
     """Return a case that starts from what ``X`` leaves as it is, in a dtype."""
     row = DTYPES[dtype]
     weight, bias, mean, var = np.array([[1, 1], [0, 0], *held]).astype(row.parameters.dtype)
-    moved = (replace(s, x=s.x.astype(row.data.dtype)) if isinstance(s, Forward) else s for s in steps)
-    return Case(Config(2, momentum=momentum, dtype=dtype), State(weight, bias, mean, var, np.array(0)), tuple(moved))
+    moved = (
+        replace(s, x=s.x.astype(row.data.dtype)) if isinstance(s, Forward) else s for s in steps
+    )
+    return Case(
+        Config(2, momentum=momentum, dtype=dtype),
+        State(weight, bias, mean, var, np.array(0)),
+        tuple(moved),
+    )
 
 
 def bound_of(case: Case, accuracy: Accuracy = TWO_PASS) -> Floats:
@@ -279,7 +329,11 @@ STEP = Forward(X)
 @each_dtype
 def test_the_bound_of_a_single_step_is_that_of_the_step(dtype: str) -> None:
     @examples(20)
-    @given(cases(dtype=dtype, momentum=MOMENTA, running=RUNNING_STYLES, shape=shapes("tiny", "different")))
+    @given(
+        cases(
+            dtype=dtype, momentum=MOMENTA, running=RUNNING_STYLES, shape=shapes("tiny", "different")
+        )
+    )
     def is_that(case: Case) -> None:
         once = expect(case.config, state_of(case), True, case.steps[0], TWO_PASS)
         for name in STATISTICS:
@@ -300,7 +354,9 @@ def test_the_bound_of_a_single_step_is_that_of_the_step(dtype: str) -> None:
         pytest.param(0.0, 100, 100.0, id="a momentum of zero adds up"),
     ],
 )
-def test_the_bound_grows_as_the_sum_of_what_is_left_of_each_step(momentum: float, steps: int, growth: float) -> None:
+def test_the_bound_grows_as_the_sum_of_what_is_left_of_each_step(
+    momentum: float, steps: int, growth: float
+) -> None:
     once, many = (bound_of(repeated(*(STEP,) * k, momentum=momentum)) for k in (1, steps))
     assert many == pytest.approx(growth * once, rel=1e-3)
 
@@ -323,7 +379,9 @@ def test_the_bound_stays_below_that_of_a_step_divided_by_momentum_less_the_round
     """Of what is held, errors grow by a roundoff of the buffers and a few of the accumulation at each step."""
     row = DTYPES[dtype]
     slope = (1 - momentum) * row.parameters.u + 8 * row.accumulation.u + (OWN_ERROR - 1)
-    once, many = (bound_of(repeated(*(STEP,) * k, momentum=momentum, dtype=dtype)) for k in (1, steps))
+    once, many = (
+        bound_of(repeated(*(STEP,) * k, momentum=momentum, dtype=dtype)) for k in (1, steps)
+    )
     assert (many <= once / (momentum - slope)).all()
     assert (many >= 0.97 * (1 - (1 - momentum) ** steps) * once / momentum).all()
 
@@ -331,7 +389,8 @@ def test_the_bound_stays_below_that_of_a_step_divided_by_momentum_less_the_round
 @each_row
 @pytest.mark.parametrize("momentum", [0.1, 0.0, None])
 @pytest.mark.parametrize(
-    ("kernel", "least"), [(ByTheWholeBound, 0.999), (Unlucky, 0.45), (ByComplement, 0.3), (ByDifference, 0.2)]
+    ("kernel", "least"),
+    [(ByTheWholeBound, 0.999), (Unlucky, 0.45), (ByComplement, 0.3), (ByDifference, 0.2)],
 )
 def test_a_kernel_that_always_rounds_up_uses_its_share_of_the_bound_after_many_steps(
     kernel: type[Unlucky], least: float, momentum: float | None, dtype: str, accuracy: Accuracy
@@ -388,7 +447,9 @@ def final(case: Case, backend: Any) -> Verdict:
     return judge_drift(case, play(case, backend, ()), backend.capabilities)
 
 
-@pytest.mark.parametrize("specimen", [s for s in SPECIMENS.values() if s.sound], ids=attrgetter("name"))
+@pytest.mark.parametrize(
+    "specimen", [s for s in SPECIMENS.values() if s.sound], ids=attrgetter("name")
+)
 def test_a_sound_kernel_does_not_drift(specimen: Specimen) -> None:
     slower: list[Step] = [Set("momentum", 0.01), *BATCHES[:6], Set("momentum", None), *BATCHES[:5]]
     last = Set("momentum", 0.0 if specimen.capabilities.momentum_zero else 1.0)
@@ -441,7 +502,9 @@ class OneBatchLate(Kernel):
 @each_dtype
 @pytest.mark.parametrize("momentum", [0.1, 0.5, None])
 @pytest.mark.parametrize("kernel", [LosesOneOfTwenty, AppliedTwice, OneBatchLate])
-def test_a_kernel_that_gets_one_update_wrong_drifts(kernel: type[Kernel], momentum: float | None, dtype: str) -> None:
+def test_a_kernel_that_gets_one_update_wrong_drifts(
+    kernel: type[Kernel], momentum: float | None, dtype: str
+) -> None:
     case = repeated(*BATCHES, momentum=momentum, dtype=dtype)
     found = [d.observable for d in final(case, specimen_of(kernel)).discrepancies]
     if DTYPES[dtype].parameters.name in ("float32", "float64"):
@@ -488,14 +551,26 @@ class MomentumForGood(Kernel):
 @pytest.mark.parametrize(
     ("kernel", "steps", "wrong"),
     [
-        pytest.param(ResetForgotten, (STEP, ResetRunningStats(), STEP), [*STATISTICS], id="a reset"),
-        pytest.param(ResetForgotten, (STEP, ResetParameters(), STEP), [*STATISTICS], id="a whole reset"),
-        pytest.param(ResetUncounted, (STEP, ResetRunningStats(), STEP), ["num_batches_tracked"], id="a count"),
-        pytest.param(MovedInEval, (Eval(), BATCHES[1], Train(), STEP), [*STATISTICS], id="eval mode"),
-        pytest.param(MomentumForGood, (Set("momentum", 0.9), *BATCHES[:2]), [*STATISTICS], id="momentum"),
+        pytest.param(
+            ResetForgotten, (STEP, ResetRunningStats(), STEP), [*STATISTICS], id="a reset"
+        ),
+        pytest.param(
+            ResetForgotten, (STEP, ResetParameters(), STEP), [*STATISTICS], id="a whole reset"
+        ),
+        pytest.param(
+            ResetUncounted, (STEP, ResetRunningStats(), STEP), ["num_batches_tracked"], id="a count"
+        ),
+        pytest.param(
+            MovedInEval, (Eval(), BATCHES[1], Train(), STEP), [*STATISTICS], id="eval mode"
+        ),
+        pytest.param(
+            MomentumForGood, (Set("momentum", 0.9), *BATCHES[:2]), [*STATISTICS], id="momentum"
+        ),
     ],
 )
-def test_what_happens_between_batches_counts(kernel: type[Kernel], steps: tuple[Step, ...], wrong: list[str]) -> None:
+def test_what_happens_between_batches_counts(
+    kernel: type[Kernel], steps: tuple[Step, ...], wrong: list[str]
+) -> None:
     found = final(repeated(*steps), specimen_of(kernel)).discrepancies
     assert [d.observable for d in found] == wrong
     assert {d.step for d in found} == {len(steps) - 1}
@@ -504,7 +579,10 @@ def test_what_happens_between_batches_counts(kernel: type[Kernel], steps: tuple[
 def test_nobody_looks_at_the_statistics_before_the_end() -> None:
     case, lazy = repeated(*BATCHES), SPECIMENS["unread-update-dropped"]
     assert not judge(case, play(case, lazy), STATISTICS, lazy.capabilities).discrepancies
-    assert [d.observable for d in final(case, lazy).discrepancies] == [*STATISTICS, "num_batches_tracked"]
+    assert [d.observable for d in final(case, lazy).discrepancies] == [
+        *STATISTICS,
+        "num_batches_tracked",
+    ]
 
 
 class Breaking(Kernel):
@@ -550,6 +628,8 @@ class Unbuilt(Kernel):
         pytest.param(Unbuilt, -1, ["construction"], id="no layer"),
     ],
 )
-def test_what_gives_no_statistics_is_told(kernel: type[Kernel], step: int, wrong: list[str]) -> None:
+def test_what_gives_no_statistics_is_told(
+    kernel: type[Kernel], step: int, wrong: list[str]
+) -> None:
     found = final(repeated(*BATCHES[:5]), specimen_of(kernel)).discrepancies
     assert [(d.observable, d.step) for d in found] == [(name, step) for name in wrong]

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from bn_spec.cli import main
-from bn_spec.entries import entries
-from bn_spec.requirements import CHAPTERS, REQUIREMENTS, SPECIFICATION
+from bn_spec.specification.requirement import CHAPTERS, REQUIREMENTS, SPECIFICATION
 from bn_spec.specimens import SPECIMENS
+from bn_spec.tools.requirement_pages import entries
 
 
 def asked(*arguments: str) -> str:
@@ -24,7 +24,10 @@ def test_without_an_id_every_requirement_stands_once_under_its_chapter() -> None
     lines = asked().splitlines()
     assert re.findall(r"(?m)^  ([A-Z]{3}-\d\d)  ", "\n".join(lines)) == list(REQUIREMENTS)
     assert [line for line in lines if line in CHAPTERS.values()] == list(CHAPTERS.values())
-    assert "  RUN-03  training   running_var is updated with the unbiased variance of the batch" in lines
+    assert (
+        "  RUN-03  training   running_var is updated with the unbiased variance of the batch"
+        in lines
+    )
 
 
 def test_an_id_is_told_with_what_judges_it_and_what_it_must_catch() -> None:
@@ -41,11 +44,15 @@ def test_an_id_is_told_with_what_judges_it_and_what_it_must_catch() -> None:
     ("pattern", "chapter"), [("run", "RUN"), ("RUN", "RUN"), ("RUN-*", "RUN"), ("DTY-0?", "DTY")]
 )
 def test_a_chapter_and_a_glob_choose_those_that_match(pattern: str, chapter: str) -> None:
-    assert [each.requirement.id for each in entries(pattern)] == [i for i in REQUIREMENTS if i.startswith(chapter)]
+    assert [each.requirement.id for each in entries(pattern)] == [
+        i for i in REQUIREMENTS if i.startswith(chapter)
+    ]
 
 
 def test_every_specimen_is_told_with_each_requirement_that_must_catch_it() -> None:
-    told = {(each.requirement.id, specimen.name) for each in entries() for specimen in each.specimens}
+    told = {
+        (each.requirement.id, specimen.name) for each in entries() for specimen in each.specimens
+    }
     assert told == {(id_, each.name) for each in SPECIMENS.values() for id_ in each.caught_by}
 
 
@@ -73,4 +80,6 @@ def test_json_holds_the_same() -> None:
     assert entry["properties"] == ["test_run.py::test_running_var_takes_the_unbiased_variance"]
     history = {each["name"]: each["history"] for each in entry["specimens"]}
     assert "tinygrad/tinygrad#807" in history["runvar-bias"]
-    assert [each["id"] for each in json.loads(asked("--json"))["requirements"]] == list(REQUIREMENTS)
+    assert [each["id"] for each in json.loads(asked("--json"))["requirements"]] == list(
+        REQUIREMENTS
+    )

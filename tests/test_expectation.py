@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bn_spec import Case, block, expectation
-from bn_spec.bounded import Bounded
-from bn_spec.bounds import GRADES, OWN_ERROR, SUMMATIONS, Accuracy
-from bn_spec.case import Eval, Forward
-from bn_spec.config import initial_state
-from bn_spec.dtypes import DTYPES
-from bn_spec.expectation import Context, Expectation, Past, expect
-from bn_spec.reference import Extended
+from bn_spec import Case
+from bn_spec.case.config import initial_state
+from bn_spec.case.dtypes import DTYPES
+from bn_spec.case.steps import Eval, Forward
+from bn_spec.oracle import block, expectation
+from bn_spec.oracle.bounded import Bounded
+from bn_spec.oracle.bounds import GRADES, OWN_ERROR, SUMMATIONS, Accuracy
+from bn_spec.oracle.expectation import Context, Expectation, Past, expect
+from bn_spec.oracle.reference import Extended
 from bn_spec.strategies import BALANCED, FAMILIES, MIXED, WIDE, cases, shapes, values
 
 from .common import examples
@@ -43,7 +44,11 @@ def expected(case: Case, accuracy: Accuracy) -> Expectation:
     """Expect the last step of a case, of whose forwards each starts from the state of the case."""
     before = case.state or initial_state(case.config)
     training = not any(isinstance(step, Eval) for step in case.steps)
-    forwards = [Context(case.config, before, training, step) for step in case.steps if isinstance(step, Forward)]
+    forwards = [
+        Context(case.config, before, training, step)
+        for step in case.steps
+        if isinstance(step, Forward)
+    ]
     return expect(case.config, before, training, case.steps[-1], accuracy, Past(forwards))
 
 
@@ -58,13 +63,18 @@ def difference(a: Bounded, b: Bounded) -> np.ndarray[tuple[int, ...], np.dtype[n
 
 @each_history
 @pytest.mark.parametrize("dtype", NARROW)
-def test_what_float64_costs_the_reference_is_paid_by_the_bound(dtype: str, history: tuple[str, ...]) -> None:
-    hard = values((*FAMILIES, MIXED, BALANCED), scales=(0, 10, -10, *WIDE), offsets=(0.0, 1.0, -1e3, 1e6, 3e7))
+def test_what_float64_costs_the_reference_is_paid_by_the_bound(
+    dtype: str, history: tuple[str, ...]
+) -> None:
+    hard = values(
+        (*FAMILIES, MIXED, BALANCED), scales=(0, 10, -10, *WIDE), offsets=(0.0, 1.0, -1e3, 1e6, 3e7)
+    )
 
     @examples(90 if history == ("record",) else 25)
     @given(
         cases(dtype=dtype, history=history, value=hard, eps=(1e-5, 1e-20, 1.0)),
-        st.builds(Accuracy, st.sampled_from(GRADES), st.sampled_from(sorted(SUMMATIONS))) | st.just(SHARPEST),
+        st.builds(Accuracy, st.sampled_from(GRADES), st.sampled_from(sorted(SUMMATIONS)))
+        | st.just(SHARPEST),
     )
     def is_paid(case: Case, accuracy: Accuracy) -> None:
         plain = bounded(expected(case, accuracy))
@@ -82,7 +92,9 @@ def test_what_float64_costs_the_reference_is_paid_by_the_bound(dtype: str, histo
 @each_history
 @pytest.mark.parametrize("dtype", ["float32", "float64", "mixed_bfloat16"])
 @pytest.mark.parametrize("values_at_once", [1, 7, 100])
-def test_blocks_of_channels_make_no_difference(dtype: str, values_at_once: int, history: tuple[str, ...]) -> None:
+def test_blocks_of_channels_make_no_difference(
+    dtype: str, values_at_once: int, history: tuple[str, ...]
+) -> None:
     @examples(35 if history == ("record",) else 15)
     @given(cases(dtype=dtype, history=history, shape=shapes("tiny", "different", "small")))
     def make_none(case: Case) -> None:
@@ -93,7 +105,8 @@ def test_blocks_of_channels_make_no_difference(dtype: str, values_at_once: int, 
             other = joined[name]
             assert np.array_equal(part.value.hi, other.value.hi, equal_nan=True)
             assert np.array_equal(
-                np.broadcast_to(part.value.lo, part.bound.shape), np.broadcast_to(other.value.lo, part.bound.shape)
+                np.broadcast_to(part.value.lo, part.bound.shape),
+                np.broadcast_to(other.value.lo, part.bound.shape),
             )
             assert np.array_equal(part.bound, other.bound)
             assert np.array_equal(part.demanded, other.demanded)

@@ -10,12 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bn_spec.reference import Extended
+from bn_spec.oracle.reference import Extended
 
 from .common import examples
 
 U = Fraction(1, 2**53)
-BOUNDS = {"add": 3 * U**2, "sub": 3 * U**2, "mul": 5 * U**2, "truediv": 15 * U**2, "sqrt": Fraction(25, 8) * U**2}
+BOUNDS = {
+    "add": 3 * U**2,
+    "sub": 3 * U**2,
+    "mul": 5 * U**2,
+    "truediv": 15 * U**2,
+    "sqrt": Fraction(25, 8) * U**2,
+}
 
 SIGNIFICANDS = st.one_of(st.floats(1, 2, exclude_max=True), st.floats(-2, -1, exclude_min=True))
 TAILS = st.floats(-1, 1)
@@ -52,7 +58,9 @@ def is_normalised(number: Extended) -> bool:
 
 @pytest.mark.parametrize("name", ["add", "sub", "mul", "truediv"])
 def test_each_operation_errs_by_at_most_its_stated_bound(name: str) -> None:
-    operation: Callable[[Extended | Fraction, Extended | Fraction], Extended | Fraction] = getattr(operator, name)
+    operation: Callable[[Extended | Fraction, Extended | Fraction], Extended | Fraction] = getattr(
+        operator, name
+    )
 
     @examples(360)
     @given(numbers(), numbers())
@@ -68,7 +76,9 @@ def test_each_operation_errs_by_at_most_its_stated_bound(name: str) -> None:
 
 @examples(360)
 @given(near_opposites())
-def test_a_sum_that_cancels_errs_by_at_most_the_stated_bound(pair: tuple[Extended, Extended]) -> None:
+def test_a_sum_that_cancels_errs_by_at_most_the_stated_bound(
+    pair: tuple[Extended, Extended],
+) -> None:
     x, y = pair
     wanted = exact(x) + exact(y)
     assert abs(exact(x + y) - wanted) <= BOUNDS["add"] * abs(wanted)
@@ -86,21 +96,35 @@ def test_a_square_root_errs_by_at_most_its_stated_bound(x: Extended) -> None:
 
 @examples(90)
 @given(st.lists(numbers(largest=60), min_size=1, max_size=40))
-def test_a_total_errs_by_at_most_one_addition_per_level_of_a_balanced_tree(terms: list[Extended]) -> None:
+def test_a_total_errs_by_at_most_one_addition_per_level_of_a_balanced_tree(
+    terms: list[Extended],
+) -> None:
     got = Extended(np.array([t.hi for t in terms]), np.array([t.lo for t in terms])).total()
     levels = (len(terms) - 1).bit_length()
     scale = sum(abs(exact(t)) for t in terms)
     assert got.hi.shape == (1,)
-    assert abs(exact(got[0]) - sum(map(exact, terms))) <= ((1 + BOUNDS["add"]) ** levels - 1) * scale
+    assert (
+        abs(exact(got[0]) - sum(map(exact, terms))) <= ((1 + BOUNDS["add"]) ** levels - 1) * scale
+    )
 
 
 @examples(60)
 @given(numbers(), SIGNIFICANDS)
 def test_a_float_stands_for_itself_on_either_side_of_an_operator(x: Extended, plain: float) -> None:
     y = Extended(plain)
-    for left, right in ((x + plain, x + y), (plain + x, y + x), (x - plain, x - y), (plain - x, y - x)):
+    for left, right in (
+        (x + plain, x + y),
+        (plain + x, y + x),
+        (x - plain, x - y),
+        (plain - x, y - x),
+    ):
         assert exact(left) == exact(right)
-    for left, right in ((x * plain, x * y), (plain * x, y * x), (x / plain, x / y), (plain / x, y / x)):
+    for left, right in (
+        (x * plain, x * y),
+        (plain * x, y * x),
+        (x / plain, x / y),
+        (plain / x, y / x),
+    ):
         assert exact(left) == exact(right)
 
 
@@ -110,7 +134,8 @@ def test_rounding_gives_a_nearest_float32_or_float64(x: Extended) -> None:
     for dtype, u in ((np.dtype(np.float32), Fraction(1, 2**24)), (np.dtype(np.float64), U)):
         rounded = x.rounded(dtype)
         assert rounded.dtype == dtype
-        # Rounding to float64 first costs at most U; the second rounding is of a number that is larger by at most U.
+        # Rounding to float64 first costs at most U; the second rounding is of a number that is
+        # larger by at most U.
         assert abs(Fraction(float(rounded)) - exact(x)) <= (u + 2 * U) * abs(exact(x))
 
 

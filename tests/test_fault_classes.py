@@ -66,7 +66,10 @@ def test_no_two_classes_say_the_same() -> None:
 
 
 def test_classes_stand_family_by_family() -> None:
-    assert tuple(family for family, _ in groupby(FAULT_CLASSES.values(), attrgetter("family"))) == FAMILIES
+    assert (
+        tuple(family for family, _ in groupby(FAULT_CLASSES.values(), attrgetter("family")))
+        == FAMILIES
+    )
 
 
 @by_name
@@ -84,7 +87,9 @@ def test_fifty_one_classes_were_collected_from_trackers() -> None:
 
 @pytest.mark.parametrize("fault", OURS, ids=attrgetter("name"))
 def test_a_class_of_ours_lists_what_its_specimens_name(fault: FaultClass) -> None:
-    assert set(fault.trackers) == {entry for specimen in of_class(fault) for entry in specimen.history}
+    assert set(fault.trackers) == {
+        entry for specimen in of_class(fault) for entry in specimen.history
+    }
 
 
 @pytest.mark.parametrize("specimen", FAULTY, ids=attrgetter("name"))
@@ -95,6 +100,7 @@ def test_the_history_of_a_specimen_is_among_the_trackers(specimen: Specimen) -> 
 
 def test_an_unknown_class_is_answered_with_the_nearest_one() -> None:
     with pytest.raises(
-        ValueError, match=r"fault class 'epsilon-ignored' is not known; .* did you mean 'eps-ignored'"
+        ValueError,
+        match=r"fault class 'epsilon-ignored' is not known; .* did you mean 'eps-ignored'",
     ):
         faulty("never-entered", fault="epsilon-ignored", history=(), caught_by=("TRN-01",))

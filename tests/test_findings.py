@@ -17,7 +17,12 @@ def test_a_finding_is_listed_and_needs_nothing_of_ours(script: Path) -> None:
     sentence = " ".join((ast.get_docstring(tree) or "").split("\n\n")[0].split())
     assert f"- [`{script.name}`]({script.name}): {sentence}\n" in LIST
     imports = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    imports |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imports |= {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
     assert imports
     assert not any(name.startswith("bn_spec") for name in imports)
 

@@ -14,19 +14,19 @@ import numpy as np
 import pytest
 
 from bn_spec import BnSpecError, BrokenBackend, Case, Config, Layer, State, check
-from bn_spec.backend import Gradients
-from bn_spec.backends.reference import Reference
-from bn_spec.bounds import Accuracy
-from bn_spec.case import Backward, Eval, Forward, Step, Train
-from bn_spec.cell import PROPERTIES, Cell, Violation
-from bn_spec.dtypes import Array
-from bn_spec.floating_point import departures, restore
-from bn_spec.judge import judge
-from bn_spec.play import play
-from bn_spec.profiles import PROFILES
-from bn_spec.registry import load
+from bn_spec.backend.adapters.reference_backend import Reference
+from bn_spec.backend.contract import Gradients
+from bn_spec.backend.floating_point import departures, restore
+from bn_spec.backend.registry import load
+from bn_spec.case.dtypes import Array
+from bn_spec.case.steps import Backward, Eval, Forward, Step, Train
+from bn_spec.judge.judging import judge
+from bn_spec.oracle.bounds import Accuracy
+from bn_spec.play.player import play
 from bn_spec.specimens import SPECIMENS
 from bn_spec.specimens.inaccurate import TOWARDS_ZERO
+from bn_spec.suite.cell import PROPERTIES, Cell, Violation
+from bn_spec.suite.profiles import PROFILES
 
 import_module("conformance.test_num")  # declares its properties
 
@@ -156,11 +156,15 @@ def test_flushed_subnormals_are_seen_and_set_back() -> None:
         ("nothing", []),
     ],
 )
-def test_a_change_is_noted_on_the_step_that_made_it_and_set_back(part: str, blamed: list[int]) -> None:
+def test_a_change_is_noted_on_the_step_that_made_it_and_set_back(
+    part: str, blamed: list[int]
+) -> None:
     recorded = Forward(X + 2, ("input",)), Backward(X)
     case = Case(Config(2), None, (Forward(X), Eval(), Train(), Forward(X + 1), *recorded))
     answers = play(case, Flipping(part)).answers
-    assert [answer.mode for answer in answers] == [NOT_NEAREST if i in blamed else () for i in range(6)]
+    assert [answer.mode for answer in answers] == [
+        NOT_NEAREST if i in blamed else () for i in range(6)
+    ]
     assert departures() == ()
 
 
@@ -180,7 +184,9 @@ def test_the_change_is_judged_where_it_happened_and_told() -> None:
     assert (found.observable, found.step) == ("floating_point_mode", 1)
     assert found.expected == "the floating-point mode of the process stays as it was"
     assert found.got == "after the call the process does not round to nearest"
-    assert not judge(case, play(case, Reference()), ["floating_point_mode"], Accuracy()).discrepancies
+    assert not judge(
+        case, play(case, Reference()), ["floating_point_mode"], Accuracy()
+    ).discrepancies
 
 
 @needs_linux
@@ -193,7 +199,9 @@ def test_what_one_backend_does_to_the_mode_does_not_reach_the_next_one() -> None
 
 @needs_linux
 @pytest.mark.parametrize("flip", [round_towards_zero, None], ids=["already changed", "as usual"])
-def test_a_backend_that_leaves_a_mode_as_it_found_it_is_not_blamed(flip: Callable[[], None] | None) -> None:
+def test_a_backend_that_leaves_a_mode_as_it_found_it_is_not_blamed(
+    flip: Callable[[], None] | None,
+) -> None:
     if flip:
         flip()
     before = departures()
@@ -206,13 +214,13 @@ def test_a_backend_that_leaves_a_mode_as_it_found_it_is_not_blamed(flip: Callabl
 
 FLIPS_WHEN_IMPORTED = f"""
 import ctypes
-from bn_spec.backends.reference import Reference
+from bn_spec.backend.adapters.reference_backend import Reference
 ctypes.CDLL(None).fesetround({TOWARDS_ZERO.get(platform.machine(), 0)})
 backend = Reference()
 """
 FLIPS_WHEN_CALLED = f"""
 import ctypes
-from bn_spec.backends.reference import Reference
+from bn_spec.backend.adapters.reference_backend import Reference
 
 def backend():
     ctypes.CDLL(None).fesetround({TOWARDS_ZERO.get(platform.machine(), 0)})
@@ -221,8 +229,12 @@ def backend():
 
 
 @needs_linux
-@pytest.mark.parametrize("text", [FLIPS_WHEN_IMPORTED, FLIPS_WHEN_CALLED], ids=["imported", "called"])
-def test_a_backend_whose_loading_changes_the_mode_is_refused_with_what_to_do(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text", [FLIPS_WHEN_IMPORTED, FLIPS_WHEN_CALLED], ids=["imported", "called"]
+)
+def test_a_backend_whose_loading_changes_the_mode_is_refused_with_what_to_do(
+    text: str, tmp_path: Path
+) -> None:
     path = tmp_path / "fast_math.py"
     path.write_text(text)
     name = f"{path}:backend"
@@ -238,7 +250,7 @@ def test_a_backend_whose_loading_changes_the_mode_is_refused_with_what_to_do(tex
 @needs_linux
 def test_a_backend_that_leaves_a_changed_mode_alone_is_loaded() -> None:
     round_towards_zero()
-    assert load("bn_spec.backends.reference:Reference").name == "reference"
+    assert load("bn_spec.backend.adapters.reference_backend:Reference").name == "reference"
     assert departures() == NOT_NEAREST
 
 
@@ -255,7 +267,9 @@ def examined(backend: str) -> Cell:
 def test_a_cell_refuses_to_judge_in_a_process_whose_mode_departs(backend: str) -> None:
     cell = examined(backend)
     round_towards_zero()
-    with pytest.raises(BnSpecError, match="before any call, this process does not round to nearest: "):
+    with pytest.raises(
+        BnSpecError, match="before any call, this process does not round to nearest: "
+    ):
         cell.examine()
     assert cell.examples == 0
     restore()

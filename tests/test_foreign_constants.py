@@ -11,10 +11,10 @@ import pytest
 from hypothesis.internal.conjecture import providers
 
 from bn_spec import Case
-from bn_spec.backends.reference import Reference
-from bn_spec.cell import PROPERTIES, Cell
-from bn_spec.profiles import PROFILES
-from bn_spec.suite import load_suite
+from bn_spec.backend.adapters.reference_backend import Reference
+from bn_spec.suite.cell import PROPERTIES, Cell
+from bn_spec.suite.chapters import load_suite
+from bn_spec.suite.profiles import PROFILES
 
 load_suite()
 
@@ -52,6 +52,8 @@ def test_a_module_loaded_meanwhile_changes_nothing_that_is_drawn(
     assert drawn() == before
     theirs = providers._get_local_constants()
     assert 123457 in theirs.set_for_type("integer")  # as it would be for tests of one's own
-    monkeypatch.setattr("bn_spec.foreign_constants._NONE", theirs)
-    monkeypatch.setattr("bn_spec.foreign_constants._CACHE", type(providers.CONSTANTS_CACHE)(1024))
+    monkeypatch.setattr("bn_spec.suite.foreign_constants._NONE", theirs)
+    monkeypatch.setattr(
+        "bn_spec.suite.foreign_constants._CACHE", type(providers.CONSTANTS_CACHE)(1024)
+    )
     assert drawn() != before

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from bn_spec.bounds import GRADES
-from bn_spec.cell import PROPERTIES, WORSE, Cell, Violation
-from bn_spec.dtypes import Array
-from bn_spec.profiles import PROFILES
+from bn_spec.case.dtypes import Array
+from bn_spec.oracle.bounds import GRADES
 from bn_spec.report.records import FAIL, PASS, Record, Run
 from bn_spec.report.table import summary
 from bn_spec.specimens import SPECIMENS
 from bn_spec.specimens.kernel import Kernel
+from bn_spec.suite.cell import PROPERTIES, WORSE, Cell, Violation
+from bn_spec.suite.profiles import PROFILES
 
 from .process import pytest_suite, strange
 
@@ -24,7 +24,9 @@ import_module("conformance.test_num")  # declares its properties
 import_module("conformance.test_run")
 
 
-def cell_of(specimen: str, dtype: str = "float32", requirement: str = "NUM-01", grade: str = "") -> Cell:
+def cell_of(
+    specimen: str, dtype: str = "float32", requirement: str = "NUM-01", grade: str = ""
+) -> Cell:
     """A cell for a specimen that claims its own grade, or another."""
     (prop,) = PROPERTIES[requirement]
     known = SPECIMENS[specimen]
@@ -53,14 +55,18 @@ def test_a_kernel_is_measured_as_what_it_is(specimen: str, grade: str, dtype: st
 
 
 @pytest.mark.parametrize("specimen", ["two-pass-sequential", "welford"])
-def test_a_kernel_that_claims_less_than_it_can_passes_and_is_measured_all_the_same(specimen: str) -> None:
+def test_a_kernel_that_claims_less_than_it_can_passes_and_is_measured_all_the_same(
+    specimen: str,
+) -> None:
     cell = cell_of(specimen, grade="textbook")
     cell.examine()
     assert cell.measured_grade == SPECIMENS[specimen].capabilities.grade
 
 
 @pytest.mark.parametrize(("specimen", "claim"), [("textbook", "welford"), ("welford", "two-pass")])
-def test_a_kernel_that_claims_more_than_it_can_fails_with_what_it_is_instead(specimen: str, claim: str) -> None:
+def test_a_kernel_that_claims_more_than_it_can_fails_with_what_it_is_instead(
+    specimen: str, claim: str
+) -> None:
     cell = cell_of(specimen, grade=claim)
     with pytest.raises(Violation) as found:
         cell.examine()
@@ -104,8 +110,18 @@ def test_where_nothing_is_measured_there_is_no_grade() -> None:
 # The table ---------------------------------------------------------------------------------------------
 
 
-def record(requirement: str = "NUM-01", status: str = PASS, grade: str = "", claimed: str = "two-pass") -> Record:
-    return Record(requirement, "mine", "float32", status, shares={"output": 0.5}, grade=grade, claimed_grade=claimed)
+def record(
+    requirement: str = "NUM-01", status: str = PASS, grade: str = "", claimed: str = "two-pass"
+) -> Record:
+    return Record(
+        requirement,
+        "mine",
+        "float32",
+        status,
+        shares={"output": 0.5},
+        grade=grade,
+        claimed_grade=claimed,
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,10 +138,15 @@ def test_the_table_shows_the_measured_grade_and_the_claimed_one_where_they_diffe
     records: list[Record], ending: str
 ) -> None:
     header, line, *others = summary(Run(list(records)))
-    chapters = dict.fromkeys(one.chapter for one in sorted(records, key=lambda one: one.requirement, reverse=True))
+    chapters = dict.fromkeys(
+        one.chapter for one in sorted(records, key=lambda one: one.requirement, reverse=True)
+    )
     assert re.split(" {2,}", header)[2:] == [*chapters, "grade"]
     assert re.fullmatch(rf"mine +float32 .*{re.escape(ending)}", line)
-    assert "grade: the best numerical class of the variance whose bounds all examples satisfied" in others
+    assert (
+        "grade: the best numerical class of the variance whose bounds all examples satisfied"
+        in others
+    )
 
 
 def test_a_run_prints_the_measured_grade_beside_the_claimed_one(tmp_path: Path) -> None:
@@ -141,5 +162,7 @@ def test_a_run_prints_the_measured_grade_beside_the_claimed_one(tmp_path: Path) 
     assert done.returncode == 1, done.stdout
     assert re.search(r"(?m)^no-inference +float32 .* two-pass \(claims welford\)$", done.stdout)
     assert re.search(r"(?m)^welford +float32 .* welford$", done.stdout)
-    assert re.search(r"(?m)^clamped-textbook-variance +float32 .* textbook \(claims welford\)$", done.stdout)
+    assert re.search(
+        r"(?m)^clamped-textbook-variance +float32 .* textbook \(claims welford\)$", done.stdout
+    )
     assert "note      claimed is welford; what was got is textbook" in done.stdout

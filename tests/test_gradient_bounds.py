@@ -13,13 +13,25 @@ import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
-from bn_spec import gradient_bounds as gb
-from bn_spec.bounds import SUMMATIONS, Accuracy, Model, batch_moments, given_moments
-from bn_spec.dtypes import DTYPES, Array, DType, Floats
+from bn_spec.case.dtypes import DTYPES, Array, DType, Floats
+from bn_spec.oracle import gradient_bounds as gb
+from bn_spec.oracle.bounds import SUMMATIONS, Accuracy, Model, batch_moments, given_moments
 from bn_spec.strategies import FAMILIES, MIXED, Recipe, chosen, gradients, values
 from bn_spec.strategies.choices import Choose
 
-from .arithmetic import RULES, TOTALS, Arithmetic, Kernel, Rule, Total, chan, statistics, textbook, two_pass, welford
+from .arithmetic import (
+    RULES,
+    TOTALS,
+    Arithmetic,
+    Kernel,
+    Rule,
+    Total,
+    chan,
+    statistics,
+    textbook,
+    two_pass,
+    welford,
+)
 from .common import examples
 
 FLOAT32, FLOAT64 = DTYPES["float32"], DTYPES["float64"]
@@ -30,7 +42,10 @@ COARSE = DType("coarse", _COARSE, _COARSE, _COARSE)
 
 CHANNELS = 4
 WEIGHT = np.array([[1.0], [-3.0], [0.25], [40.0]])
-OF_WEIGHT, OF_BIAS = np.array([[2.0], [0.0], [-5.0], [1.0]]), np.array([[-1.0], [3.0], [0.0], [0.5]])
+OF_WEIGHT, OF_BIAS = (
+    np.array([[2.0], [0.0], [-5.0], [1.0]]),
+    np.array([[-1.0], [3.0], [0.0], [0.5]]),
+)
 """The cotangents of the gradients of weight and bias."""
 
 WORST: Mapping[str, Rule] = {
@@ -107,7 +122,10 @@ def data(
 ) -> Data:
     n = draw(st.integers(2, 12) | st.integers(2, longest))
     x = rows_of(draw(chosen(value)), n)
-    dy, v = (RELATIONS[relation](x, rows_of(recipe, n)) for recipe, relation in (draw(related), draw(related)))
+    dy, v = (
+        RELATIONS[relation](x, rows_of(recipe, n))
+        for recipe, relation in (draw(related), draw(related))
+    )
     some_eps, rule = draw(st.sampled_from(eps)), draw(st.sampled_from(tuple(WORST)))
     return Data(x, dy, v, some_eps, rule, draw(st.integers(0, 2**16)))
 
@@ -119,8 +137,9 @@ def data(
 class Seen:
     """What a backward kernel has of its forward, and how it computes.
 
-    The input (C, n), the weight, mu' and s' (C, 1); arithmetics for sums (``fl``), for statistics that are ``held``,
-    for elementwise steps (``ew``), and for results and tensors read (``io``); and the way to sum.
+    The input (C, n), the weight, mu' and s' (C, 1); arithmetics for sums (``fl``), for statistics
+    that are ``held``, for elementwise steps (``ew``), and for results and tensors read (``io``);
+    and the way to sum.
     """
 
     x: Floats
@@ -134,11 +153,13 @@ class Seen:
     total: Total
 
     @staticmethod
-    def of(data: Data, model: Model, forward: Kernel, given: tuple[Floats, Floats] | None = None) -> Seen:
+    def of(
+        data: Data, model: Model, forward: Kernel, given: tuple[Floats, Floats] | None = None
+    ) -> Seen:
         """Normalise by the statistics of the batch, or by those given."""
         rng, flushes = np.random.default_rng(data.seed), not model.accuracy.subnormals
         formats = (model.dtype.accumulation, model.statistics, model.elementwise, model.dtype.data)
-        fl, held, ew, io = (Zeros(format, WORST[data.rule], rng, flushes) for format in formats)  # noqa: A001
+        fl, held, ew, io = (Zeros(format, WORST[data.rule], rng, flushes) for format in formats)
         total = TOTALS[model.accuracy.summation]
         x = io.read(data.x)
         if given:
@@ -158,7 +179,8 @@ class Seen:
         return self.total(rows, self.fl)[:, None]
 
     def deviations(self, fl: Arithmetic) -> Floats:
-        # A difference of two numbers of a format cannot underflow in it; that from a finer mean can.
+        # A difference of two numbers of a format cannot underflow in it; that from a finer mean
+        # can.
         return (fl.add if fl.format == self.held.format else fl)(self.x - self.mu)
 
     def x_hat(self, fl: Arithmetic) -> Floats:
@@ -200,7 +222,9 @@ Inputs: TypeAlias = Callable[[Seen, Floats, Floats, Floats], Floats]
 """Forms of s (dy − ḡ − x̂ c) weight, from dy, Σ dy and Σ dy x̂; WEIGHT is known."""
 
 
-def as_it_reads(k: Seen, dy: Floats, sum_dy: Floats, products: Floats, by_difference: bool = False) -> Floats:
+def as_it_reads(
+    k: Seen, dy: Floats, sum_dy: Floats, products: Floats, by_difference: bool = False
+) -> Floats:
     ew, x_hat = k.ew, k.x_hat_by_difference(k.ew) if by_difference else k.x_hat(k.ew)
     bracket = ew.add(ew.add(dy - k.held(sum_dy / k.n)) - ew(x_hat * k.held(products / k.n)))
     return ew(ew(k.weight * k.s) * bracket)
@@ -243,7 +267,9 @@ def gradients_in_every_form(k: Seen, dy: Floats, products: Products) -> dict[str
     sum_dy, sum_products = k.sum(dy), products(k, dy)
     if k.held.format != k.fl.format:
         sum_products = k.held(sum_products)
-    inputs = {f"dx {name}": k.io(form(k, dy, sum_dy, sum_products)) for name, form in INPUTS.items()}
+    inputs = {
+        f"dx {name}": k.io(form(k, dy, sum_dy, sum_products)) for name, form in INPUTS.items()
+    }
     return {"dweight": k.io(sum_products), "dbias": k.io(sum_dy), **inputs}
 
 
@@ -260,9 +286,15 @@ class Exact:
 
     @staticmethod
     def of(data: Data, model: Model, given: tuple[Floats, Floats] | None = None) -> Exact:
-        moments = given_moments(model, *given) if given else batch_moments(model, *statistics(data.x))
+        moments = (
+            given_moments(model, *given) if given else batch_moments(model, *statistics(data.x))
+        )
         x_hat = (data.x - moments.mean) / np.sqrt(moments.var + data.eps)
-        return Exact(data, gb.Normalised.of(model, moments, data.eps, x_hat, given is not None), given is not None)
+        return Exact(
+            data,
+            gb.Normalised.of(model, moments, data.eps, x_hat, given is not None),
+            given is not None,
+        )
 
     @property
     def s(self) -> Floats:
@@ -297,9 +329,15 @@ class Exact:
             curvature = x_hat * mean(v * p) + mean(dy * x_hat) * q + mean(v * x_hat) * p
             ddx = ddx - WEIGHT * s * s * curvature
         return {
-            "ddy": (WEIGHT * s * q + OF_WEIGHT * x_hat + OF_BIAS, gb.double_dy_bound(a, WEIGHT, OF_WEIGHT, OF_BIAS)),
+            "ddy": (
+                WEIGHT * s * q + OF_WEIGHT * x_hat + OF_BIAS,
+                gb.double_dy_bound(a, WEIGHT, OF_WEIGHT, OF_BIAS),
+            ),
             "ddx": (ddx, gb.double_input_bound(g, a, product, WEIGHT, OF_WEIGHT)),
-            "ddweight": (self.data.n * s * mean(v * p), gb.double_weight_bound(g, a, product)[:, :1]),
+            "ddweight": (
+                self.data.n * s * mean(v * p),
+                gb.double_weight_bound(g, a, product)[:, :1],
+            ),
         }
 
 
@@ -307,14 +345,18 @@ def mean(rows: Floats) -> Floats:
     return np.asarray(rows.mean(axis=1, keepdims=True))
 
 
-def shares(got: Mapping[str, Floats], wanted: Mapping[str, tuple[Floats, Floats]]) -> dict[str, float]:
+def shares(
+    got: Mapping[str, Floats], wanted: Mapping[str, tuple[Floats, Floats]]
+) -> dict[str, float]:
     """Return the largest err / bound of each result; the first word of its name says which it is."""
     return {name: share(result, *wanted[name.split()[0]]) for name, result in got.items()}
 
 
 def share(got: Floats, exact: Floats, bound: Floats) -> float:
     error = np.abs(got - exact)
-    return float(np.divide(error, bound, out=np.where(error > 0, np.inf, 0.0), where=bound > 0).max())
+    return float(
+        np.divide(error, bound, out=np.where(error > 0, np.inf, 0.0), where=bound > 0).max()
+    )
 
 
 # Kernels of the second derivatives ---------------------------------------------------------------------------
@@ -326,7 +368,12 @@ def second_in_torch(k: Seen, dy: Floats, v: Floats) -> dict[str, Floats]:
     s_2 = fl(s * s)
     s_3 = fl(s_2 * s)
     x_s_3 = fl(deviations * s_3)
-    dy_x, v_x, sum_dy, sum_v = k.sum(fl(dy * deviations)), k.sum(fl(v * deviations)), k.sum(dy), k.sum(v)
+    dy_x, v_x, sum_dy, sum_v = (
+        k.sum(fl(dy * deviations)),
+        k.sum(fl(v * deviations)),
+        k.sum(dy),
+        k.sum(v),
+    )
     of_means = fl.add(fl(fl(sum_v * sum_dy) / n) - k.sum(fl(dy * v)))
     inner = fl.add(of_means + fl(fl(fl(s_2 * dy_x) * v_x) * fl(np.asarray(3.0 / n))))
     along_x = fl(fl(x_s_3 * inner) / n)
@@ -348,7 +395,9 @@ def second_in_torch(k: Seen, dy: Floats, v: Floats) -> dict[str, Floats]:
     }
 
 
-def second_projected(k: Seen, dy: Floats, v: Floats, products: Products = centred) -> dict[str, Floats]:
+def second_projected(
+    k: Seen, dy: Floats, v: Floats, products: Products = centred
+) -> dict[str, Floats]:
     """Return them by the projections p of dy and q of v: −weight s² (x̂ mean(v p) + c q + a p) + ẇ s p."""
     fl, n, s, x_hat = k.fl, k.n, k.s, k.x_hat(k.fl)
 
@@ -364,10 +413,14 @@ def second_projected(k: Seen, dy: Floats, v: Floats, products: Products = centre
     return {"ddy": fl.add(ddy), "ddx": fl.add(ddx), "ddweight": fl.add(fl(s * sum_v_p))}
 
 
-def second_expanded(k: Seen, dy: Floats, v: Floats, products: Products = centred) -> dict[str, Floats]:
+def second_expanded(
+    k: Seen, dy: Floats, v: Floats, products: Products = centred
+) -> dict[str, Floats]:
     """Return them by the means alone: the formula of the reference, and dweight from mean(v dy) − v̄ ḡ − a c."""
     fl, n, s, x_hat = k.fl, k.n, k.s, k.x_hat(k.fl)
-    g, v_mean, c, a = (fl(total / n) for total in (k.sum(dy), k.sum(v), products(k, dy), products(k, v)))
+    g, v_mean, c, a = (
+        fl(total / n) for total in (k.sum(dy), k.sum(v), products(k, dy), products(k, v))
+    )
     a_c = fl(a * c)
     less_means = fl.add(fl(k.sum(fl(v * dy)) / n) - fl(v_mean * g))
     inner = fl.add(less_means - fl(3.0 * a_c))
@@ -398,13 +451,17 @@ GIVEN = np.array([[0.0], [100.0], [-3.0], [1.0]]), np.array([[1.0], [4.0], [1e-3
 """A mean and a variance that the layer holds, in eval mode."""
 
 
-def model_of(data: Data, grade: str, centred_products: bool, row: DType = COARSE, **claims: Any) -> Model:
+def model_of(
+    data: Data, grade: str, centred_products: bool, row: DType = COARSE, **claims: Any
+) -> Model:
     return Model(row, data.n, Accuracy(grade, centred_products=centred_products, **claims))
 
 
 @pytest.mark.parametrize("form", PRODUCTS)
 @pytest.mark.parametrize("forward", FORWARDS)
-def test_gradients_stay_within_their_bounds_however_each_operation_is_rounded(forward: str, form: str) -> None:
+def test_gradients_stay_within_their_bounds_however_each_operation_is_rounded(
+    forward: str, form: str
+) -> None:
     (grade, kernel), (claimed, products) = FORWARDS[forward], PRODUCTS[form]
     worst: dict[str, float] = {}
 
@@ -485,7 +542,9 @@ def raised(worst: dict[str, float], found: Mapping[str, float]) -> None:
         worst[name] = max(worst.get(name, 0.0), largest)
 
 
-SUMMED = {name: ("any order",) if name in ("welford", "chan") else tuple(TOTALS) for name in FORWARDS}
+SUMMED = {
+    name: ("any order",) if name in ("welford", "chan") else tuple(TOTALS) for name in FORWARDS
+}
 """The classes of summation of each forward kernel."""
 
 each_forward = pytest.mark.parametrize("forward", FORWARDS)
@@ -497,12 +556,19 @@ def test_every_class_of_sums_holds_its_second_derivatives(form: str) -> None:
     worst: dict[str, float] = {}
 
     @examples(90)
-    @given(data(longest=80), st.sampled_from([(name, total) for name, totals in SUMMED.items() for total in totals]))
+    @given(
+        data(longest=80),
+        st.sampled_from([(name, total) for name, totals in SUMMED.items() for total in totals]),
+    )
     def stay_within(drawn: Data, chosen: tuple[str, str]) -> None:
         (grade, kernel), summation = FORWARDS[chosen[0]], chosen[1]
         model = Model(COARSE, drawn.n, Accuracy(grade, summation, centred_products=is_centred))
         raised(
-            worst, shares(second(Seen.of(drawn, model, kernel), drawn.dy, drawn.v), Exact.of(drawn, model).second())
+            worst,
+            shares(
+                second(Seen.of(drawn, model, kernel), drawn.dy, drawn.v),
+                Exact.of(drawn, model).second(),
+            ),
         )
 
     stay_within()
@@ -516,7 +582,9 @@ def held_statistics(drawn: Data) -> tuple[Floats, Floats]:
 
 
 @pytest.mark.parametrize("form", PRODUCTS)
-def test_first_and_second_derivatives_of_eval_stay_within_their_bounds_for_every_class_of_sums(form: str) -> None:
+def test_first_and_second_derivatives_of_eval_stay_within_their_bounds_for_every_class_of_sums(
+    form: str,
+) -> None:
     is_centred, products = PRODUCTS[form]
     worst: dict[str, float] = {}
 
@@ -525,7 +593,12 @@ def test_first_and_second_derivatives_of_eval_stay_within_their_bounds_for_every
     def stay_within(drawn: Data, summation: str) -> None:
         given_ = held_statistics(drawn)
         model = Model(COARSE, drawn.n, Accuracy("two-pass", summation, centred_products=is_centred))
-        k, exact, dy, v = Seen.of(drawn, model, two_pass, given_), Exact.of(drawn, model, given_), drawn.dy, drawn.v
+        k, exact, dy, v = (
+            Seen.of(drawn, model, two_pass, given_),
+            Exact.of(drawn, model, given_),
+            drawn.dy,
+            drawn.v,
+        )
         fl, x_hat = k.fl, k.x_hat(k.fl)
         got = {
             "dweight": fl.add(products(k, dy)),
@@ -533,9 +606,14 @@ def test_first_and_second_derivatives_of_eval_stay_within_their_bounds_for_every
             "dx": fl.add(fl(fl(WEIGHT * k.s) * dy)),
             "dx, weight last": fl.add(fl(fl(dy * k.s) * WEIGHT)),
         }
-        raised(worst, shares({name.replace(",", ""): result for name, result in got.items()}, exact.first()))
+        raised(
+            worst,
+            shares({name.replace(",", ""): result for name, result in got.items()}, exact.first()),
+        )
         second = {
-            "ddy": fl.add(fl.add(fl.add(fl(fl(v * k.s) * WEIGHT) + fl(OF_WEIGHT * x_hat)) + OF_BIAS)),
+            "ddy": fl.add(
+                fl.add(fl.add(fl(fl(v * k.s) * WEIGHT) + fl(OF_WEIGHT * x_hat)) + OF_BIAS)
+            ),
             "ddx": fl.add(fl(fl(OF_WEIGHT * k.s) * dy)),
             "ddweight": fl.add(k.sum(fl(fl(v * dy) * k.s))),
         }
@@ -607,12 +685,16 @@ def mean_for_sum(k: Seen, dy: Floats) -> dict[str, Floats]:
 
 MILD = data(
     values(("gaussian", "ramp"), scales=(0,), offsets=(0.0, 1.0)),
-    st.tuples(chosen(gradients(("gaussian",), scales=(0,), offsets=(0.0, 1.0))), st.just("unrelated")),
+    st.tuples(
+        chosen(gradients(("gaussian",), scales=(0,), offsets=(0.0, 1.0))), st.just("unrelated")
+    ),
 )
 
 
 @pytest.mark.parametrize(
-    "faulty", [only_centred, without_the_mean, without_s, mean_for_sum], ids=lambda kernel: str(kernel.__name__)
+    "faulty",
+    [only_centred, without_the_mean, without_s, mean_for_sum],
+    ids=lambda kernel: str(kernel.__name__),
 )
 @each_forward
 def test_a_missing_term_exceeds_a_bound_of_every_grade(
@@ -636,7 +718,9 @@ def test_a_kernel_in_half_of_the_precision_exceeds_its_bound(forward: str, resul
     half = replace(_COARSE, name="half", u=U**0.5)
 
     def exceeds(drawn: Data) -> bool:
-        claimed, real = (Model(DType(f.name, f, f, f), drawn.n, Accuracy(grade)) for f in (_COARSE, half))
+        claimed, real = (
+            Model(DType(f.name, f, f, f), drawn.n, Accuracy(grade)) for f in (_COARSE, half)
+        )
         got = gradients_in_every_form(Seen.of(drawn, real, kernel), drawn.dy, centred)
         name = "dx as it reads" if result == "dx" else result
         return share(got[name], *Exact.of(drawn, claimed).first()[result]) > 1
@@ -667,7 +751,11 @@ def assert_growing(smaller: Mapping[str, Floats], larger: Mapping[str, Floats]) 
         assert ((bound <= larger[name] * (1 + 1e-9)) | (larger[name] < 1e-30)).all(), name
 
 
-CLAIMS = [Accuracy(grade, centred_products=claimed) for grade, _ in FORWARDS.values() for claimed in (True, False)]
+CLAIMS = [
+    Accuracy(grade, centred_products=claimed)
+    for grade, _ in FORWARDS.values()
+    for claimed in (True, False)
+]
 
 
 @examples(35)
@@ -677,7 +765,12 @@ def test_the_bounds_grow_with_the_number_of_values_and_with_the_unit_roundoff(
 ) -> None:
     """Repeated rows have the same means, and sums so many times as large."""
     x, dy, v = (np.tile(rows, times) for rows in (drawn.x, drawn.dy, drawn.v))
-    models = ((drawn, FLOAT64), (drawn, FLOAT32), (drawn, COARSE), (replace(drawn, x=x, dy=dy, v=v), COARSE))
+    models = (
+        (drawn, FLOAT64),
+        (drawn, FLOAT32),
+        (drawn, COARSE),
+        (replace(drawn, x=x, dy=dy, v=v), COARSE),
+    )
     steps = [all_bounds(d, claims, row) for d, row in models]
     steps[-1] = {name: bound[:, : steps[0][name].shape[1]] for name, bound in steps[-1].items()}
     for smaller, larger in pairwise(steps):
@@ -688,8 +781,14 @@ NARROWER = [
     (Accuracy("two-pass"), Accuracy("welford")),
     (Accuracy("welford"), Accuracy("textbook")),
     (Accuracy("welford", direct_means=True), Accuracy("welford")),
-    *((Accuracy(grade, centred_products=True), Accuracy(grade)) for grade in ("two-pass", "welford", "textbook")),
-    *((Accuracy(grade, "wide"), Accuracy(grade, "any order")) for grade in ("two-pass", "welford", "textbook")),
+    *(
+        (Accuracy(grade, centred_products=True), Accuracy(grade))
+        for grade in ("two-pass", "welford", "textbook")
+    ),
+    *(
+        (Accuracy(grade, "wide"), Accuracy(grade, "any order"))
+        for grade in ("two-pass", "welford", "textbook")
+    ),
     *((Accuracy(grade, "wide"), Accuracy(grade, "pairwise")) for grade in ("two-pass", "textbook")),
     (Accuracy("two-pass", "pairwise"), Accuracy("two-pass")),
     (Accuracy(), Accuracy(statistics="parameters")),
@@ -719,7 +818,9 @@ def test_where_dy_is_zero_in_a_channel_no_error_is_allowed(claims: Accuracy) -> 
     @examples(10)
     @given(data(longest=20), st.integers(0, CHANNELS - 1))
     def none_is_allowed(drawn: Data, channel: int) -> None:
-        silent = np.where(np.arange(CHANNELS)[:, None] == channel, 0, np.where(drawn.dy == 0, 1, drawn.dy))
+        silent = np.where(
+            np.arange(CHANNELS)[:, None] == channel, 0, np.where(drawn.dy == 0, 1, drawn.dy)
+        )
         zeros = replace(drawn, dy=silent)
         for row in (COARSE, FLOAT32, DTYPES["bfloat16"]):
             exact = Exact.of(zeros, Model(row, zeros.n, claims)).first()
@@ -732,8 +833,14 @@ def test_where_dy_is_zero_in_a_channel_no_error_is_allowed(claims: Accuracy) -> 
 
 @examples(20)
 @given(data(longest=20))
-def test_where_all_cotangents_are_zero_no_error_is_allowed_in_a_second_derivative(drawn: Data) -> None:
-    exact, zeros, none = Exact.of(drawn, Model(COARSE, drawn.n)), np.zeros_like(drawn.v), np.zeros((CHANNELS, 1))
+def test_where_all_cotangents_are_zero_no_error_is_allowed_in_a_second_derivative(
+    drawn: Data,
+) -> None:
+    exact, zeros, none = (
+        Exact.of(drawn, Model(COARSE, drawn.n)),
+        np.zeros_like(drawn.v),
+        np.zeros((CHANNELS, 1)),
+    )
     g, a = exact.direction(drawn.dy), exact.direction(zeros)
     assert (gb.double_dy_bound(a, WEIGHT, none, none) == 0).all()
     assert (gb.double_weight_bound(g, a, none) == 0).all()
@@ -744,7 +851,9 @@ def test_where_all_cotangents_are_zero_no_error_is_allowed_in_a_second_derivativ
 
 
 TINY = values(
-    [family for family in FAMILIES if family != "heavy-tailed"],  # whose s would underflow, as no format's does
+    [
+        family for family in FAMILIES if family != "heavy-tailed"
+    ],  # whose s would underflow, as no format's does
     scales=(0, -3, -6, -8, -12, -17),
     offsets=(0.0, 1.0, -10.0),
 )
@@ -752,12 +861,22 @@ TINY = values(
 
 @pytest.mark.parametrize("flushes", [True, False], ids=["flushed", "not flushed"])
 @each_keeping
-def test_gradients_stay_within_their_bounds_where_everything_underflows(kept: str, flushes: bool) -> None:
-    row = DType("fine", FINE, FINE, FINE) if kept == "neither" else DType("short", SHORT, SHORT, PRECISE)
+def test_gradients_stay_within_their_bounds_where_everything_underflows(
+    kept: str, flushes: bool
+) -> None:
+    row = (
+        DType("fine", FINE, FINE, FINE)
+        if kept == "neither"
+        else DType("short", SHORT, SHORT, PRECISE)
+    )
     keeping = replace(KEPT[kept], subnormals=not flushes)
 
     @examples(50)
-    @given(data(TINY, eps=(0.5,), longest=60), st.sampled_from(sorted(FORWARDS)), st.sampled_from(sorted(PRODUCTS)))
+    @given(
+        data(TINY, eps=(0.5,), longest=60),
+        st.sampled_from(sorted(FORWARDS)),
+        st.sampled_from(sorted(PRODUCTS)),
+    )
     def stay_within(drawn: Data, forward: str, form: str) -> None:
         (grade, kernel), (is_centred, products) = FORWARDS[forward], PRODUCTS[form]
         model = Model(row, drawn.n, replace(keeping, grade=grade, centred_products=is_centred))
@@ -769,7 +888,9 @@ def test_gradients_stay_within_their_bounds_where_everything_underflows(kept: st
 
 @pytest.mark.parametrize("flushes", [True, False], ids=["flushed", "not flushed"])
 @pytest.mark.parametrize("form", SECOND)
-def test_second_derivatives_stay_within_their_bounds_where_everything_underflows(form: str, flushes: bool) -> None:
+def test_second_derivatives_stay_within_their_bounds_where_everything_underflows(
+    form: str, flushes: bool
+) -> None:
     is_centred, second = SECOND[form]
 
     @examples(35)
@@ -779,7 +900,12 @@ def test_second_derivatives_stay_within_their_bounds_where_everything_underflows
         claims = Accuracy(grade, centred_products=is_centred, subnormals=not flushes)
         model = Model(DType("fine", FINE, FINE, FINE), drawn.n, claims)
         k = Seen.of(drawn, model, kernel)
-        raised({}, shares(second(k, k.io.read(drawn.dy), k.io.read(drawn.v)), Exact.of(drawn, model).second()))
+        raised(
+            {},
+            shares(
+                second(k, k.io.read(drawn.dy), k.io.read(drawn.v)), Exact.of(drawn, model).second()
+            ),
+        )
 
     stay_within()
 

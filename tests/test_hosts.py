@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bn_spec.registry import Selection
+from bn_spec.backend.registry import Selection
 from bn_spec.report.records import Run
 from bn_spec.report.run_file import NAME
 from bn_spec.session import setup
@@ -113,7 +113,9 @@ def test_two_machines_find_what_two_workers_of_one_find(
     assert record_in(there)["timing"] == {"workers": 2}
     assert len(record_in(there)["records"]) == 12
     assert cases_in(there) == cases_in(here) != {}
-    assert not [left for folder in hosts.values() for left in folder.iterdir() if left.name == ".bn_spec"]
+    assert not [
+        left for folder in hosts.values() for left in folder.iterdir() if left.name == ".bn_spec"
+    ]
 
 
 def test_a_machine_that_lacks_the_file_of_a_backend_says_so_and_nothing_hangs(
@@ -123,11 +125,24 @@ def test_a_machine_that_lacks_the_file_of_a_backend_says_so_and_nothing_hangs(
     there = tmp_path / "there"
     there.mkdir()
     (there / "mine.py").write_text("from bn_spec.specimens import welford\n")
-    call = ("-m", "bn_spec.cli", "run", "mine.py:welford", "--requirement", "RUN-03", "--", "--tx", place)
+    call = (
+        "-m",
+        "bn_spec.cli",
+        "run",
+        "mine.py:welford",
+        "--requirement",
+        "RUN-03",
+        "--",
+        "--tx",
+        place,
+    )
     done = python(*call, cwd=there, PYTHONPATH=str(installed))
     assert done.returncode == 3
     said = " ".join(done.stdout.partition("INCOMPLETE: a worker was lost: ")[2].split())
-    assert f"({place}) ended: pytest.UsageError: bn-spec: backend 'mine.py:welford': there is no file mine.py" in said
+    assert (
+        f"({place}) ended: pytest.UsageError: bn-spec: backend 'mine.py:welford': there is no file mine.py"
+        in said
+    )
     assert str(folder) in said
 
 
@@ -136,14 +151,18 @@ def test_a_machine_that_cannot_be_reached_is_named(installed: Path, tmp_path: Pa
     done = run("reference", "--", "--tx", place, site=installed, folder=tmp_path / "there")
     assert done.returncode == 2
     assert (
-        f"ERROR: --tx: one of {place} cannot be reached ([Errno 111] Connection refused); start what" in done.stderr
+        f"ERROR: --tx: one of {place} cannot be reached ([Errno 111] Connection refused); start what"
+        in done.stderr
     )
 
 
 def test_the_suite_of_a_checkout_cannot_be_handed_to_other_machines(tmp_path: Path) -> None:
     done = pytest_suite("--tx", "popen//chdir=elsewhere", "--dist", "load", cwd=tmp_path)
     assert done.returncode == 4
-    assert "--tx popen//chdir=elsewhere: workers elsewhere cannot be handed the suite of a checkout" in done.stderr
+    assert (
+        "--tx popen//chdir=elsewhere: workers elsewhere cannot be handed the suite of a checkout"
+        in done.stderr
+    )
     assert "--pyargs bn_spec.conformance" in done.stderr
 
 

@@ -16,21 +16,23 @@ import numpy as np
 import pytest
 
 from bn_spec import Case, Config, KnownFailure, check
-from bn_spec.case import Forward, Train, array
-from bn_spec.cell import PROPERTIES, Cell, Violation
-from bn_spec.diagnosis import agree
+from bn_spec.backend.registry import load
+from bn_spec.case.source import array
+from bn_spec.case.steps import Forward, Train
 from bn_spec.errors import BrokenBackend
-from bn_spec.flight import ABOUT, Note, Recorded, Recorder, left_behind, read
-from bn_spec.isolation import Isolated, Limits, check_loading
-from bn_spec.judge import SURVIVAL
-from bn_spec.pinned import pinned
-from bn_spec.play import LOOKS, Died, play, play_together
-from bn_spec.profiles import PROFILES
-from bn_spec.registry import load
+from bn_spec.judge.judging import SURVIVAL
+from bn_spec.play.flight import ABOUT, Note, Recorded, Recorder, left_behind, read
+from bn_spec.play.isolated import Isolated, Limits, check_loading
+from bn_spec.play.observation import LOOKS, Died
+from bn_spec.play.player import play, play_together
 from bn_spec.report.records import CRASHED, FAIL, PASS
 from bn_spec.report.run_file import RunFile
 from bn_spec.specimens import SPECIMENS
-from bn_spec.suite import load_suite
+from bn_spec.suite.cell import PROPERTIES, Cell, Violation
+from bn_spec.suite.chapters import load_suite
+from bn_spec.suite.pinned import pinned
+from bn_spec.suite.profiles import PROFILES
+from bn_spec.tools.diagnosis import agree
 
 from .process import bn_spec, pytest_suite, python, strange
 from .strange_backends import HOSTILE
@@ -92,7 +94,9 @@ def isolated(request: pytest.FixtureRequest) -> Iterator[Isolated]:
         yield stand_in
 
 
-@pytest.mark.parametrize(("isolated", "observable", "said"), TABLE, ids=[t[0] for t in TABLE], indirect=["isolated"])
+@pytest.mark.parametrize(
+    ("isolated", "observable", "said"), TABLE, ids=[t[0] for t in TABLE], indirect=["isolated"]
+)
 def test_whatever_a_backend_does_is_a_discrepancy_and_the_next_case_is_played(
     isolated: Isolated, observable: str, said: str
 ) -> None:
@@ -109,7 +113,9 @@ def test_every_hostile_backend_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", [*ERRORS, *ANSWERS, *HARMLESS])
-def test_what_kills_nobody_is_seen_in_this_process_too(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_kills_nobody_is_seen_in_this_process_too(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if name in ("hogs", "meddles"):
         pytest.skip("it would harm this process")
     monkeypatch.setattr("os.write", lambda *_: 0)
@@ -146,7 +152,7 @@ def cell_of(backend: Any, requirement: str = "RUN-05") -> Cell:
 def test_a_death_shrinks_and_the_search_ends_after_so_many(
     isolated: Isolated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bn_spec.cell.MOST_DEATHS", 6)
+    monkeypatch.setattr("bn_spec.suite.cell.MOST_DEATHS", 6)
     cell = cell_of(isolated)
     with pytest.raises(Violation, match="killed by SIGSEGV") as raised:
         cell.run()
@@ -175,7 +181,10 @@ def test_after_the_first_hang_nobody_waits_as_long_again(isolated: Isolated) -> 
             "does not load in a process of its own: killed by SIGABRT, at bad.py:1 in <module>",
         ),
         ("print('no licence'); import os; os._exit(1)", "exited with code 1; it said: no licence"),
-        ("raise OSError('no device')", "failed to load: OSError: no device (in a process of its own)"),
+        (
+            "raise OSError('no device')",
+            "failed to load: OSError: no device (in a process of its own)",
+        ),
     ],
 )
 def test_a_backend_that_kills_who_loads_it_is_broken(tmp_path: Path, body: str, said: str) -> None:
@@ -211,7 +220,10 @@ def backends(*names: str) -> list[str]:
 
 
 def statuses(folder: Path) -> dict[str, str]:
-    return {record.backend: record.status for record in RunFile.load(folder / ".bn_spec" / "run.json").records}
+    return {
+        record.backend: record.status
+        for record in RunFile.load(folder / ".bn_spec" / "run.json").records
+    }
 
 
 def test_an_isolated_run_is_complete_whatever_its_backends_do(tmp_path: Path) -> None:
@@ -239,9 +251,14 @@ def test_the_death_of_a_worker_is_a_record_with_a_case_that_can_be_replayed(tmp_
     assert found.pop("welford") == PASS
     assert sorted(found) == sorted(names)
     assert set(found.values()) == {CRASHED, FAIL}  # one kills the worker; the next one isolates
-    assert "a worker died: killed by SIGSEGV in step 1 (forward), at strange_backends.py:" in done.stdout
+    assert (
+        "a worker died: killed by SIGSEGV in step 1 (forward), at strange_backends.py:"
+        in done.stdout
+    )
     assert "INCOMPLETE: a worker was lost: it crashed in" in done.stdout
-    (replay,) = set(re.findall(r"got +killed by SIGSEGV.*\n +replay +bn-spec replay (\w+)", done.stdout))
+    (replay,) = set(
+        re.findall(r"got +killed by SIGSEGV.*\n +replay +bn-spec replay (\w+)", done.stdout)
+    )
     again = bn_spec("replay", replay, cwd=tmp_path)
     assert again.returncode == 1, again.stderr
     assert "got       killed by SIGSEGV in step 1 (forward)" in again.stdout

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bn_spec.backend import Backend
-from bn_spec.config import Config, State, initial_state
-from bn_spec.registry import load
+from bn_spec.backend.contract import Backend
+from bn_spec.backend.registry import load
+from bn_spec.case.config import Config, State, initial_state
 
 for name in ("jax", "flax", "haiku", "equinox"):
     pytest.importorskip(name)
@@ -45,7 +45,9 @@ def test_channels_are_axis_1_and_the_variance_of_the_output_is_biased(backend: B
     np.testing.assert_allclose(y.ravel(), [-1, 1, -1, 1], rtol=1e-6)
 
 
-def test_momentum_arrives_as_the_weight_of_the_new_value_and_running_var_is_biased(backend: Backend) -> None:
+def test_momentum_arrives_as_the_weight_of_the_new_value_and_running_var_is_biased(
+    backend: Backend,
+) -> None:
     _, state = answered(backend, Config(2, momentum=0.25), X)
     weight = weight_of_the_second(backend, 0.25)
     np.testing.assert_allclose(state.running_mean, [weight, 3 * weight], rtol=1e-6)
@@ -62,7 +64,9 @@ def test_equinox_begins_the_average_of_the_variance_at_one() -> None:
     layer: Any = load("equinox").layer(Config(2, momentum=0.25), None)
     layer.forward(load("equinox").to_native(X))
     np.testing.assert_allclose(layer.state().running_mean, [1, 3], rtol=1e-6)
-    np.testing.assert_allclose(layer.state().running_var, [1 + 3, 4 + 3], rtol=1e-6)  # 0.75 / (1 - 0.75) too much
+    np.testing.assert_allclose(
+        layer.state().running_var, [1 + 3, 4 + 3], rtol=1e-6
+    )  # 0.75 / (1 - 0.75) too much
 
 
 def test_equinox_normalises_by_running_statistics_by_default() -> None:
@@ -70,12 +74,16 @@ def test_equinox_normalises_by_running_statistics_by_default() -> None:
     layer: Any = backend.layer(Config(2, momentum=0.5, eps=1e-12), None)
     first, second = (backend.to_numpy(layer.forward(backend.to_native(x))) for x in (X, X + 2))
     np.testing.assert_allclose(first.ravel(), [-1, 1, -1, 1], rtol=1e-6)
-    np.testing.assert_allclose(second.ravel(), [0, 2, -0.5, 1.5], rtol=1e-6)  # means 2 and 4, variances 1 and 4
+    np.testing.assert_allclose(
+        second.ravel(), [0, 2, -0.5, 1.5], rtol=1e-6
+    )  # means 2 and 4, variances 1 and 4
     assert not backend.capabilities.gradients
 
 
 def test_a_single_value_per_channel_is_answered_with_the_bias(backend: Backend) -> None:
-    y, state = answered(backend, Config(2, momentum=0.5), np.array([2, 4], np.float32).reshape(1, 2, 1, 1))
+    y, state = answered(
+        backend, Config(2, momentum=0.5), np.array([2, 4], np.float32).reshape(1, 2, 1, 1)
+    )
     np.testing.assert_array_equal(y.ravel(), [0, 0])
     left = 1 - weight_of_the_second(backend, 0.5)
     np.testing.assert_allclose(state.running_var, [left, left], rtol=1e-6)
@@ -84,7 +92,8 @@ def test_a_single_value_per_channel_is_answered_with_the_bias(backend: Backend) 
 def test_eval_uses_the_running_statistics_that_are_given(backend: Backend) -> None:
     held = {"running_mean": [1, 1], "running_var": [4, 16], "weight": [1, 4], "bias": [0, 1]}
     state = State(
-        **{name: np.array(a, np.float32) for name, a in held.items()}, num_batches_tracked=np.array(0, np.int64)
+        **{name: np.array(a, np.float32) for name, a in held.items()},
+        num_batches_tracked=np.array(0, np.int64),
     )
     layer = backend.layer(Config(2, eps=1e-12), state)
     layer.train(False)

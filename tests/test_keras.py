@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 
 from bn_spec import Backend, Case, Config, State, UnavailableBackend, check
-from bn_spec.backends import keras as adapter
-from bn_spec.case import Forward
-from bn_spec.config import STATE_FIELDS
-from bn_spec.dtypes import DTYPES, Array
+from bn_spec.backend.adapters import keras as adapter
+from bn_spec.case.config import STATE_FIELDS
+from bn_spec.case.dtypes import DTYPES, Array
+from bn_spec.case.steps import Forward
 
 if not find_spec("keras"):  # importing it would choose its backend
     pytest.skip("Keras is an extra", allow_module_level=True)
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of convert_to_numpy
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # of convert_to_numpy
 
 NAMES = ("tensorflow", "jax", "numpy", "torch")
 
@@ -41,7 +43,13 @@ def batch(*numbers: float) -> Array:
 
 def after(backend: Backend, x: Array, **config: Any) -> tuple[float, float]:
     """Return running mean and variance, 10 and 20 before, after a batch."""
-    tensors = dict(zip(STATE_FIELDS, (np.array([number], np.float32) for number in (1, 0, 10, 20)), strict=False))
+    tensors = dict(
+        zip(
+            STATE_FIELDS,
+            (np.array([number], np.float32) for number in (1, 0, 10, 20)),
+            strict=False,
+        )
+    )
     state = State(**tensors, num_batches_tracked=np.zeros((), np.int64))
     layer = backend.layer(Config(1, **config), state)
     layer.forward(backend.to_native(x))
@@ -53,7 +61,9 @@ def after(backend: Backend, x: Array, **config: Any) -> tuple[float, float]:
 
 def test_momentum_weighs_the_old_value_and_the_variance_is_biased(backend: Backend) -> None:
     assert adapter.DIALECT.momentum(0.25) == 0.75
-    assert after(backend, batch(1, 2, 3, 6), momentum=0.25) == pytest.approx((0.75 * 10 + 0.25 * 3, 15 + 3.5 / 4))
+    assert after(backend, batch(1, 2, 3, 6), momentum=0.25) == pytest.approx(
+        (0.75 * 10 + 0.25 * 3, 15 + 3.5 / 4)
+    )
 
 
 def test_a_single_value_has_a_variance_of_zero(backend: Backend) -> None:
@@ -67,16 +77,23 @@ def test_policies_have_the_names_of_dtypes(backend: Backend, dtype: str) -> None
     y = layer.forward(backend.to_native(batch(0, 2).astype(config.arithmetic.data.dtype)))
     assert backend.to_numpy(y).dtype == config.arithmetic.data.dtype
     tensors = layer.state().tensors()
-    assert {tensors[name].dtype for name in ("weight", "running_var")} == {config.arithmetic.parameters.dtype}
+    assert {tensors[name].dtype for name in ("weight", "running_var")} == {
+        config.arithmetic.parameters.dtype
+    }
 
 
 def test_float64_is_float32_unless_the_backend_is_tensorflow(backend: Backend) -> None:
     x = batch(0, 1).astype(np.float64) * 1e-9 + 1
-    found = {d.observable for d in check(Case(Config(1, eps=1e-20, dtype="float64"), None, (Forward(x),)), backend)}
+    found = {
+        d.observable
+        for d in check(Case(Config(1, eps=1e-20, dtype="float64"), None, (Forward(x),)), backend)
+    }
     assert ("running_mean" in found) is (backend.name != "keras-tensorflow")
 
 
-def test_a_constant_channel_has_a_negative_variance_where_moments_are_textbook(backend: Backend) -> None:
+def test_a_constant_channel_has_a_negative_variance_where_moments_are_textbook(
+    backend: Backend,
+) -> None:
     case = Case(Config(1, eps=1e-3), None, (Forward(np.full((3, 1, 2, 2), 192.3, np.float32)),))
     found = {discrepancy.observable for discrepancy in check(case, backend)}
     assert ("output" in found) is (backend.name in ("keras-numpy", "keras-torch"))

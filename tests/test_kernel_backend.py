@@ -11,16 +11,16 @@ import pytest
 from hypothesis import given
 
 from bn_spec import Backend, Capabilities, Case, Config, ConfigError, State, check, kernel_backend
-from bn_spec.backend import GRADIENTS, Gradients
-from bn_spec.case import DIFFERENTIABLE, Forward
-from bn_spec.cell import PROPERTIES, Cell, Violation
-from bn_spec.config import STATE_FIELDS, initial_state
-from bn_spec.dtypes import DTYPES, Array
-from bn_spec.judge import judge as judged
-from bn_spec.memory import same_bits
-from bn_spec.play import play
-from bn_spec.profiles import PROFILES
+from bn_spec.backend.contract import Gradients
+from bn_spec.case.arrays import same_bits
+from bn_spec.case.config import STATE_FIELDS, initial_state
+from bn_spec.case.dtypes import DTYPES, Array
+from bn_spec.case.steps import DIFFERENTIABLE, GRADIENTS, Forward
+from bn_spec.judge.judging import judge as judged
+from bn_spec.play.player import play
 from bn_spec.strategies import ABSENT, RUNNING_STYLES, cases, shapes
+from bn_spec.suite.cell import PROPERTIES, Cell, Violation
+from bn_spec.suite.profiles import PROFILES
 
 from .common import examples
 
@@ -37,9 +37,15 @@ def over_channels(values: Array) -> Array:
     return values.reshape(1, -1, 1, 1)
 
 
-def affine(x: Array, weight: Array | None, bias: Array | None, mean: Array, var: Array, eps: float) -> Array:
+def affine(
+    x: Array, weight: Array | None, bias: Array | None, mean: Array, var: Array, eps: float
+) -> Array:
     x_hat: Array = (x - over_channels(mean)) / np.sqrt(over_channels(var) + x.dtype.type(eps))
-    return x_hat if weight is None or bias is None else x_hat * over_channels(weight) + over_channels(bias)
+    return (
+        x_hat
+        if weight is None or bias is None
+        else x_hat * over_channels(weight) + over_channels(bias)
+    )
 
 
 @np.errstate(all="ignore")
@@ -72,11 +78,18 @@ def forward_training(
 
 @np.errstate(all="ignore")
 def forward_inference(
-    x: Array, weight: Array | None, bias: Array | None, running_mean: Array, running_var: Array, eps: float
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array,
+    running_var: Array,
+    eps: float,
 ) -> Array:
     if x.ndim != 4:
         raise ValueError(f"cannot normalise shape {x.shape}")
-    return affine(widened(x), weight, bias, widened(running_mean), widened(running_var), eps).astype(x.dtype)
+    return affine(
+        widened(x), weight, bias, widened(running_mean), widened(running_var), eps
+    ).astype(x.dtype)
 
 
 def widened(a: Array) -> Array:
@@ -100,7 +113,11 @@ def backward(
     assert saved is None
     assert (weight is None) == (bias is None)
     g, data = widened(dy), widened(x)
-    mean, var = (data.mean(axis=AXES), data.var(axis=AXES)) if training else map(widened, (running_mean, running_var))
+    mean, var = (
+        (data.mean(axis=AXES), data.var(axis=AXES))
+        if training
+        else map(widened, (running_mean, running_var))
+    )
     s = 1 / np.sqrt(var + data.dtype.type(eps))
     x_hat = (data - over_channels(mean)) * over_channels(s)
     dweight, dbias = (g * x_hat).sum(axis=AXES), g.sum(axis=AXES)
@@ -122,7 +139,9 @@ CORRECT = kernel_backend(
     forward_training,
     forward_inference,
     backward,
-    capabilities=Capabilities(dtypes=tuple(DTYPES), gradients=True, checkpoints=True, live_attributes=True),
+    capabilities=Capabilities(
+        dtypes=tuple(DTYPES), gradients=True, checkpoints=True, live_attributes=True
+    ),
 )
 
 
@@ -151,7 +170,9 @@ class Recorder:
             raise RuntimeError("launch failed")
         return -x
 
-    def saving(self, x: Array, **arguments: Any) -> tuple[Array, Array | None, Array | None, object]:
+    def saving(
+        self, x: Array, **arguments: Any
+    ) -> tuple[Array, Array | None, Array | None, object]:
         """Give a fourth value, the number of the call, and update statistics as it was told to."""
         y, mean, var = self.training(x, **arguments)
         old_mean, old_var = arguments["running_mean"], arguments["running_var"]
@@ -161,7 +182,9 @@ class Recorder:
         return y, mean, var, f"saved by call {len(self.calls)}"
 
     def backward(self, dy: Array, x: Array, **arguments: Any) -> tuple[Array, None, Array]:
-        copied = {name: a.copy() if isinstance(a, np.ndarray) else a for name, a in arguments.items()}
+        copied = {
+            name: a.copy() if isinstance(a, np.ndarray) else a for name, a in arguments.items()
+        }
         self.backwards.append({"dy": dy, "x": x, **copied})
         return dy, None, dy[0, :, 0, 0]
 
@@ -216,8 +239,27 @@ def overwrite(state: State) -> None:
         ("forward",),
         ("eval", "forward"),
         ("forward", "forward", "eval", "forward", "reset", "train", "forward"),
-        ("forward", "save", "load", "set eps", "forward", "restore some", "set momentum", "forward", "restore"),
-        ("set momentum", "forward", "save", "forward", "eval", "restore into a new layer", "forward", "save"),
+        (
+            "forward",
+            "save",
+            "load",
+            "set eps",
+            "forward",
+            "restore some",
+            "set momentum",
+            "forward",
+            "restore",
+        ),
+        (
+            "set momentum",
+            "forward",
+            "save",
+            "forward",
+            "eval",
+            "restore into a new layer",
+            "forward",
+            "save",
+        ),
     ],
 )
 def test_a_correct_kernel_passes_every_check(dtype: str, history: tuple[str, ...]) -> None:
@@ -242,30 +284,48 @@ def test_a_correct_kernel_passes_every_check(dtype: str, history: tuple[str, ...
     [
         ("record", "backward"),
         ("eval", "record", "backward"),
-        ("record", "record", "backward", "train", "forward", "eval", "record", "backward of the first", "backward"),
+        (
+            "record",
+            "record",
+            "backward",
+            "train",
+            "forward",
+            "eval",
+            "record",
+            "backward of the first",
+            "backward",
+        ),
     ],
     ids=["training", "eval", "both"],
 )
-def test_a_correct_backward_gives_every_gradient_that_is_asked(dtype: str, history: tuple[str, ...]) -> None:
+def test_a_correct_backward_gives_every_gradient_that_is_asked(
+    dtype: str, history: tuple[str, ...]
+) -> None:
     @examples(20)
     @given(
         cases(
             dtype=dtype,
             history=history,
-            wrt=tuple(subset for size in (1, 2, 3) for subset in combinations(DIFFERENTIABLE, size)),
+            wrt=tuple(
+                subset for size in (1, 2, 3) for subset in combinations(DIFFERENTIABLE, size)
+            ),
             shape=shapes("tiny", "different", "small"),
             running=(*RUNNING_STYLES, ABSENT),
         )
     )
     def judge(case: Case) -> None:
         observables = (*GRADIENTS, "gradient_form", "handed", *STATE_FIELDS)
-        assert judged(case, play(case, CORRECT), observables, CORRECT.capabilities).discrepancies == []
+        assert (
+            judged(case, play(case, CORRECT), observables, CORRECT.capabilities).discrepancies == []
+        )
 
     judge()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize("requirement", [f"GRD-{number:02}" for number in (1, 4, 6, 7, 8, 14, 15, 16)])
+@pytest.mark.parametrize(
+    "requirement", [f"GRD-{number:02}" for number in (1, 4, 6, 7, 8, 14, 15, 16)]
+)
 def test_a_correct_backward_conforms(requirement: str, dtype: str) -> None:
     cell = cell_of(requirement, CORRECT, dtype)
     assert cell.not_claimed == ""
@@ -273,7 +333,9 @@ def test_a_correct_backward_conforms(requirement: str, dtype: str) -> None:
     assert cell.judged > 0
 
 
-@pytest.mark.parametrize("requirement", [*(f"STA-{number:02}" for number in range(1, 12)), "ERR-05", "ERR-06"])
+@pytest.mark.parametrize(
+    "requirement", [*(f"STA-{number:02}" for number in range(1, 12)), "ERR-05", "ERR-06"]
+)
 def test_a_layer_of_correct_kernels_conforms_in_what_is_done_to_its_state(requirement: str) -> None:
     cell = cell_of(requirement, CORRECT)
     assert cell.not_claimed == ""
@@ -282,8 +344,12 @@ def test_a_layer_of_correct_kernels_conforms_in_what_is_done_to_its_state(requir
 
 
 def test_statistics_that_are_updated_in_place_are_those_of_the_forward_in_its_backward() -> None:
-    def in_place(x: Array, running_mean: Array, running_var: Array, **arguments: Any) -> tuple[Array, Array, Array]:
-        y, mean, var = forward_training(x, running_mean=running_mean, running_var=running_var, **arguments)
+    def in_place(
+        x: Array, running_mean: Array, running_var: Array, **arguments: Any
+    ) -> tuple[Array, Array, Array]:
+        y, mean, var = forward_training(
+            x, running_mean=running_mean, running_var=running_var, **arguments
+        )
         running_mean[...], running_var[...] = mean, var
         return y, running_mean, running_var
 
@@ -298,7 +364,9 @@ def test_statistics_that_are_updated_in_place_are_those_of_the_forward_in_its_ba
         ("GRD-15", {"running_mean": np.float32(0)}),
     ],
 )
-def test_a_backward_that_disregards_what_it_is_told_does_not(requirement: str, wrong: dict[str, Any]) -> None:
+def test_a_backward_that_disregards_what_it_is_told_does_not(
+    requirement: str, wrong: dict[str, Any]
+) -> None:
     def disregarding(dy: Array, **arguments: Any) -> tuple[Array | None, ...]:
         if "running_mean" in wrong:
             arguments["running_mean"] = np.zeros_like(arguments["running_mean"])
@@ -307,7 +375,9 @@ def test_a_backward_that_disregards_what_it_is_told_does_not(requirement: str, w
 
     wrongly: Any = disregarding
     with pytest.raises(Violation) as found:
-        cell_of(requirement, kernel_backend("wrong", forward_training, forward_inference, wrongly)).examine()
+        cell_of(
+            requirement, kernel_backend("wrong", forward_training, forward_inference, wrongly)
+        ).examine()
     assert found.value.finding.discrepancy.observable in GRADIENTS
 
 
@@ -323,7 +393,9 @@ def test_a_wrong_kernel_does_not() -> None:
         assert var is not None
         return y, mean + np.float32(1e-3), var
 
-    found = check(Case(Config(2), None, (Forward(X),)), kernel_backend("shifted", shifted, forward_inference))
+    found = check(
+        Case(Config(2), None, (Forward(X),)), kernel_backend("shifted", shifted, forward_inference)
+    )
     assert [d.observable for d in found] == ["running_mean"]
 
 
@@ -359,7 +431,13 @@ def test_training_calls_forward_training_with_all_that_it_needs(recorder: Record
     for name, tensor in state.items()[:4]:
         assert tensor is not None
         assert same_bits(call[name], tensor), name
-    wanted = State(state.weight, state.bias, np.array([7, 8], np.float32), np.array([9, 10], np.float32), np.array(6))
+    wanted = State(
+        state.weight,
+        state.bias,
+        np.array([7, 8], np.float32),
+        np.array([9, 10], np.float32),
+        np.array(6),
+    )
     assert_same_state(layer.state(), wanted)
 
 
@@ -374,7 +452,9 @@ def test_eval_calls_forward_inference_and_changes_nothing(recorder: Recorder) ->
     assert layer.forward(X) is X
 
 
-def test_the_counter_counts_training_forwards_from_the_count_that_was_given(recorder: Recorder) -> None:
+def test_the_counter_counts_training_forwards_from_the_count_that_was_given(
+    recorder: Recorder,
+) -> None:
     layer = recorder.backend.layer(Config(2), some_state())
     for mode in (True, True, False, True):
         layer.train(mode)
@@ -409,7 +489,9 @@ def test_a_reset_of_the_statistics_begins_the_cumulative_mean_anew_and_keeps_the
     layer = recorder.backend.layer(config, state)
     layer.reset_running_stats()
     fresh = initial_state(config)
-    wanted = State(state.weight, state.bias, fresh.running_mean, fresh.running_var, fresh.num_batches_tracked)
+    wanted = State(
+        state.weight, state.bias, fresh.running_mean, fresh.running_var, fresh.num_batches_tracked
+    )
     assert_same_state(layer.state(), wanted)
     layer.forward(X)
     assert recorder.calls[0]["momentum"] == 1
@@ -422,7 +504,9 @@ def test_a_reset_of_the_parameters_resets_the_whole_state(recorder: Recorder) ->
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
-def test_a_kernel_that_raises_leaves_the_state_as_it_was(recorder: Recorder, training: bool) -> None:
+def test_a_kernel_that_raises_leaves_the_state_as_it_was(
+    recorder: Recorder, training: bool
+) -> None:
     layer = recorder.backend.layer(Config(2), some_state())
     layer.train(training)
     recorder.failing = True
@@ -469,17 +553,35 @@ def test_a_backward_is_given_all_that_its_forward_was(recorder: Recorder) -> Non
     assert np.array_equal(gradients.bias, [1, 3])
     (call,) = recorder.backwards
     assert call.keys() == {
-        *("dy", "x", "weight", "bias", "running_mean", "running_var", "eps", "training", "saved", "wrt")
+        *(
+            "dy",
+            "x",
+            "weight",
+            "bias",
+            "running_mean",
+            "running_var",
+            "eps",
+            "training",
+            "saved",
+            "wrt",
+        )
     }
     assert (call["dy"] is dy, call["x"] is X) == (True, True)
-    assert (call["eps"], call["training"], call["saved"], call["wrt"]) == (0.5, True, "saved by call 1", WRT)
+    assert (call["eps"], call["training"], call["saved"], call["wrt"]) == (
+        0.5,
+        True,
+        "saved by call 1",
+        WRT,
+    )
     for name, tensor in state.items()[:4]:
         assert tensor is not None
         assert same_bits(call[name], tensor), name
 
 
 @pytest.mark.parametrize("in_place", [False, True], ids=["new statistics", "in place"])
-def test_a_backward_is_given_the_statistics_of_its_own_forward_whatever_came_after(in_place: bool) -> None:
+def test_a_backward_is_given_the_statistics_of_its_own_forward_whatever_came_after(
+    in_place: bool,
+) -> None:
     recorder = Recorder(in_place)
     layer = recorder.differentiable.layer(Config(2), some_state())
     records = [layer.record(X, WRT)[1]]
@@ -506,7 +608,9 @@ def test_a_backward_is_given_the_statistics_of_its_own_forward_whatever_came_aft
 
 
 def test_without_a_fourth_value_nothing_is_saved(recorder: Recorder) -> None:
-    backend: Any = kernel_backend("recorder", recorder.training, recorder.inference, recorder.backward)
+    backend: Any = kernel_backend(
+        "recorder", recorder.training, recorder.inference, recorder.backward
+    )
     layer = backend.layer(Config(2), None)
     layer.backward(layer.record(X, WRT)[1], X)
     assert recorder.backwards[0]["saved"] is None
@@ -524,7 +628,9 @@ def test_without_tracking_a_backward_is_told_that_batch_statistics_normalise(
     assert call["weight"] is call["bias"] is call["running_mean"] is call["running_var"] is None
 
 
-def test_a_forward_that_is_recorded_counts_and_moves_the_statistics_like_any_other(recorder: Recorder) -> None:
+def test_a_forward_that_is_recorded_counts_and_moves_the_statistics_like_any_other(
+    recorder: Recorder,
+) -> None:
     layers = [recorder.differentiable.layer(Config(2), some_state()) for _ in range(2)]
     layers[0].forward(X)
     _, record = layers[1].record(X, WRT)
@@ -533,13 +639,17 @@ def test_a_forward_that_is_recorded_counts_and_moves_the_statistics_like_any_oth
 
 
 def test_a_backward_of_boxed_tensors_is_given_boxes_and_answers_in_boxes() -> None:
-    def training(x: Boxed, running_mean: Boxed, running_var: Boxed, **_: Any) -> tuple[Boxed, Boxed, Boxed]:
+    def training(
+        x: Boxed, running_mean: Boxed, running_var: Boxed, **_: Any
+    ) -> tuple[Boxed, Boxed, Boxed]:
         return x, running_mean, running_var
 
     def backward(dy: Boxed, x: Boxed, weight: Boxed, **_: Any) -> tuple[Boxed, Boxed, None]:
         return Boxed(dy.array + x.array), weight, None
 
-    backend: Any = kernel_backend("boxed", training, None, backward, to_native=Boxed, to_numpy=unboxed)
+    backend: Any = kernel_backend(
+        "boxed", training, None, backward, to_native=Boxed, to_numpy=unboxed
+    )
     layer = backend.layer(Config(2), some_state())
     _, record = layer.record(backend.to_native(X), WRT)
     dx, dweight, dbias = layer.backward(record, backend.to_native(X))
@@ -549,14 +659,18 @@ def test_a_backward_of_boxed_tensors_is_given_boxes_and_answers_in_boxes() -> No
 
 
 def test_tensors_are_moved_in_and_out_by_the_functions_that_were_given() -> None:
-    def training(x: Boxed, running_mean: Boxed, running_var: Boxed, **_: Any) -> tuple[Boxed, Boxed, Boxed]:
+    def training(
+        x: Boxed, running_mean: Boxed, running_var: Boxed, **_: Any
+    ) -> tuple[Boxed, Boxed, Boxed]:
         return x, running_mean, running_var
 
     backend = kernel_backend("boxed", training, to_native=Boxed, to_numpy=unboxed)
     layer = backend.layer(Config(2), some_state())
     layer.forward(backend.to_native(X))
     wanted = some_state()
-    assert_same_state(layer.state(), State(**dict(wanted.items()) | {"num_batches_tracked": np.array(6)}))
+    assert_same_state(
+        layer.state(), State(**dict(wanted.items()) | {"num_batches_tracked": np.array(6)})
+    )
 
 
 # Checkpoints and attributes ----------------------------------------------------------------------------
@@ -583,7 +697,9 @@ def test_a_checkpoint_stays_as_it_is_whatever_the_layer_does(in_place: bool) -> 
 
 
 @pytest.mark.parametrize("config", [Config(2, affine=False), Config(2, track_running_stats=False)])
-def test_a_checkpoint_has_no_tensor_that_the_layer_has_not(config: Config, recorder: Recorder) -> None:
+def test_a_checkpoint_has_no_tensor_that_the_layer_has_not(
+    config: Config, recorder: Recorder
+) -> None:
     layer: Any = recorder.backend.layer(config, None)
     wanted = initial_state(config).tensors()
     assert [*layer.save()] == [*wanted]
@@ -622,8 +738,12 @@ def test_loading_keeps_the_mode(recorder: Recorder) -> None:
 
 
 @pytest.mark.parametrize("name", STATE_FIELDS)
-@pytest.mark.parametrize("extra", [{}, {"gamma": np.zeros(7)}], ids=["alone", "beside one that no layer has"])
-def test_without_strict_what_is_not_given_stays(name: str, extra: dict[str, Array], recorder: Recorder) -> None:
+@pytest.mark.parametrize(
+    "extra", [{}, {"gamma": np.zeros(7)}], ids=["alone", "beside one that no layer has"]
+)
+def test_without_strict_what_is_not_given_stays(
+    name: str, extra: dict[str, Array], recorder: Recorder
+) -> None:
     layer: Any = recorder.backend.layer(Config(2), some_state())
     tensor = initial_state(Config(2)).tensors()[name]
     layer.load({name: tensor, **extra}, strict=False)
@@ -632,7 +752,9 @@ def test_without_strict_what_is_not_given_stays(name: str, extra: dict[str, Arra
 
 def test_loaded_tensors_take_the_dtype_of_the_layer(recorder: Recorder) -> None:
     layer: Any = recorder.backend.layer(Config(2), None)
-    layer.load({name: a.astype(np.float64) for name, a in some_state().tensors().items()}, strict=True)
+    layer.load(
+        {name: a.astype(np.float64) for name, a in some_state().tensors().items()}, strict=True
+    )
     assert_same_state(layer.state(), some_state())
 
 
@@ -640,22 +762,38 @@ def test_loaded_tensors_take_the_dtype_of_the_layer(recorder: Recorder) -> None:
     ("change", "strict", "sentence"),
     [
         pytest.param(
-            {"bias": None}, True, "expected weight, bias, running_mean, .*; got weight, running", id="too few"
+            {"bias": None},
+            True,
+            "expected weight, bias, running_mean, .*; got weight, running",
+            id="too few",
         ),
-        pytest.param({"gamma": np.ones(2)}, True, "num_batches_tracked; got .*, gamma", id="too many"),
+        pytest.param(
+            {"gamma": np.ones(2)}, True, "num_batches_tracked; got .*, gamma", id="too many"
+        ),
         *(
             pytest.param(
-                {"bias": np.ones(3)}, strict, r"bias has shape \(3,\); expected \(2,\)", id=f"longer {strict}"
+                {"bias": np.ones(3)},
+                strict,
+                r"bias has shape \(3,\); expected \(2,\)",
+                id=f"longer {strict}",
             )
             for strict in (True, False)
         ),
         *(
-            pytest.param({"running_var": np.ones((2, 1))}, strict, "running_var has shape", id=f"a column {strict}")
+            pytest.param(
+                {"running_var": np.ones((2, 1))},
+                strict,
+                "running_var has shape",
+                id=f"a column {strict}",
+            )
             for strict in (True, False)
         ),
         *(
             pytest.param(
-                {"num_batches_tracked": np.ones(1)}, strict, "num_batches_tracked has shape", id=f"a vector {strict}"
+                {"num_batches_tracked": np.ones(1)},
+                strict,
+                "num_batches_tracked has shape",
+                id=f"a vector {strict}",
             )
             for strict in (True, False)
         ),
@@ -695,7 +833,9 @@ def test_a_new_attribute_changes_no_tensor(recorder: Recorder) -> None:
     assert_same_state(layer.state(), some_state())
 
 
-@pytest.mark.parametrize(("name", "value"), [("gamma", 1.0), ("eps", None), ("eps", 0), ("momentum", 1.5)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("gamma", 1.0), ("eps", None), ("eps", 0), ("momentum", 1.5)]
+)
 def test_an_attribute_that_no_layer_has_is_refused_and_the_others_stay(
     name: str, value: float | None, recorder: Recorder
 ) -> None:
@@ -779,16 +919,24 @@ def test_what_a_kernel_does_not_claim_of_gradients_is_not_asked() -> None:
         ),
     ],
 )
-def test_a_claim_of_gradients_without_a_kernel_for_them_is_refused(claims: dict[str, Any], sentence: str) -> None:
+def test_a_claim_of_gradients_without_a_kernel_for_them_is_refused(
+    claims: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(ConfigError) as refused:
-        kernel_backend("mine", forward_training, forward_inference, capabilities=Capabilities(**claims))
+        kernel_backend(
+            "mine", forward_training, forward_inference, capabilities=Capabilities(**claims)
+        )
     assert str(refused.value) == sentence
 
 
 @pytest.mark.parametrize("given", [None, Capabilities(inference=False)])
-def test_checkpoints_and_attributes_are_claimed_since_the_helper_keeps_them(given: Capabilities | None) -> None:
+def test_checkpoints_and_attributes_are_claimed_since_the_helper_keeps_them(
+    given: Capabilities | None,
+) -> None:
     backend = kernel_backend("mine", forward_training, capabilities=given)
-    assert {cell_of(requirement, backend).not_claimed for requirement in ("STA-01", "STA-07", "ERR-05")} == {""}
+    assert {
+        cell_of(requirement, backend).not_claimed for requirement in ("STA-01", "STA-07", "ERR-05")
+    } == {""}
 
 
 def test_claims_that_were_given_are_kept() -> None:
@@ -815,24 +963,37 @@ def test_a_claim_of_inference_without_a_kernel_for_it_is_refused() -> None:
             {"double_backward": ("float64",)},
             "dtype with a double backward 'float64' is not known; known: float32; did you mean 'float32'?",
         ),
-        ({"layouts": ("channel_last",)}, "layout 'channel_last' is not known; known: ambiguous, channels_last,"),
-        ({"grade": "two pass"}, "grade 'two pass' is not known; known: textbook, two-pass, welford; did you mean"),
+        (
+            {"layouts": ("channel_last",)},
+            "layout 'channel_last' is not known; known: ambiguous, channels_last,",
+        ),
+        (
+            {"grade": "two pass"},
+            "grade 'two pass' is not known; known: textbook, two-pass, welford; did you mean",
+        ),
     ],
 )
-def test_a_claim_that_is_not_known_is_refused_with_the_nearest(claim: dict[str, Any], sentence: str) -> None:
+def test_a_claim_that_is_not_known_is_refused_with_the_nearest(
+    claim: dict[str, Any], sentence: str
+) -> None:
     with pytest.raises(ConfigError) as refused:
         Capabilities(**claim)
     assert str(refused.value).startswith(sentence)
 
 
 def test_a_function_of_other_arguments_is_refused_before_it_is_called() -> None:
-    def forward_training(x: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float) -> Any: ...
+    def forward_training(
+        x: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float
+    ) -> Any: ...
 
     with pytest.raises(ConfigError) as refused:
         kernel_backend("mine", forward_training)
     said = str(refused.value)
     assert "mine: forward_training takes (x: Any, weight: Any, bias: Any, mean: Any" in said
-    assert "it is called with x, and by name with weight, bias, running_mean, running_var, momentum, eps" in said
+    assert (
+        "it is called with x, and by name with weight, bias, running_mean, running_var, momentum, eps"
+        in said
+    )
 
 
 def test_a_function_may_take_whatever_it_is_given_or_have_no_signature() -> None:

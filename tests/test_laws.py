@@ -18,20 +18,31 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from bn_spec import Backend, Case, Config, State
-from bn_spec.backends.reference import reference
-from bn_spec.case import Eval, Forward, Load, ResetParameters, ResetRunningStats, Save, Set, Step, Train
-from bn_spec.cell import PROPERTIES, Cell, Violation
-from bn_spec.dtypes import DTYPES, Array
-from bn_spec.judge import judge
-from bn_spec.laws import LAWS, doubled, is_exact, of_two_values, two_values
-from bn_spec.observables.laws import OTHERS
-from bn_spec.play import Observation, play
-from bn_spec.profiles import PROFILES
-from bn_spec.reference import formulas as f
-from bn_spec.requirements import REQUIREMENTS
+from bn_spec.backend.adapters.reference_backend import reference
+from bn_spec.case.dtypes import DTYPES, Array
+from bn_spec.case.laws import LAWS, doubled, is_exact, of_two_values, two_values
+from bn_spec.case.steps import (
+    Eval,
+    Forward,
+    Load,
+    ResetParameters,
+    ResetRunningStats,
+    Save,
+    Set,
+    Step,
+    Train,
+)
+from bn_spec.judge.judging import judge
+from bn_spec.judge.observables.followed_laws import OTHERS
+from bn_spec.judge.verdict import Verdict
+from bn_spec.oracle.reference import formulas as f
+from bn_spec.play.observation import Observation
+from bn_spec.play.player import play
+from bn_spec.specification.requirement import REQUIREMENTS
 from bn_spec.specimens import SPECIMENS
 from bn_spec.strategies import Recipe, chosen, shapes
-from bn_spec.verdict import Verdict
+from bn_spec.suite.cell import PROPERTIES, Cell, Violation
+from bn_spec.suite.profiles import PROFILES
 
 from .common import examples
 
@@ -69,8 +80,12 @@ MUTATIONS = {
         "06 11 13",
     ),
     "variance about zero": Mutation("biased_variance", "x - mu", "x", "04 11"),
-    "variance of the first channel": Mutation("inverse_std", "var + eps", "var[:1] + var * 0.0 + eps", "03 11"),
-    "eps outside the root": Mutation("inverse_std", "(var + eps).sqrt()", "(var.sqrt() + eps)", "05 11"),
+    "variance of the first channel": Mutation(
+        "inverse_std", "var + eps", "var[:1] + var * 0.0 + eps", "03 11"
+    ),
+    "eps outside the root": Mutation(
+        "inverse_std", "(var + eps).sqrt()", "(var.sqrt() + eps)", "05 11"
+    ),
     "eps forgotten": Mutation("inverse_std", "var + eps", "var", "11"),
     "root forgotten": Mutation("inverse_std", "(var + eps).sqrt()", "(var + eps)", "05 11"),
     "not centred": Mutation("normalise", "(x - mu)", "x", "04 10 11"),
@@ -88,8 +103,12 @@ MUTATIONS = {
     ),
     "old value not shrunk": Mutation("blend", "(1.0 - momentum) * running", "running", "11 12 13"),
     "variance times n / (n + 1)": Mutation("unbiased_variance", "n - 1", "n + 1", "11 13"),
-    "biased variance kept": Mutation("unbiased_variance", " * float(n) / float(max(n - 1, 1))", "", "11 13"),
-    "channels not moved first": Mutation("by_channel", "x.transpose(1, 0, 2, 3)", "x", "01 03 06 09 11 13"),
+    "biased variance kept": Mutation(
+        "unbiased_variance", " * float(n) / float(max(n - 1, 1))", "", "11 13"
+    ),
+    "channels not moved first": Mutation(
+        "by_channel", "x.transpose(1, 0, 2, 3)", "x", "01 03 06 09 11 13"
+    ),
 }
 """Mistakes in the formulas, which the reference and the judge share."""
 
@@ -123,7 +142,9 @@ def broken(requirement: str, number: int = 20) -> bool:
 @each_mutation
 def test_a_wrong_reference_breaks_laws(mutation: Mutation) -> None:
     with mutated(mutation):
-        assert [name for name in CHAPTER if broken(name)] == [f"MET-{law}" for law in mutation.laws.split()]
+        assert [name for name in CHAPTER if broken(name)] == [
+            f"MET-{law}" for law in mutation.laws.split()
+        ]
 
 
 @each_mutation
@@ -143,7 +164,9 @@ def test_the_reference_breaks_no_law() -> None:
 
 
 def test_every_law_is_broken_by_a_wrong_reference() -> None:
-    assert {f"MET-{law}" for mutation in MUTATIONS.values() for law in mutation.laws.split()} == set(CHAPTER)
+    assert {
+        f"MET-{law}" for mutation in MUTATIONS.values() for law in mutation.laws.split()
+    } == set(CHAPTER)
 
 
 @each_mutation
@@ -182,8 +205,13 @@ def normalised(x: Array, eps: Fraction, weight: Array) -> Array:
 @st.composite
 def whole_numbers(draw: st.DrawFn) -> Array:
     """Draw a batch of few small integers, or of these times a power of two."""
-    family, scale = draw(st.sampled_from(("small integers", "ramp"))), draw(st.sampled_from((0, 3, -3)))
-    shape = draw(chosen(shapes("tiny", "different", where=lambda shape: shape[1] < prod(shape) < 100)))
+    family, scale = (
+        draw(st.sampled_from(("small integers", "ramp"))),
+        draw(st.sampled_from((0, 3, -3))),
+    )
+    shape = draw(
+        chosen(shapes("tiny", "different", where=lambda shape: shape[1] < prod(shape) < 100))
+    )
     return Recipe(family, scale, 0.0, draw(st.integers(0, 100))).make(shape, DTYPES["float32"])
 
 
@@ -197,7 +225,9 @@ def test_what_a_law_says_follows_from_the_formula(name: str) -> None:
         weight, changed = np.arange(3, 3 + x.shape[1]), law.change(x)
         assert is_exact(law, x, changed)
         after = normalised(
-            changed, Fraction(eps) * Fraction(law.eps_factor), weight[::-1] if law.parameters else weight
+            changed,
+            Fraction(eps) * Fraction(law.eps_factor),
+            weight[::-1] if law.parameters else weight,
         )
         assert (after == law.image(normalised(x, Fraction(eps), weight))).all()
 
@@ -218,24 +248,36 @@ def test_a_law_changes_besides_the_input_what_it_must(name: str) -> None:
         pytest.param("shifted", "float32", [0, 1, -2.5], True, id="shifted"),
         pytest.param("shifted", "float32", [1, 2.0**-22], True, id="shifted by 2, to the last bit"),
         pytest.param("shifted", "float32", [1, 2.0**-23], False, id="shifted, one bit lost"),
-        pytest.param("shifted", "float32", [2.0**-23, 1], False, id="shifted, one bit of the first lost"),
-        pytest.param("shifted", "bfloat16", [129, 2], False, id="shifted, one bit of bfloat16 lost"),
-        pytest.param("shifted", "bfloat16", [129, 1], True, id="shifted by 255 instead of 256, but all alike"),
-        pytest.param("shifted", "float64", [1, 2.0**-52], False, id="shifted, one bit of float64 lost"),
+        pytest.param(
+            "shifted", "float32", [2.0**-23, 1], False, id="shifted, one bit of the first lost"
+        ),
+        pytest.param(
+            "shifted", "bfloat16", [129, 2], False, id="shifted, one bit of bfloat16 lost"
+        ),
+        pytest.param(
+            "shifted", "bfloat16", [129, 1], True, id="shifted by 255 instead of 256, but all alike"
+        ),
+        pytest.param(
+            "shifted", "float64", [1, 2.0**-52], False, id="shifted, one bit of float64 lost"
+        ),
         pytest.param("shifted", "float16", [40000, 0], False, id="shifted to infinity"),
         pytest.param("shifted", "float32", [np.nan, 1], False, id="shifted, NaN"),
         pytest.param("shifted", "float32", [np.inf, 1], False, id="shifted, infinite"),
         pytest.param("scaled", "float16", [8000, 1], True, id="scaled"),
         pytest.param("scaled", "float16", [2.0**-24, 2.0**-20], True, id="scaled, subnormal"),
         pytest.param("scaled", "float16", [9000, 1], False, id="scaled to infinity"),
-        pytest.param("scaled", "float64", [2.0**1021, 1], False, id="scaled to infinity in float64"),
+        pytest.param(
+            "scaled", "float64", [2.0**1021, 1], False, id="scaled to infinity in float64"
+        ),
         pytest.param("scaled", "float32", [np.nan, 1], False, id="scaled, NaN"),
         pytest.param("scaled", "float32", [np.inf, 1], False, id="scaled, infinite"),
         pytest.param("twice over", "float16", [np.nan, 65504], True, id="copied"),
         pytest.param("samples reversed", "float16", [np.inf, 65504], True, id="reversed"),
     ],
 )
-def test_a_change_is_exact_where_it_rounds_nothing(name: str, dtype: str, values: list[float], exact: bool) -> None:
+def test_a_change_is_exact_where_it_rounds_nothing(
+    name: str, dtype: str, values: list[float], exact: bool
+) -> None:
     law, x = LAWS[name], np.array(values).reshape(-1, 1, 1, 1).astype(DTYPES[dtype].data.dtype)
     with np.errstate(all="ignore"):
         assert is_exact(law, x, law.change(x)) is exact
@@ -244,7 +286,9 @@ def test_a_change_is_exact_where_it_rounds_nothing(name: str, dtype: str, values
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_two_values_are_recognised_in_every_format(dtype: str) -> None:
     @examples(20)
-    @given(chosen(shapes("tiny", "different", where=lambda shape: prod(shape) // shape[1] % 2 == 0)))
+    @given(
+        chosen(shapes("tiny", "different", where=lambda shape: prod(shape) // shape[1] % 2 == 0))
+    )
     def are_recognised(shape: tuple[int, int, int, int]) -> None:
         x = of_two_values(np.zeros(shape, DTYPES[dtype].data.dtype))
         found = two_values(x)
@@ -273,7 +317,9 @@ def test_two_values_are_recognised_in_every_format(dtype: str) -> None:
     ],
 )
 def test_what_is_not_two_values_as_often_is_not_taken_for_it(values: list[float]) -> None:
-    channels = np.array([values, [1, -1] * (len(values) // 2) + [1] * (len(values) % 2)], np.float64)
+    channels = np.array(
+        [values, [1, -1] * (len(values) // 2) + [1] * (len(values) % 2)], np.float64
+    )
     with np.errstate(invalid="ignore"):
         assert two_values(channels.T.reshape(-1, 2, 1, 1)) is None
 
@@ -290,7 +336,9 @@ def of_channels(*values: float) -> Array:
     return np.array(values, np.float32)
 
 
-STATE = State(of_channels(2, -3), of_channels(1, 5), of_channels(1, -2), of_channels(3, 0.25), np.array(4))
+STATE = State(
+    of_channels(2, -3), of_channels(1, 5), of_channels(1, -2), of_channels(3, 0.25), np.array(4)
+)
 PLAIN = Load(of_channels(1, 1), of_channels(0, 0), strict=False)
 ELSEWHERE = Load(running_mean=of_channels(0, 3), running_var=of_channels(2, 2), strict=False)
 REVERSED = Load(of_channels(-3, 2), of_channels(5, 1), strict=False)
@@ -320,7 +368,10 @@ STEPS: dict[str, tuple[Step, ...]] = {
 OF_OUTPUT = tuple(name for name in STEPS if name not in ("contraction", "estimator"))
 
 
-SOUND: list[Backend] = [reference, *(s for s in SPECIMENS.values() if s.sound and s.capabilities.normalises_by_batch)]
+SOUND: list[Backend] = [
+    reference,
+    *(s for s in SPECIMENS.values() if s.sound and s.capabilities.normalises_by_batch),
+]
 """Laws are about the statistics of a batch."""
 
 
@@ -358,15 +409,20 @@ def test_a_law_is_broken_by_any_wrong_element_of_any_output(name: str) -> None:
             wrong[place] += 0.01
             answers = list(observation.answers)
             answers[index] = replace(answer, output=wrong)
-            (found,) = judged(case, name, replace(observation, answers=tuple(answers))).discrepancies
+            (found,) = judged(
+                case, name, replace(observation, answers=tuple(answers))
+            ).discrepancies
             assert found.observable == name
 
 
 @pytest.mark.parametrize("tensor", ["running_mean", "running_var"])
 @pytest.mark.parametrize(
-    ("name", "momentum"), [("two values", 1.0), ("estimator", 1.0), ("contraction", 1.0), ("contraction", 0.25)]
+    ("name", "momentum"),
+    [("two values", 1.0), ("estimator", 1.0), ("contraction", 1.0), ("contraction", 0.25)],
 )
-def test_a_law_is_broken_by_any_wrong_running_statistic(name: str, momentum: float, tensor: str) -> None:
+def test_a_law_is_broken_by_any_wrong_running_statistic(
+    name: str, momentum: float, tensor: str
+) -> None:
     case = case_of(STEPS[name], momentum=momentum)
     observation = play(case, reference)
     for index, channel in np.ndindex(len(case.steps), 2):
@@ -390,38 +446,85 @@ LOWER = Set("eps", 0.25)
 ONE_MORE = np.concatenate([X, X[:1]])
 
 NONE_OF_IT = [
-    *(pytest.param(name, (Eval(), *STEPS[name]), id=f"{name}, in eval mode") for name in (*LAWS, "centred")),
-    *(pytest.param(name, STEPS[name][-1:], id=f"{name}, after nothing") for name in LAWS),
-    *(pytest.param(name, (*STEPS[name][:-1], LOWER, STEPS[name][-1]), id=f"{name}, another eps") for name in LAWS),
-    *(pytest.param(name, (Forward(OTHER), *STEPS[name][1:]), id=f"{name}, of another input") for name in LAWS),
     *(
-        pytest.param(name, (*STEPS[name][:-1], PLAIN, STEPS[name][-1]), id=f"{name}, with other parameters")
+        pytest.param(name, (Eval(), *STEPS[name]), id=f"{name}, in eval mode")
+        for name in (*LAWS, "centred")
+    ),
+    *(pytest.param(name, STEPS[name][-1:], id=f"{name}, after nothing") for name in LAWS),
+    *(
+        pytest.param(name, (*STEPS[name][:-1], LOWER, STEPS[name][-1]), id=f"{name}, another eps")
         for name in LAWS
     ),
     *(
-        pytest.param(name, (STEPS[name][0], Eval(), *STEPS[name][1:]), id=f"{name}, in another mode")
+        pytest.param(name, (Forward(OTHER), *STEPS[name][1:]), id=f"{name}, of another input")
+        for name in LAWS
+    ),
+    *(
+        pytest.param(
+            name, (*STEPS[name][:-1], PLAIN, STEPS[name][-1]), id=f"{name}, with other parameters"
+        )
+        for name in LAWS
+    ),
+    *(
+        pytest.param(
+            name, (STEPS[name][0], Eval(), *STEPS[name][1:]), id=f"{name}, in another mode"
+        )
         for name in (*LAWS, "unscaled", "contraction", "estimator")
     ),
     pytest.param("shifted", steps_of("shifted", X + np.float32(2.0**-21)), id="shifted, rounded"),
-    pytest.param("scaled", (*STEPS["scaled"][:1], *STEPS["scaled"][2:]), id="scaled, with the same eps"),
-    pytest.param("channels reversed", STEPS["channels reversed"][::2], id="channels reversed, but no parameters"),
+    pytest.param(
+        "scaled", (*STEPS["scaled"][:1], *STEPS["scaled"][2:]), id="scaled, with the same eps"
+    ),
+    pytest.param(
+        "channels reversed",
+        STEPS["channels reversed"][::2],
+        id="channels reversed, but no parameters",
+    ),
     pytest.param("unscaled", (Forward(X), Forward(X)), id="unscaled, with a weight and a bias"),
-    pytest.param("unscaled", (Forward(X), Load(STATE.weight, PLAIN.bias, strict=False), Forward(X)), id="weighted"),
-    pytest.param("unscaled", (Forward(X), Load(PLAIN.weight, STATE.bias, strict=False), Forward(X)), id="biased"),
+    pytest.param(
+        "unscaled",
+        (Forward(X), Load(STATE.weight, PLAIN.bias, strict=False), Forward(X)),
+        id="weighted",
+    ),
+    pytest.param(
+        "unscaled",
+        (Forward(X), Load(PLAIN.weight, STATE.bias, strict=False), Forward(X)),
+        id="biased",
+    ),
     pytest.param("unscaled", (Forward(OTHER), PLAIN, Forward(X)), id="unscaled, another input"),
     pytest.param("unscaled", (Forward(X), PLAIN, LOWER, Forward(X)), id="unscaled, another eps"),
-    pytest.param("unscaled", (Eval(), Forward(X), PLAIN, ELSEWHERE, Forward(X)), id="unscaled, other statistics"),
-    pytest.param("unscaled", (Eval(), Forward(X), Train(), PLAIN, Forward(X)), id="unscaled, from eval to training"),
+    pytest.param(
+        "unscaled",
+        (Eval(), Forward(X), PLAIN, ELSEWHERE, Forward(X)),
+        id="unscaled, other statistics",
+    ),
+    pytest.param(
+        "unscaled",
+        (Eval(), Forward(X), Train(), PLAIN, Forward(X)),
+        id="unscaled, from eval to training",
+    ),
     pytest.param("additive", STEPS["additive"][1:], id="additive, in training"),
     pytest.param("additive", STEPS["additive"][:-1], id="additive, without zeros"),
-    pytest.param("additive", (Eval(), *map(Forward, (X, OTHER, X + OTHER, X))), id="additive, other than zeros"),
-    pytest.param("additive", (Eval(), *map(Forward, (X, OTHER, X, ZEROS))), id="additive, not the sum"),
-    pytest.param("additive", (Eval(), *map(Forward, (X, X[:1], X + X[:1], ZEROS))), id="additive, broadcast"),
+    pytest.param(
+        "additive",
+        (Eval(), *map(Forward, (X, OTHER, X + OTHER, X))),
+        id="additive, other than zeros",
+    ),
+    pytest.param(
+        "additive", (Eval(), *map(Forward, (X, OTHER, X, ZEROS))), id="additive, not the sum"
+    ),
+    pytest.param(
+        "additive", (Eval(), *map(Forward, (X, X[:1], X + X[:1], ZEROS))), id="additive, broadcast"
+    ),
     pytest.param("joined", STEPS["joined"][1:], id="joined, in training"),
-    pytest.param("joined", (Eval(), *map(Forward, (X[:1], X, ONE_MORE))), id="joined, the other way round"),
+    pytest.param(
+        "joined", (Eval(), *map(Forward, (X[:1], X, ONE_MORE))), id="joined, the other way round"
+    ),
     pytest.param("joined", (Eval(), *map(Forward, (X, OTHER, X))), id="joined, but not both"),
     *(
-        pytest.param(name, (*STEPS[name][:3], step, *STEPS[name][3:]), id=f"{name}, with another {what}")
+        pytest.param(
+            name, (*STEPS[name][:3], step, *STEPS[name][3:]), id=f"{name}, with another {what}"
+        )
         for name in ("additive", "joined")
         for what, step in (("eps", LOWER), ("weight", PLAIN), ("running mean", ELSEWHERE))
     ),
@@ -434,14 +537,24 @@ NONE_OF_IT = [
     *(
         pytest.param(name, (STEPS[name][0], step, *STEPS[name][1:]), id=f"{name}, across a {what}")
         for name in ("contraction", "estimator")
-        for what, step in (("reset", ResetRunningStats()), ("whole reset", ResetParameters()), ("load", ELSEWHERE))
+        for what, step in (
+            ("reset", ResetRunningStats()),
+            ("whole reset", ResetParameters()),
+            ("load", ELSEWHERE),
+        )
     ),
     *(
-        pytest.param(name, (Set("momentum", 0.5), STEPS[name][0], Set("momentum", 1.0), *STEPS[name][1:]), id=name)
+        pytest.param(
+            name,
+            (Set("momentum", 0.5), STEPS[name][0], Set("momentum", 1.0), *STEPS[name][1:]),
+            id=name,
+        )
         for name in ("contraction", "estimator")
     ),
     *(
-        pytest.param(name, (*STEPS[name][:1], Set("momentum", m), *STEPS[name][1:]), id=f"{name}, then {m}")
+        pytest.param(
+            name, (*STEPS[name][:1], Set("momentum", m), *STEPS[name][1:]), id=f"{name}, then {m}"
+        )
         for name in ("contraction", "estimator")
         for m in (0.5, None)
     ),
@@ -473,7 +586,10 @@ def test_of_batches_without_samples_or_pixels_a_law_says_nothing(name: str) -> N
     backend = SPECIMENS["two-pass-sequential"]
     assert backend.capabilities.empty_batch
     for shape in ((0, 2, 1, 3), (2, 2, 0, 3)):
-        steps = tuple(Forward(np.zeros(shape, np.float32)) if isinstance(s, Forward) else s for s in STEPS[name])
+        steps = tuple(
+            Forward(np.zeros(shape, np.float32)) if isinstance(s, Forward) else s
+            for s in STEPS[name]
+        )
         case = case_of(steps)
         assert judge(case, play(case, backend), (name,), backend.capabilities).judged == 0
 
@@ -489,6 +605,8 @@ def test_steps_of_another_kind_between_make_no_difference(name: str) -> None:
 
 def test_a_counter_of_another_shape_is_no_obstacle_to_a_law() -> None:
     (prop,) = PROPERTIES["MET-12"]
-    cell = Cell(prop, SPECIMENS["counter-one-dimensional"], "float32", settings(CI, max_examples=40))
+    cell = Cell(
+        prop, SPECIMENS["counter-one-dimensional"], "float32", settings(CI, max_examples=40)
+    )
     cell.examine()
     assert cell.judged > 0

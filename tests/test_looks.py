@@ -13,10 +13,14 @@ import numpy as np
 import pytest
 
 from bn_spec import Backend, Case, Config, Layer, State
-from bn_spec.backend import DoubleGradients, Gradients
-from bn_spec.backends.reference import Reference
-from bn_spec.bounds import Accuracy
-from bn_spec.case import (
+from bn_spec.backend.adapters.reference_backend import Reference
+from bn_spec.backend.contract import DoubleGradients, Gradients
+from bn_spec.backend.floating_point import departures, restore
+from bn_spec.case.arrays import MARGIN, gaps, interchangeable, private_copy, same_bits, take_apart
+from bn_spec.case.config import STATE_FIELDS, initial_state
+from bn_spec.case.dtypes import Array
+from bn_spec.case.layouts import PLACED, spread
+from bn_spec.case.steps import (
     DIFFERENTIABLE,
     STEPS,
     Backward,
@@ -33,22 +37,18 @@ from bn_spec.case import (
     Step,
     Train,
 )
-from bn_spec.config import STATE_FIELDS, initial_state
-from bn_spec.dtypes import Array
-from bn_spec.floating_point import departures, restore
-from bn_spec.judge import judge
-from bn_spec.memory import MARGIN, gaps, interchangeable, private_copy, same_bits, take_apart
-from bn_spec.play import LOOKS, MEMORY, STATES, Answer, Malformed, Observation, Raised, play, play_together
+from bn_spec.judge.judging import judge
+from bn_spec.oracle.bounds import Accuracy
+from bn_spec.play.observation import LOOKS, MEMORY, STATES, Answer, Malformed, Observation, Raised
+from bn_spec.play.player import play, play_together
 from bn_spec.specimens.inaccurate import TOWARDS_ZERO
-from bn_spec.strategies import LAYOUT
-from bn_spec.strategies.layouts import spread
 
 from .test_play import changed, raises, returns, spoilt
 
-X = LAYOUT["cropped"](np.arange(16, dtype=np.float32).reshape(2, 2, 2, 2))
-OTHER = LAYOUT["cropped"](X + 1)
-DY = LAYOUT["cropped"](X[::-1])
-KERNEL = LAYOUT["cropped"](np.arange(4, dtype=np.float32).reshape(2, 1, 2, 1))
+X = PLACED["cropped"](np.arange(16, dtype=np.float32).reshape(2, 2, 2, 2))
+OTHER = PLACED["cropped"](X + 1)
+DY = PLACED["cropped"](X[::-1])
+KERNEL = PLACED["cropped"](np.arange(4, dtype=np.float32).reshape(2, 1, 2, 1))
 ONE, TWO, THREE, FOUR = (spread(np.full(2, number, np.float32), 3) for number in (1, 2, 3, 4))
 """All with gaps between their elements."""
 
@@ -59,12 +59,31 @@ LOAD = Load(ONE, bias=TWO, strict=False)
 FOLD = Fold(KERNEL, ONE)
 
 SILENT = (
-    *(Train(), Eval(), ResetRunningStats(), ResetParameters(), Save(), Restore(), Restore(0, ("bias",))),
+    *(
+        Train(),
+        Eval(),
+        ResetRunningStats(),
+        ResetParameters(),
+        Save(),
+        Restore(),
+        Restore(0, ("bias",)),
+    ),
     *(Restore(fresh=True), Set("eps", 0.5), Load(strict=False)),
 )
 """Steps that hand no tensors over."""
 
-EACH = (ASKED, Backward(DY), DOUBLE, *SILENT[:4], Save(), Restore(), LOAD, Set("eps", 0.5), FOLD, Forward(OTHER))
+EACH = (
+    ASKED,
+    Backward(DY),
+    DOUBLE,
+    *SILENT[:4],
+    Save(),
+    Restore(),
+    LOAD,
+    Set("eps", 0.5),
+    FOLD,
+    Forward(OTHER),
+)
 """A step of each kind."""
 
 
@@ -104,7 +123,9 @@ HANDED: dict[str, tuple[Step, dict[str, Array]]] = {
 
 
 @pytest.mark.parametrize(("step", "given"), HANDED.values(), ids=HANDED)
-def test_what_a_step_was_handed_is_told_as_it_was_and_as_it_is_by_now(step: Step, given: dict[str, Array]) -> None:
+def test_what_a_step_was_handed_is_told_as_it_was_and_as_it_is_by_now(
+    step: Step, given: dict[str, Array]
+) -> None:
     handed = play(case_of(ASKED, step), Reference()).answers[-1].handed
     assert handed.keys() == given.keys()
     for name, (was, now) in handed.items():
@@ -190,7 +211,9 @@ PLACES: dict[str, tuple[str, Step, int, str]] = {
 }
 """A method, the step that calls it, the tensor that it writes to, and the name of that."""
 
-at_each_place = pytest.mark.parametrize(("member", "step", "which", "name"), PLACES.values(), ids=PLACES)
+at_each_place = pytest.mark.parametrize(
+    ("member", "step", "which", "name"), PLACES.values(), ids=PLACES
+)
 SPOTS = ("far before", "just before", "between", "just after", "far after")
 
 
@@ -203,7 +226,12 @@ def test_a_tensor_that_was_written_to_is_told_with_the_others_as_they_were(
     first, answer = observation.answers
     assert not first.overrun
     assert not answer.overrun
-    assert [other for other, (was, now) in answer.handed.items() if not same_bits(was, now)] == [name]  # type: ignore[arg-type]
+    changed = [
+        other
+        for other, (was, now) in answer.handed.items()
+        if not same_bits(was, now)  # type: ignore[arg-type]
+    ]
+    assert changed == [name]
     ((at, got),) = found(case, observation, "handed")
     assert (at, "42." in got) == (1, True)
 
@@ -216,7 +244,9 @@ def test_a_write_beside_a_tensor_is_told_by_its_name(
     case = case_of(ASKED, step)
     observation = play(case, Writing(member, which, partial(around, spot)))
     assert [answer.overrun for answer in observation.answers] == [(), (name,)]
-    assert found(case, observation, "overrun") == [(1, f"written to, around the elements of {name}")]
+    assert found(case, observation, "overrun") == [
+        (1, f"written to, around the elements of {name}")
+    ]
     assert found(case, observation, "handed") == []
 
 
@@ -266,16 +296,22 @@ class Elsewhere(Writing):
 def test_a_write_between_the_elements_of_a_tensor_that_lies_elsewhere_is_told_by_its_name(
     member: str, step: Step, which: int, name: str
 ) -> None:
-    answers = play(case_of(ASKED, step), Elsewhere(member, which, partial(around, "between"))).answers
+    answers = play(
+        case_of(ASKED, step), Elsewhere(member, which, partial(around, "between"))
+    ).answers
     assert [answer.overrun for answer in answers] == [(), (name,)]
 
 
-def test_of_a_tensor_that_was_moved_elsewhere_without_its_gaps_there_is_no_overrun_to_tell() -> None:
+def test_of_a_tensor_that_was_moved_elsewhere_without_its_gaps_there_is_no_overrun_to_tell() -> (
+    None
+):
     class Packed(Elsewhere):
         def to_native(self, array: Array) -> Array:
             return super().to_native(np.ascontiguousarray(array))
 
-    answers = play(case_of(ASKED, Backward(DY), Forward(OTHER)), Packed("backward", 1, into)).answers
+    answers = play(
+        case_of(ASKED, Backward(DY), Forward(OTHER)), Packed("backward", 1, into)
+    ).answers
     assert [answer.overrun for answer in answers] == [()] * 3
     assert [[*answer.handed] for answer in answers] == [["input"], ["dy", "x"], ["input"]]
 
@@ -289,14 +325,22 @@ def recording_x(record: Callable[..., Any], x: Array, wrt: tuple[str, ...]) -> t
 
 SHARED: dict[str, tuple[dict[str, Callable[..., Any]], Step, tuple[str, ...]]] = {
     "the input itself": ({"forward": lambda _, x: x}, Forward(OTHER), ("output and input",)),
-    "a view of the input": ({"forward": lambda _, x: x[...]}, Forward(OTHER), ("output and input",)),
+    "a view of the input": (
+        {"forward": lambda _, x: x[...]},
+        Forward(OTHER),
+        ("output and input",),
+    ),
     "a part of the input": ({"forward": lambda _, x: x[1:]}, Forward(OTHER), ("output and input",)),
     "the input of a recorded forward": (
         {"record": lambda _, x, wrt: (x, wrt)},
         Forward(OTHER, ("input",)),
         ("output and input",),
     ),
-    "dy itself": ({"backward": lambda _, __, dy: Gradients(dy)}, Backward(DY), ("grad_input and dy",)),
+    "dy itself": (
+        {"backward": lambda _, __, dy: Gradients(dy)},
+        Backward(DY),
+        ("grad_input and dy",),
+    ),
     "dy and the input of the forward": (
         {"record": recording_x, "backward": lambda _, x, dy: Gradients(x, dy[0, :, 0, 0])},
         Backward(DY),
@@ -474,7 +518,9 @@ def test_a_restored_checkpoint_that_moved_is_seen_in_the_state_too() -> None:
     case = case_of(Save(), Forward(X), Restore())
     observation = play(case, ByReference(saving=True, loading=False))
     verdict = judge(case, observation, STATE_FIELDS, Accuracy("two-pass"), kind=Restore)
-    assert [(d.observable, d.step) for d in verdict.discrepancies] == [(name, 2) for name in STATISTICS]
+    assert [(d.observable, d.step) for d in verdict.discrepancies] == [
+        (name, 2) for name in STATISTICS
+    ]
 
 
 # What a layer is told to do ----------------------------------------------------------------------------
@@ -499,7 +545,9 @@ class Diary:
                 setattr(layer, member, partial(self._told, number, member, getattr(layer, member)))
         return layer  # type: ignore[no-any-return]
 
-    def _told(self, number: int, member: str, original: Callable[..., Any], *arguments: Any, **others: Any) -> Any:
+    def _told(
+        self, number: int, member: str, original: Callable[..., Any], *arguments: Any, **others: Any
+    ) -> Any:
         self.entries.append((number, member, *arguments, *others.values()))
         return original(*arguments, **others)
 
@@ -515,7 +563,9 @@ def test_a_checkpoint_is_handed_back_as_the_native_tensors_that_were_saved() -> 
     backend: Any = diary.backend
     layer = backend.layer
     backend.layer = lambda *a: _with_save(layer(*a), save)
-    play(case_of(Save(), Forward(X), Save(), Restore(), Restore(0), Restore(-2), Restore(1)), backend)
+    play(
+        case_of(Save(), Forward(X), Save(), Restore(), Restore(0), Restore(-2), Restore(1)), backend
+    )
     assert [strict for _, _, _, strict in diary.entries] == [True] * 4
     for (_, _, tensors, _), number in zip(diary.entries, (1, 0, 0, 1), strict=True):
         assert [*tensors] == [*STATE_FIELDS]
@@ -547,7 +597,10 @@ def test_only_those_tensors_of_a_checkpoint_are_loaded_that_are_named(
 
 def test_a_tensor_that_a_checkpoint_lacks_is_not_loaded_from_it() -> None:
     diary = Diary("load")
-    play(Case(Config(2, affine=False), None, (Save(), Restore(only=("bias", "running_var")))), diary.backend)
+    play(
+        Case(Config(2, affine=False), None, (Save(), Restore(only=("bias", "running_var")))),
+        diary.backend,
+    )
     ((_, _, tensors, _),) = diary.entries
     assert [*tensors] == ["running_var"]
 
@@ -556,7 +609,13 @@ def test_a_checkpoint_goes_into_a_new_layer_that_takes_the_place_of_the_old_one(
     diary = Diary("layer", "train", "record", "load", "backward")
     steps = (
         *(Eval(), ASKED, Set("eps", 0.5), Save(), Restore(fresh=True)),
-        *(Forward(OTHER, ("input",)), Backward(DY, 0), Backward(DY), Restore(only=("bias",), fresh=True), Train()),
+        *(
+            Forward(OTHER, ("input",)),
+            Backward(DY, 0),
+            Backward(DY),
+            Restore(only=("bias",), fresh=True),
+            Train(),
+        ),
     )
     observation = play(case_of(*steps), diary.backend)
     assert [(number, what) for number, what, *_ in diary.entries] == [
@@ -612,7 +671,10 @@ def test_attributes_are_set_by_name_and_convolutions_handed_over_with_a_bias_or_
 def test_results_are_told_by_name_and_the_output_is_that_of_forwards_alone() -> None:
     answers = play(case_of(*EACH), Reference()).answers
     gradients = {"grad_input", "grad_weight", "grad_bias"}
-    double, folded = {"double_dy", "double_input", "double_weight"}, {"folded_weight", "folded_bias"}
+    double, folded = (
+        {"double_dy", "double_input", "double_weight"},
+        {"folded_weight", "folded_bias"},
+    )
     names = {Backward: gradients, DoubleBackward: double, Save: {*STATE_FIELDS}, Fold: folded}
     for answer in answers:
         assert answer.results.keys() == names.get(type(answer.step), set())
@@ -628,7 +690,9 @@ def test_results_are_told_by_name_and_the_output_is_that_of_forwards_alone() -> 
     [(returns(None), Malformed), (returns([X]), Malformed), (raises(OSError("full")), Raised)],
     ids=["None", "a list", "an error"],
 )
-def test_a_checkpoint_that_was_not_saved_is_not_loaded(answer: Callable[..., Any], kind: type[object]) -> None:
+def test_a_checkpoint_that_was_not_saved_is_not_loaded(
+    answer: Callable[..., Any], kind: type[object]
+) -> None:
     calls: list[object] = []
     backend = changed(save=answer, load=lambda _, *a, **__: calls.append(a))
     saved, restored, forward = play(case_of(Save(), Restore(), Forward(X)), backend).answers
@@ -638,7 +702,9 @@ def test_a_checkpoint_that_was_not_saved_is_not_loaded(answer: Callable[..., Any
     assert not calls
 
 
-def test_a_new_layer_that_cannot_be_built_is_what_restoring_raised_and_the_last_that_is_played() -> None:
+def test_a_new_layer_that_cannot_be_built_is_what_restoring_raised_and_the_last_that_is_played() -> (
+    None
+):
     built: list[object] = []
 
     def once(original: Callable[..., Layer], *arguments: object) -> Layer:
@@ -649,7 +715,10 @@ def test_a_new_layer_that_cannot_be_built_is_what_restoring_raised_and_the_last_
 
     case = case_of(Save(), Restore(fresh=True), Forward(X))
     observation = play(case, spoilt("layer", once))
-    assert [str(answer.output) for answer in observation.answers] == ["None", "raised OSError: no device"]
+    assert [str(answer.output) for answer in observation.answers] == [
+        "None",
+        "raised OSError: no device",
+    ]
     assert found_errors(case, observation) == [("error", 1, "raised OSError: no device")]
 
 
@@ -661,7 +730,9 @@ def found_errors(case: Case, observation: Observation) -> list[tuple[str, int, s
 def test_a_load_that_raises_is_told_with_what_was_handed_and_the_case_goes_on() -> None:
     case = case_of(LOAD, Forward(X))
     load, forward = play(case, changed(load=raises(KeyError("bias")))).answers
-    assert load.output == Raised(("KeyError", "LookupError", "Exception", "BaseException", "object"), "'bias'")
+    assert load.output == Raised(
+        ("KeyError", "LookupError", "Exception", "BaseException", "object"), "'bias'"
+    )
     assert load.handed.keys() == {"weight", "bias"}
     assert isinstance(forward.output, np.ndarray)
 
@@ -674,7 +745,9 @@ def test_where_a_tensor_cannot_be_moved_in_the_layer_is_not_called(step: Step) -
         raise OSError("full")
 
     calls: list[object] = []
-    backend: Any = changed(**dict.fromkeys(("load", "fold", "backward"), lambda _, *a, **__: calls.append(a)))
+    backend: Any = changed(
+        **dict.fromkeys(("load", "fold", "backward"), lambda _, *a, **__: calls.append(a))
+    )
     backend.to_native = partial(full, backend.to_native)
     case = case_of(ASKED, step)
     observation = play(case, backend)
@@ -687,7 +760,11 @@ def test_where_a_tensor_cannot_be_moved_in_the_layer_is_not_called(step: Step) -
 
 def told(answer: Answer) -> dict[str, Any]:
     """What an answer tells, memory aside."""
-    states = {f"{name} after": a for name, a in answer.after.items()} if isinstance(answer.after, State) else {}
+    states = (
+        {f"{name} after": a for name, a in answer.after.items()}
+        if isinstance(answer.after, State)
+        else {}
+    )
     return answer.given() | states
 
 
@@ -708,7 +785,9 @@ def assert_same_answers(one: Answer, other: Answer) -> None:
             assert type(value) is type(told(other)[name]), name
 
 
-@pytest.mark.parametrize(("looks", "fenced"), [(LOOKS, True), ((MEMORY,), True), ((STATES,), False), ((), False)])
+@pytest.mark.parametrize(
+    ("looks", "fenced"), [(LOOKS, True), ((MEMORY,), True), ((STATES,), False), ((), False)]
+)
 def test_only_where_somebody_looks_at_memory_are_tensors_fenced_and_moved_out_again(
     looks: tuple[str, ...], fenced: bool
 ) -> None:
@@ -734,7 +813,8 @@ def test_only_where_somebody_looks_at_memory_are_tensors_fenced_and_moved_out_ag
 
 
 @pytest.mark.parametrize(
-    ("looks", "reads"), [(LOOKS, [0, 1, 2, 3]), ((STATES,), [0, 1, 2, 3]), ((MEMORY,), [0, 3]), ((), [0, 3])]
+    ("looks", "reads"),
+    [(LOOKS, [0, 1, 2, 3]), ((STATES,), [0, 1, 2, 3]), ((MEMORY,), [0, 3]), ((), [0, 3])],
 )
 def test_without_states_the_state_is_read_when_the_layer_is_built_and_after_the_last_step_alone(
     looks: tuple[str, ...], reads: list[int]
@@ -756,7 +836,9 @@ def test_without_states_the_state_is_read_when_the_layer_is_built_and_after_the_
     counts = [int(a.after.num_batches_tracked) for a in observation.answers]  # type: ignore[union-attr, arg-type]
     assert counts == ([6, 7, 8] if len(reads) > 2 else [5, 5, 8])
     assert observation.answers[0].before is observation.initial
-    assert [a.before for a in observation.answers[1:]] == [a.after for a in observation.answers[:-1]]
+    assert [a.before for a in observation.answers[1:]] == [
+        a.after for a in observation.answers[:-1]
+    ]
 
 
 def test_a_layer_whose_state_was_lost_is_played_to_its_end_where_nobody_looks_at_states() -> None:
@@ -853,12 +935,20 @@ def flips(original: Callable[..., Any], *arguments: Any, **others: Any) -> Any:
 @pytest.mark.parametrize(
     ("member", "step"),
     [
-        *(("save", Save()), ("load", Restore(0)), ("load", LOAD), ("configure", Set("eps", 0.5)), ("fold", FOLD)),
+        *(
+            ("save", Save()),
+            ("load", Restore(0)),
+            ("load", LOAD),
+            ("configure", Set("eps", 0.5)),
+            ("fold", FOLD),
+        ),
         *(("double_backward", DOUBLE), ("reset_parameters", ResetParameters())),
     ],
     ids=lambda each: each if isinstance(each, str) else type(each).__name__,
 )
-def test_a_mode_that_a_step_leaves_changed_is_told_of_that_step_and_set_back(member: str, step: Step) -> None:
+def test_a_mode_that_a_step_leaves_changed_is_told_of_that_step_and_set_back(
+    member: str, step: Step
+) -> None:
     save = (Save(),) if isinstance(step, Restore) else ()
     answers = play(case_of(*save, ASKED, step, Forward(X)), changed(**{member: flips})).answers
     assert [answer.mode for answer in answers[len(save) :]] == [(), NOT_NEAREST, ()]
@@ -885,6 +975,9 @@ def test_a_mode_that_one_thread_leaves_changed_is_told_of_its_case_alone() -> No
         return flips(lambda: y) if x[0, 0, 0, 1] < 0 else y
 
     cases = [case_of(*(Forward(sign * X),) * 2) for sign in (1, -1)]
-    modes = [[answer.mode for answer in o.answers] for o in play_together(cases, changed(forward=flipping))]
+    modes = [
+        [answer.mode for answer in o.answers]
+        for o in play_together(cases, changed(forward=flipping))
+    ]
     assert modes == [[(), ()], [NOT_NEAREST, NOT_NEAREST]]
     assert departures() == ()

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bn_spec.dtypes import Array
-from bn_spec.memory import (
+from bn_spec.case.arrays import (
     FILLER,
     MARGIN,
     Fenced,
@@ -21,6 +20,7 @@ from bn_spec.memory import (
     same_bits,
     take_apart,
 )
+from bn_spec.case.dtypes import Array
 
 from .common import examples
 
@@ -36,12 +36,18 @@ def views(draw: st.DrawFn) -> Array:
     index: tuple[Any, ...] = (*(slice(start, None, step) for start, step in steps), ...)
     sliced = base[index]
     permuted = sliced.transpose(draw(st.permutations(range(len(shape)))))
-    return np.broadcast_to(permuted, (draw(st.integers(1, 3)), *permuted.shape)) if draw(st.booleans()) else permuted
+    return (
+        np.broadcast_to(permuted, (draw(st.integers(1, 3)), *permuted.shape))
+        if draw(st.booleans())
+        else permuted
+    )
 
 
 @examples(180)
 @given(views())
-def test_what_was_taken_apart_is_put_together_as_the_same_view_of_the_same_memory(view: Array) -> None:
+def test_what_was_taken_apart_is_put_together_as_the_same_view_of_the_same_memory(
+    view: Array,
+) -> None:
     again = put_together(take_apart(view))
     assert same_bits(again, view)
     assert again.strides == view.strides
@@ -72,7 +78,10 @@ def with_odd_strides(draw: st.DrawFn) -> Array:
     """Arrays in C order whose axes of length 1, on whose stride no address depends, have any stride."""
     shape = tuple(draw(st.lists(st.integers(0, 3) | st.just(1), max_size=5)))
     flat, _, strides = take_apart(np.arange(prod(shape), dtype=np.float32).reshape(shape))
-    odd = tuple(draw(st.integers(0, 9)) if length == 1 else step for length, step in zip(shape, strides, strict=True))
+    odd = tuple(
+        draw(st.integers(0, 9)) if length == 1 else step
+        for length, step in zip(shape, strides, strict=True)
+    )
     return put_together(Parts(flat, shape, odd))
 
 
@@ -105,11 +114,15 @@ def test_writing_into_a_private_copy_leaves_the_original_as_it_was() -> None:
     [
         pytest.param(np.arange(4.0)[::-1], id="negative"),
         pytest.param(np.zeros((2, 3))[:, ::-2], id="negative in one axis"),
-        pytest.param(np.zeros(3, [("odd", "i1"), ("value", "f4")])["value"], id="a fraction of an element"),
+        pytest.param(
+            np.zeros(3, [("odd", "i1"), ("value", "f4")])["value"], id="a fraction of an element"
+        ),
     ],
 )
 def test_strides_that_count_no_elements_are_refused(array: Array) -> None:
-    with pytest.raises(ValueError, match=r"strides \(.*\) bytes; allowed: whole, non-negative multiples of \d"):
+    with pytest.raises(
+        ValueError, match=r"strides \(.*\) bytes; allowed: whole, non-negative multiples of \d"
+    ):
         take_apart(array)
 
 
@@ -124,12 +137,16 @@ def test_strides_that_count_no_elements_are_refused(array: Array) -> None:
         ((-1, -7), (1, 1)),
     ],
 )
-def test_a_view_that_reaches_outside_its_memory_is_refused(shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+def test_a_view_that_reaches_outside_its_memory_is_refused(
+    shape: tuple[int, ...], strides: tuple[int, ...]
+) -> None:
     with pytest.raises(ValueError, match=r"shape .* with strides .* does not fit into 6 elements"):
         put_together(Parts(np.zeros(6), shape, strides))
 
 
-@pytest.mark.parametrize(("shape", "strides"), [((6,), (1,)), ((2, 3), (3, 1)), ((2, 2), (3, 2)), ((9,), (0,))])
+@pytest.mark.parametrize(
+    ("shape", "strides"), [((6,), (1,)), ((2, 3), (3, 1)), ((2, 2), (3, 2)), ((9,), (0,))]
+)
 def test_a_view_that_just_fits_is_made(shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
     assert put_together(Parts(np.zeros(6), shape, strides)).shape == shape
 
@@ -151,7 +168,12 @@ NAN = np.array([np.nan], np.float32)
         pytest.param(np.zeros(1, np.float32), np.zeros(1), False, id="the dtype"),
         pytest.param(np.zeros(1), np.zeros((1, 1)), False, id="the shape"),
         pytest.param(np.zeros(0), np.zeros(0), True, id="nothing equals nothing"),
-        pytest.param(np.eye(3)[::2], np.array(np.eye(3)[::2], order="F"), True, id="the layout does not matter"),
+        pytest.param(
+            np.eye(3)[::2],
+            np.array(np.eye(3)[::2], order="F"),
+            True,
+            id="the layout does not matter",
+        ),
     ],
 )
 def test_bits_are_compared_one_by_one(a: Any, b: Any, same: bool) -> None:
@@ -169,7 +191,9 @@ def test_bits_are_compared_one_by_one(a: Any, b: Any, same: bool) -> None:
         pytest.param(np.zeros((2, 2)), np.zeros((2, 2), order="F"), False, id="the strides"),
     ],
 )
-def test_arrays_are_interchangeable_when_bits_and_strides_agree(a: Array, b: Array, same: bool) -> None:
+def test_arrays_are_interchangeable_when_bits_and_strides_agree(
+    a: Array, b: Array, same: bool
+) -> None:
     assert interchangeable(a, b) is same
     assert interchangeable(b, a) is same
 
@@ -179,7 +203,9 @@ def test_arrays_are_interchangeable_when_bits_and_strides_agree(a: Array, b: Arr
 
 @examples(180)
 @given(views())
-def test_the_gaps_of_a_view_are_the_places_in_its_memory_that_no_index_leads_to(view: Array) -> None:
+def test_the_gaps_of_a_view_are_the_places_in_its_memory_that_no_index_leads_to(
+    view: Array,
+) -> None:
     flat, shape, strides = take_apart(view)
     reached = {int(np.dot(index, strides)) for index in np.ndindex(shape)} if view.size else set()
     assert gaps(view).tolist() == sorted(set(range(flat.size)) - reached)
@@ -192,9 +218,13 @@ def test_the_gaps_of_a_view_are_the_places_in_its_memory_that_no_index_leads_to(
         pytest.param(np.zeros((3, 4))[:, 1:3], [2, 3, 6, 7], id="two columns of four"),
         pytest.param(np.zeros((3, 4)).T, [], id="a transposed matrix"),
         pytest.param(np.broadcast_to(np.zeros(1), (5,)), [], id="one element for all"),
-        pytest.param(np.broadcast_to(np.zeros(5)[::2], (2, 3)), [1, 3], id="every second element, twice"),
         pytest.param(
-            np.broadcast_to(np.zeros(5)[::2, None], (3, 2)), [1, 3], id="every second element, beside itself"
+            np.broadcast_to(np.zeros(5)[::2], (2, 3)), [1, 3], id="every second element, twice"
+        ),
+        pytest.param(
+            np.broadcast_to(np.zeros(5)[::2, None], (3, 2)),
+            [1, 3],
+            id="every second element, beside itself",
         ),
         pytest.param(np.zeros((0, 3)), [], id="nothing"),
         pytest.param(np.array(1.0), [], id="a number"),
@@ -216,7 +246,9 @@ def test_a_fenced_copy_is_a_private_copy(view: Array) -> None:
 
 @examples(180)
 @given(views(), st.integers(-5, 5))
-def test_a_fence_stands_whatever_is_written_into_the_elements_of_its_copy(view: Array, number: int) -> None:
+def test_a_fence_stands_whatever_is_written_into_the_elements_of_its_copy(
+    view: Array, number: int
+) -> None:
     fenced = Fenced(view)
     fenced.array[...] = number
     assert not fenced.overrun()
@@ -224,7 +256,9 @@ def test_a_fence_stands_whatever_is_written_into_the_elements_of_its_copy(view: 
 
 @examples(180)
 @given(views(), st.data())
-def test_one_number_written_anywhere_but_into_the_elements_is_an_overrun(view: Array, data: st.DataObject) -> None:
+def test_one_number_written_anywhere_but_into_the_elements_is_an_overrun(
+    view: Array, data: st.DataObject
+) -> None:
     fenced = Fenced(view)
     size = len(fenced.memory) - 2 * MARGIN
     outside = [*range(MARGIN), *(MARGIN + gaps(view)), *range(MARGIN + size, len(fenced.memory))]

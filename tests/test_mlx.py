@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("mlx.core")
 
-from bn_spec.backends import mlx as adapter
+from bn_spec.backend.adapters import mlx as adapter
 
 from .conventions import Conventions, X, layer_of
 

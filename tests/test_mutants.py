@@ -7,7 +7,16 @@ import ast
 import pytest
 
 from benchmarks import mutants
-from benchmarks.mutants import KILLED, Mutant, backend_of, everyday, fates_of, killed_soon, mutants_of, told_apart
+from benchmarks.mutants import (
+    KILLED,
+    Mutant,
+    backend_of,
+    everyday,
+    fates_of,
+    killed_soon,
+    mutants_of,
+    told_apart,
+)
 
 KERNEL = mutants.SOURCE.read_text("utf-8")
 OF_KERNEL = mutants_of(KERNEL)
@@ -31,7 +40,14 @@ def the_mutant(function: str, after: str) -> Mutant:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("r = a - b", {"7:- becomes +": "r = a + b", "7:left side alone": "r = a", "7:right side alone": "r = b"}),
+        (
+            "r = a - b",
+            {
+                "7:- becomes +": "r = a + b",
+                "7:left side alone": "r = a",
+                "7:right side alone": "r = b",
+            },
+        ),
         (
             "r = (a + b) * c",
             {
@@ -89,7 +105,9 @@ def the_mutant(function: str, after: str) -> Mutant:
         ("def f(a: 1 - 2) -> 3: pass", {}),
     ],
 )
-def test_each_kind_of_change_is_made_in_all_its_ways_and_no_other(line: str, expected: dict[str, str]) -> None:
+def test_each_kind_of_change_is_made_in_all_its_ways_and_no_other(
+    line: str, expected: dict[str, str]
+) -> None:
     assert changed(line) == expected
 
 
@@ -115,7 +133,9 @@ def test_a_mutant_of_the_kernel_differs_in_the_lines_it_shows_and_in_no_other() 
         lines = [line.strip() for line in mutant.source.splitlines()]
         places = [i for i in range(len(original)) if original[i : i + len(before)] == before]
         assert before != after
-        assert any(original[:i] + after + original[i + len(before) :] == lines for i in places), mutant
+        assert any(original[:i] + after + original[i + len(before) :] == lines for i in places), (
+            mutant
+        )
 
 
 def test_a_mutant_of_the_kernel_is_another_program() -> None:
@@ -155,7 +175,11 @@ def test_an_equivalent_mutant_is_not_told_apart() -> None:
 def test_a_crash_and_an_endless_loop_are_kills(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mutants, "LIMIT", 6.0)
     sources = {"crash": "import os\nos._exit(1)", "loop": "while True: pass"}
-    found = fates_of([Mutant(name, "forward", "", "", source) for name, source in sources.items()], seed=0, jobs=1)
+    found = fates_of(
+        [Mutant(name, "forward", "", "", source) for name, source in sources.items()],
+        seed=0,
+        jobs=1,
+    )
     assert {name: (fate.outcome, fate.by) for name, fate in found.items()} == {
         "crash": (KILLED, "crash"),
         "loop": (KILLED, "time"),

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bn_spec.backend import Backend
-from bn_spec.config import Config
-from bn_spec.dtypes import Array
+from bn_spec.backend.contract import Backend
+from bn_spec.case.config import Config
+from bn_spec.case.dtypes import Array
 
 pytest.importorskip("onnx", reason="onnx is an extra")
 
@@ -23,7 +23,9 @@ def backend(request: pytest.FixtureRequest) -> Backend:
     return found
 
 
-def trained(backend: Backend, values: list[float], dtype: str, **arguments: Any) -> tuple[Array, float, float]:
+def trained(
+    backend: Backend, values: list[float], dtype: str, **arguments: Any
+) -> tuple[Array, float, float]:
     """Return output, running mean and running variance of a new layer after a batch of one channel."""
     config = Config(1, dtype=dtype, **arguments)
     layer = backend.layer(config, None)

@@ -7,12 +7,14 @@ import pytest
 
 pytest.importorskip("paddle")
 
-from bn_spec.backends import paddle as adapter
-from bn_spec.config import Config
+from bn_spec.backend.adapters import paddle as adapter
+from bn_spec.case.config import Config
 
 from .conventions import Conventions, X, layer_of
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # its layers warn whenever they train
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning"
+)  # its layers warn whenever they train
 
 BACKENDS = [adapter.nchw(), adapter.nhwc()]
 
@@ -23,8 +25,12 @@ class TestConventions(Conventions):
 
     def test_eps_is_held_in_float32(self, backend: Any) -> None:
         x = X.astype(np.float64)
-        y = backend.to_numpy(backend.layer(Config(1, dtype="float64"), None).forward(backend.to_native(x)))
-        assert y.ravel() == pytest.approx((x.ravel() - 2) / (14 / 3 + float(np.float32(1e-5))) ** 0.5, rel=1e-15)
+        y = backend.to_numpy(
+            backend.layer(Config(1, dtype="float64"), None).forward(backend.to_native(x))
+        )
+        assert y.ravel() == pytest.approx(
+            (x.ravel() - 2) / (14 / 3 + float(np.float32(1e-5))) ** 0.5, rel=1e-15
+        )
 
     def test_a_single_value_is_answered(self, backend: Any) -> None:
         layer = layer_of(backend)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bn_spec.report.files import write
 from bn_spec.report.merge import merged
+from bn_spec.report.writers import write
 
 from .browser import CHROMIUM, Page, browser
 from .needs import missing
@@ -86,7 +86,9 @@ def test_the_page_renders(page: Page, tmp_path: Path, name: str, scheme: str, wi
 def test_the_page_is_printed_on_white_by_night_too(page: Page, tmp_path: Path) -> None:
     page.open(written("several", tmp_path), 800, "dark")
     page.call(
-        "Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}]
+        "Emulation.setEmulatedMedia",
+        media="print",
+        features=[{"name": "prefers-color-scheme", "value": "dark"}],
     )
     assert page.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.value("getComputedStyle(document.querySelector('nav')).display") == "none"
@@ -94,11 +96,20 @@ def test_the_page_is_printed_on_white_by_night_too(page: Page, tmp_path: Path) -
     assert found["contrast"] >= 4.5, found
 
 
-def test_a_cell_of_the_matrix_opens_its_requirements_from_the_keyboard(page: Page, tmp_path: Path) -> None:
+def test_a_cell_of_the_matrix_opens_its_requirements_from_the_keyboard(
+    page: Page, tmp_path: Path
+) -> None:
     page.open(written("several", tmp_path))
     page.value("document.querySelector('.matrix .failed a').focus()")
     for kind in ("keyDown", "keyUp"):
-        page.call("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r")
+        page.call(
+            "Input.dispatchKeyEvent",
+            type=kind,
+            key="Enter",
+            code="Enter",
+            windowsVirtualKeyCode=13,
+            text="\r",
+        )
     page.value("new Promise((done) => setTimeout(done, 50))")
     opened = page.value("[...document.querySelectorAll('.chapter[open]')].map((each) => each.id)")
     assert opened == ["r1-RUN"]

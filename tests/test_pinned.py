@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 
 from bn_spec import Capabilities, Case, Config, State
-from bn_spec.backend import EVERYTHING
-from bn_spec.case import Backward, DoubleBackward, Eval, Fold, Forward, Load, Save, Set, identical, source
-from bn_spec.cell import LARGE, PROPERTIES, Cell, Violation
-from bn_spec.memory import FILLER
-from bn_spec.pinned import PATH, Pinned, is_claimed, of_requirement, pinned
+from bn_spec.backend.claims import EVERYTHING
+from bn_spec.backend.needs import is_claimed
+from bn_spec.case.arrays import FILLER
+from bn_spec.case.script import identical
+from bn_spec.case.source import source
+from bn_spec.case.steps import Backward, DoubleBackward, Eval, Fold, Forward, Load, Save, Set
 from bn_spec.specimens import SPECIMENS
-from bn_spec.suite import load_suite
-from docs.faults import LUCK, TABLE, table
+from bn_spec.suite.cell import LARGE, PROPERTIES, Cell, Violation
+from bn_spec.suite.chapters import load_suite
+from bn_spec.suite.pinned import PATH, Pinned, of_requirement, pinned
+from scripts.faults import LUCK, TABLE, table
 
 load_suite()
 
@@ -83,7 +86,7 @@ def test_the_file_lists_each_specimen_once_in_the_order_of_the_catalogue() -> No
 
 
 def test_the_catalogue_of_faults_is_what_the_specimens_say() -> None:
-    assert TABLE.read_text("utf-8") == table(), "run: python docs/faults.py --table"
+    assert TABLE.read_text("utf-8") == table(), "run: python scripts/faults.py --table"
 
 
 def test_playing_pinned_cases_counts_for_nothing() -> None:
@@ -129,7 +132,10 @@ RECORDED = Forward(X, ("input",))
         ("checkpoints", Case(Config(2), None, (Load(strict=False),))),
         ("folding", Case(Config(2), None, (Eval(), Fold(np.ones((2, 1, 1, 1), np.float32))))),
         ("empty_batch", Case(Config(2), None, (Forward(X[:0]),))),
-        ("strided_state", Case(Config(2), State(GAPS, GAPS, GAPS, GAPS, np.array(0)), (Forward(X),))),
+        (
+            "strided_state",
+            Case(Config(2), State(GAPS, GAPS, GAPS, GAPS, np.array(0)), (Forward(X),)),
+        ),
     ],
 )
 def test_a_case_is_claimed_with_all_that_it_needs(flag: str, case: Case) -> None:
@@ -155,7 +161,9 @@ def test_who_pays_seconds_for_a_signature_is_spared_those_of_pinned_cases() -> N
     assert not shows(partial(spared.replay, large=False))
 
 
-def test_a_large_one_is_played_once_no_smaller_case_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_one_is_played_once_no_smaller_case_has_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert any(each.case.values > LARGE for each in of_requirement("SHP-01"))
     with pytest.raises(Violation) as found:
         cell_of("eps-outside-root", "SHP-01", "float32").run()

@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 
 from bn_spec import Backend, Case, Config, Layer, State, check
-from bn_spec.backend import DOUBLE_GRADIENTS, GRADIENTS, DoubleGradients, Gradients
-from bn_spec.backends.reference import Reference
-from bn_spec.bounds import Accuracy
-from bn_spec.case import (
+from bn_spec.backend.adapters.reference_backend import Reference
+from bn_spec.backend.contract import DoubleGradients, Gradients
+from bn_spec.case.config import STATE_FIELDS
+from bn_spec.case.dtypes import Array
+from bn_spec.case.layouts import PLACED
+from bn_spec.case.steps import (
     DIFFERENTIABLE,
+    DOUBLE_GRADIENTS,
+    GRADIENTS,
     Backward,
     DoubleBackward,
     Eval,
@@ -29,13 +33,11 @@ from bn_spec.case import (
     Step,
     Train,
 )
-from bn_spec.config import STATE_FIELDS
-from bn_spec.dtypes import Array
-from bn_spec.judge import judge
-from bn_spec.observables import OBSERVABLES
-from bn_spec.play import play
-from bn_spec.strategies import LAYOUT
-from bn_spec.verdict import Discrepancy
+from bn_spec.judge.judging import judge
+from bn_spec.judge.observables import OBSERVABLES
+from bn_spec.judge.verdict import Discrepancy
+from bn_spec.oracle.bounds import Accuracy
+from bn_spec.play.player import play
 
 from .common import printed_and_read
 
@@ -51,7 +53,9 @@ STORED = Case(Config(2), None, (Save(), Forward(X), Restore()))
 LOADED = Case(Config(2), None, (Load(bias=np.ones(2, np.float32), strict=False), Forward(X)))
 LIVE = Case(Config(2), None, (Set("eps", 0.5), Forward(X)))
 KERNEL = np.arange(4, dtype=np.float32).reshape(2, 1, 2, 1)
-FOLDING = Case(Config(2), None, (Eval(), Fold(KERNEL, np.ones(2, np.float32)), Fold(KERNEL), Forward(X)))
+FOLDING = Case(
+    Config(2), None, (Eval(), Fold(KERNEL, np.ones(2, np.float32)), Fold(KERNEL), Forward(X))
+)
 
 How = Callable[..., Any]
 
@@ -66,7 +70,9 @@ def spoilt(member: str, how: How) -> Backend:
         setattr(backend, member, partial(how, getattr(backend, member)))
         return backend
 
-    def layer(build: Callable[[Config, State | None], Layer], config: Config, state: State | None) -> Layer:
+    def layer(
+        build: Callable[[Config, State | None], Layer], config: Config, state: State | None
+    ) -> Layer:
         built = build(config, state)
         setattr(built, member, partial(how, getattr(built, member)))
         return built
@@ -79,7 +85,9 @@ def changed(**members: How) -> Backend:
 
     def build(original: Callable[..., Layer], *arguments: object) -> Layer:
         layer: Any = original(*arguments)
-        return _with(layer, **{name: partial(how, getattr(layer, name)) for name, how in members.items()})
+        return _with(
+            layer, **{name: partial(how, getattr(layer, name)) for name, how in members.items()}
+        )
 
     return spoilt("layer", build)
 
@@ -153,17 +161,78 @@ CHECKPOINT = "a checkpoint of weight, bias, running_mean, running_var, num_batch
 UNREADABLE = "reading the layer's state raised"
 
 STRANGE = (
-    Row("forward gives None", "forward", returns(None), "output", "forward returned None; expected a tensor", SHAPE),
-    Row("forward gives text", "forward", returns("y"), "output", "forward returned str; expected a tensor", SHAPE),
     Row(
-        "forward gives an object", "forward", returns(object()), "output", "forward returned object; expected", SHAPE
+        "forward gives None",
+        "forward",
+        returns(None),
+        "output",
+        "forward returned None; expected a tensor",
+        SHAPE,
     ),
-    Row("forward gives a ragged list", "forward", returns([[1], [2, 3]]), "output", "forward returned list", SHAPE),
-    Row("forward gives a nested list", "forward", returns([1.0, 2.0]), "output", "shape (2,), dtype float64", SHAPE),
-    Row("forward gives a number", "forward", returns(np.array(1.0)), "output", "shape (), dtype float64", SHAPE),
-    Row("forward gives nothing", "forward", returns(np.zeros((0, 2, 2, 1))), "output", "shape (0, 2, 2, 1)", SHAPE),
-    Row("forward drops an axis", "forward", lambda f, x: f(x)[..., 0], "output", "shape (2, 2, 2), dtype", SHAPE),
-    Row("forward gives integers", "forward", lambda f, x: f(x).astype(int), "output", "dtype int64", SHAPE),
+    Row(
+        "forward gives text",
+        "forward",
+        returns("y"),
+        "output",
+        "forward returned str; expected a tensor",
+        SHAPE,
+    ),
+    Row(
+        "forward gives an object",
+        "forward",
+        returns(object()),
+        "output",
+        "forward returned object; expected",
+        SHAPE,
+    ),
+    Row(
+        "forward gives a ragged list",
+        "forward",
+        returns([[1], [2, 3]]),
+        "output",
+        "forward returned list",
+        SHAPE,
+    ),
+    Row(
+        "forward gives a nested list",
+        "forward",
+        returns([1.0, 2.0]),
+        "output",
+        "shape (2,), dtype float64",
+        SHAPE,
+    ),
+    Row(
+        "forward gives a number",
+        "forward",
+        returns(np.array(1.0)),
+        "output",
+        "shape (), dtype float64",
+        SHAPE,
+    ),
+    Row(
+        "forward gives nothing",
+        "forward",
+        returns(np.zeros((0, 2, 2, 1))),
+        "output",
+        "shape (0, 2, 2, 1)",
+        SHAPE,
+    ),
+    Row(
+        "forward drops an axis",
+        "forward",
+        lambda f, x: f(x)[..., 0],
+        "output",
+        "shape (2, 2, 2), dtype",
+        SHAPE,
+    ),
+    Row(
+        "forward gives integers",
+        "forward",
+        lambda f, x: f(x).astype(int),
+        "output",
+        "dtype int64",
+        SHAPE,
+    ),
     Row(
         "forward gives complex numbers",
         "forward",
@@ -196,22 +265,85 @@ STRANGE = (
         str(np.dtype(np.longdouble)),
         "an output of dtype float32",
     ),
-    Row("forward gives NaN", "forward", lambda f, x: f(x) * np.nan, "output", "nan", "output[0, 0, 0, 0] = "),
-    Row("forward gives infinities", "forward", lambda f, x: f(x) + np.inf, "output", "inf", "output[0, 0, 0, 0] = "),
-    Row("forward raises", "forward", raises(KeyError("x")), "error", "raised KeyError: 'x'", "no error"),
-    Row("forward raises without words", "forward", raises(AssertionError()), "error", "raised AssertionError"),
+    Row(
+        "forward gives NaN",
+        "forward",
+        lambda f, x: f(x) * np.nan,
+        "output",
+        "nan",
+        "output[0, 0, 0, 0] = ",
+    ),
+    Row(
+        "forward gives infinities",
+        "forward",
+        lambda f, x: f(x) + np.inf,
+        "output",
+        "inf",
+        "output[0, 0, 0, 0] = ",
+    ),
+    Row(
+        "forward raises",
+        "forward",
+        raises(KeyError("x")),
+        "error",
+        "raised KeyError: 'x'",
+        "no error",
+    ),
+    Row(
+        "forward raises without words",
+        "forward",
+        raises(AssertionError()),
+        "error",
+        "raised AssertionError",
+    ),
     Row("forward raises an unreadable error", "forward", raises(Mute()), "error", "raised Mute"),
     Row(
-        "forward recurses", "forward", raises(RecursionError("too deep")), "error", "raised RecursionError: too deep"
+        "forward recurses",
+        "forward",
+        raises(RecursionError("too deep")),
+        "error",
+        "raised RecursionError: too deep",
     ),
-    Row("forward runs out of memory", "forward", raises(MemoryError()), "error", "raised MemoryError"),
-    Row("forward ends an iteration", "forward", raises(StopIteration(1)), "error", "raised StopIteration: 1"),
     Row(
-        "forward is no function", "layer", lambda build, *a: _with(build(*a), forward=3), "error", "raised TypeError"
+        "forward runs out of memory",
+        "forward",
+        raises(MemoryError()),
+        "error",
+        "raised MemoryError",
     ),
-    Row("forward mutates its input", "forward", mutates, "handed", "[[[[42.]", "input stays [[[[0.]"),
-    Row("eval forward raises", "forward", raises(KeyError("x")), "error", "raised KeyError: 'x'", case=INFERENCE),
-    Row("train raises", "train", raises(ValueError("stuck")), "error", "raised ValueError: stuck", case=MODES),
+    Row(
+        "forward ends an iteration",
+        "forward",
+        raises(StopIteration(1)),
+        "error",
+        "raised StopIteration: 1",
+    ),
+    Row(
+        "forward is no function",
+        "layer",
+        lambda build, *a: _with(build(*a), forward=3),
+        "error",
+        "raised TypeError",
+    ),
+    Row(
+        "forward mutates its input", "forward", mutates, "handed", "[[[[42.]", "input stays [[[[0.]"
+    ),
+    Row(
+        "eval forward raises",
+        "forward",
+        raises(KeyError("x")),
+        "error",
+        "raised KeyError: 'x'",
+        case=INFERENCE,
+    ),
+    Row(
+        "train raises",
+        "train",
+        raises(ValueError("stuck")),
+        "error",
+        "raised ValueError: stuck",
+        case=MODES,
+    ),
     Row(
         "a reset raises",
         "reset_running_stats",
@@ -220,15 +352,59 @@ STRANGE = (
         "raised ValueError: no",
         case=RESETS,
     ),
-    Row("no reset", "layer", lambda build, *a: Partial(build(*a)), "error", "raised AttributeError", case=RESETS),
     Row(
-        "layer raises", "layer", raises(OSError("no device")), "construction", "raised OSError: no device", "a layer"
+        "no reset",
+        "layer",
+        lambda build, *a: Partial(build(*a)),
+        "error",
+        "raised AttributeError",
+        case=RESETS,
     ),
-    Row("layer gives None", "layer", returns(None), "construction", f"{UNREADABLE} AttributeError", "a layer"),
-    Row("state raises", "state", raises(OSError("gone")), "construction", f"{UNREADABLE} OSError: gone", "a layer"),
-    Row("state is a dict", "state", returns({}), "construction", "the layer's state is dict; expected bn_spec.State"),
-    Row("state is None", "state", returns(None), "construction", "the layer's state is NoneType; expected bn_spec"),
-    Row("a tensor is a list", "state", changes(bias=[0, 0]), "construction", "bias is list; expected a NumPy array"),
+    Row(
+        "layer raises",
+        "layer",
+        raises(OSError("no device")),
+        "construction",
+        "raised OSError: no device",
+        "a layer",
+    ),
+    Row(
+        "layer gives None",
+        "layer",
+        returns(None),
+        "construction",
+        f"{UNREADABLE} AttributeError",
+        "a layer",
+    ),
+    Row(
+        "state raises",
+        "state",
+        raises(OSError("gone")),
+        "construction",
+        f"{UNREADABLE} OSError: gone",
+        "a layer",
+    ),
+    Row(
+        "state is a dict",
+        "state",
+        returns({}),
+        "construction",
+        "the layer's state is dict; expected bn_spec.State",
+    ),
+    Row(
+        "state is None",
+        "state",
+        returns(None),
+        "construction",
+        "the layer's state is NoneType; expected bn_spec",
+    ),
+    Row(
+        "a tensor is a list",
+        "state",
+        changes(bias=[0, 0]),
+        "construction",
+        "bias is list; expected a NumPy array",
+    ),
     Row(
         "state is lost in the end",
         "state",
@@ -269,7 +445,13 @@ STRANGE = (
         "[0., 0., 0.] (float32, shape (3,))",
         "running_mean",
     ),
-    Row("running_mean is lost in the end", "state", after_a_batch(running_mean=None), "running_mean", "None"),
+    Row(
+        "running_mean is lost in the end",
+        "state",
+        after_a_batch(running_mean=None),
+        "running_mean",
+        "None",
+    ),
     Row(
         "running_mean holds objects in the end",
         "state",
@@ -298,8 +480,20 @@ STRANGE = (
         "running_mean",
         "nan",
     ),
-    Row("running_var is infinite", "state", after_a_batch(running_var=np.full(2, np.inf)), "running_var", "inf"),
-    Row("the counter is missing", "state", changes(num_batches_tracked=None), "num_batches_tracked", "None"),
+    Row(
+        "running_var is infinite",
+        "state",
+        after_a_batch(running_var=np.full(2, np.inf)),
+        "running_var",
+        "inf",
+    ),
+    Row(
+        "the counter is missing",
+        "state",
+        changes(num_batches_tracked=None),
+        "num_batches_tracked",
+        "None",
+    ),
     Row(
         "the counter is lost in the end",
         "state",
@@ -319,7 +513,9 @@ STRANGE = (
     Row(
         "the counter is a float",
         "state",
-        lambda state: replace(state(), num_batches_tracked=np.asarray(state().num_batches_tracked, np.float64)),
+        lambda state: replace(
+            state(), num_batches_tracked=np.asarray(state().num_batches_tracked, np.float64)
+        ),
         "num_batches_tracked",
         ". (float64, shape ())",
     ),
@@ -330,7 +526,13 @@ STRANGE = (
         "construction",
         "num_batches_tracked is int; expected a NumPy array or None",
     ),
-    Row("the counter is a vector", "state", changes(num_batches_tracked=np.zeros(2)), "state", "has shape (2,)"),
+    Row(
+        "the counter is a vector",
+        "state",
+        changes(num_batches_tracked=np.zeros(2)),
+        "state",
+        "has shape (2,)",
+    ),
     Row(
         "the counter is NaN",
         "state",
@@ -355,7 +557,14 @@ STRANGE = (
         "-1",
         case=CUMULATIVE,
     ),
-    Row("to_native raises", "to_native", raises(OSError("full")), "error", "raised OSError: full", "no error"),
+    Row(
+        "to_native raises",
+        "to_native",
+        raises(OSError("full")),
+        "error",
+        "raised OSError: full",
+        "no error",
+    ),
     Row("to_native gives None", "to_native", returns(None), "error", "raised AttributeError"),
     Row(
         "to_numpy raises",
@@ -373,7 +582,15 @@ STRANGE = (
         "forward returned ndarray; expected a tensor that becomes a numeric NumPy array",
         SHAPE,
     ),
-    Row("save raises", "save", raises(OSError("full")), "error", "raised OSError: full", "no error", STORED),
+    Row(
+        "save raises",
+        "save",
+        raises(OSError("full")),
+        "error",
+        "raised OSError: full",
+        "no error",
+        STORED,
+    ),
     Row(
         "save gives None",
         "save",
@@ -474,13 +691,55 @@ STRANGE = (
         "",
         LOADED,
     ),
-    Row("load raises", "load", raises(OSError("busy")), "error", "raised OSError: busy", "", LOADED),
-    Row("no load", "layer", lambda build, *a: Partial(build(*a)), "error", "no attribute 'load'", "", LOADED),
-    Row("configure raises", "configure", raises(TypeError("frozen")), "error", "raised TypeError: frozen", "", LIVE),
-    Row("no configure", "layer", lambda build, *a: Partial(build(*a)), "error", "no attribute 'configure'", "", LIVE),
+    Row(
+        "load raises", "load", raises(OSError("busy")), "error", "raised OSError: busy", "", LOADED
+    ),
+    Row(
+        "no load",
+        "layer",
+        lambda build, *a: Partial(build(*a)),
+        "error",
+        "no attribute 'load'",
+        "",
+        LOADED,
+    ),
+    Row(
+        "configure raises",
+        "configure",
+        raises(TypeError("frozen")),
+        "error",
+        "raised TypeError: frozen",
+        "",
+        LIVE,
+    ),
+    Row(
+        "no configure",
+        "layer",
+        lambda build, *a: Partial(build(*a)),
+        "error",
+        "no attribute 'configure'",
+        "",
+        LIVE,
+    ),
     Row("configure does nothing", "configure", returns(None), "output", "", "output[", LIVE),
-    Row("fold raises", "fold", raises(ValueError("no")), "error", "raised ValueError: no", "no error", FOLDING),
-    Row("to_native raises for a fold", "to_native", raises(OSError("full")), "error", "raised OSError", "", FOLDING),
+    Row(
+        "fold raises",
+        "fold",
+        raises(ValueError("no")),
+        "error",
+        "raised ValueError: no",
+        "no error",
+        FOLDING,
+    ),
+    Row(
+        "to_native raises for a fold",
+        "to_native",
+        raises(OSError("full")),
+        "error",
+        "raised OSError",
+        "",
+        FOLDING,
+    ),
     Row(
         "fold gives None",
         "fold",
@@ -536,7 +795,13 @@ STRANGE = (
         FOLDING,
     ),
     Row(
-        "fold changes the layer", "layer", moves("weight", "fold"), "weight", "[2., 2.]", "weight = [1., 1.]", FOLDING
+        "fold changes the layer",
+        "layer",
+        moves("weight", "fold"),
+        "weight",
+        "[2., 2.]",
+        "weight = [1., 1.]",
+        FOLDING,
     ),
 )
 
@@ -579,7 +844,11 @@ def test_the_reference_itself_gives_no_discrepancy(case: Case) -> None:
 DY = X[::-1].copy()
 GRADIENT = Case(Config(2), None, (Forward(X, DIFFERENTIABLE), Backward(DY)))
 OF_INPUT = Case(Config(2), None, (Forward(X, ("input",)), Backward(DY)))
-TWICE = Case(Config(2), None, (Forward(X, DIFFERENTIABLE), DoubleBackward(DY, X, X[0, :, 0, 0], X[1, :, 0, 0])))
+TWICE = Case(
+    Config(2),
+    None,
+    (Forward(X, DIFFERENTIABLE), DoubleBackward(DY, X, X[0, :, 0, 0], X[1, :, 0, 0])),
+)
 OF_GRADIENTS = (*GRADIENTS, *DOUBLE_GRADIENTS, "gradient_form", "handed", "output", *STATE_FIELDS)
 
 
@@ -592,7 +861,9 @@ def instead(**gradients: Callable[[Array], Any]) -> How:
 
     def changed(backward: Callable[..., Gradients], *arguments: object) -> Gradients:
         answer = backward(*arguments)
-        return answer._replace(**{name: change(getattr(answer, name)) for name, change in gradients.items()})
+        return answer._replace(
+            **{name: change(getattr(answer, name)) for name, change in gradients.items()}
+        )
 
     return changed
 
@@ -620,7 +891,12 @@ def overwrites(place: str) -> How:
 
             return computing
 
-        return _with(layer, record=recording, backward=writing(backward), double_backward=writing(double_backward))
+        return _with(
+            layer,
+            record=recording,
+            backward=writing(backward),
+            double_backward=writing(double_backward),
+        )
 
     return build
 
@@ -638,7 +914,14 @@ def loses_its_state(build: Callable[..., Layer], *arguments: object) -> Layer:
 A_GRADIENT = "a grad_input of shape (2, 2, 2, 1)"
 
 STRANGE_GRADIENTS = (
-    Row("backward raises", "backward", raises(KeyError("dy")), "error", "raised KeyError: 'dy'", "no error"),
+    Row(
+        "backward raises",
+        "backward",
+        raises(KeyError("dy")),
+        "error",
+        "raised KeyError: 'dy'",
+        "no error",
+    ),
     Row(
         "no backward",
         "layer",
@@ -646,11 +929,41 @@ STRANGE_GRADIENTS = (
         "error",
         "raised AttributeError: 'Partial' object has no attribute 'record'",
     ),
-    Row("backward gives None", "backward", returns(None), "grad_input", "backward returned NoneType; expected 3"),
-    Row("backward gives an object", "backward", returns(object()), "grad_weight", "backward returned object; exp"),
-    Row("backward gives an array", "backward", returns(np.zeros(3)), "grad_bias", "backward returned ndarray; exp"),
-    Row("backward gives a dict", "backward", lambda b, *a: b(*a)._asdict(), "grad_input", "returned dict; expected"),
-    Row("backward gives nothing", "backward", returns(()), "grad_input", "returned tuple; expected 3 gradients"),
+    Row(
+        "backward gives None",
+        "backward",
+        returns(None),
+        "grad_input",
+        "backward returned NoneType; expected 3",
+    ),
+    Row(
+        "backward gives an object",
+        "backward",
+        returns(object()),
+        "grad_weight",
+        "backward returned object; exp",
+    ),
+    Row(
+        "backward gives an array",
+        "backward",
+        returns(np.zeros(3)),
+        "grad_bias",
+        "backward returned ndarray; exp",
+    ),
+    Row(
+        "backward gives a dict",
+        "backward",
+        lambda b, *a: b(*a)._asdict(),
+        "grad_input",
+        "returned dict; expected",
+    ),
+    Row(
+        "backward gives nothing",
+        "backward",
+        returns(()),
+        "grad_input",
+        "returned tuple; expected 3 gradients",
+    ),
     Row(
         "backward gives two values",
         "backward",
@@ -659,9 +972,19 @@ STRANGE_GRADIENTS = (
         "backward returned tuple; expected 3 gradients",
         A_GRADIENT,
     ),
-    Row("backward gives four values", "backward", lambda b, *a: (*b(*a), None), "grad_bias", "expected 3 gradients"),
     Row(
-        "backward gives text", "backward", returns("dx"), "grad_input", "backward returned str; expected 3 gradients"
+        "backward gives four values",
+        "backward",
+        lambda b, *a: (*b(*a), None),
+        "grad_bias",
+        "expected 3 gradients",
+    ),
+    Row(
+        "backward gives text",
+        "backward",
+        returns("dx"),
+        "grad_input",
+        "backward returned str; expected 3 gradients",
     ),
     Row(
         "backward gives three letters",
@@ -679,8 +1002,22 @@ STRANGE_GRADIENTS = (
         "backward returned object; expected a tensor that becomes a numeric NumPy array",
         "a grad_weight of shape (2,)",
     ),
-    Row("a gradient is missing", "backward", instead(bias=lambda _: None), "grad_bias", "None", "of shape (2,)"),
-    Row("dx lacks an axis", "backward", instead(input=lambda dx: dx[0]), "grad_input", "shape (2, 2, 1)", A_GRADIENT),
+    Row(
+        "a gradient is missing",
+        "backward",
+        instead(bias=lambda _: None),
+        "grad_bias",
+        "None",
+        "of shape (2,)",
+    ),
+    Row(
+        "dx lacks an axis",
+        "backward",
+        instead(input=lambda dx: dx[0]),
+        "grad_input",
+        "shape (2, 2, 1)",
+        A_GRADIENT,
+    ),
     Row(
         "dx lies in rows",
         "backward",
@@ -730,9 +1067,21 @@ STRANGE_GRADIENTS = (
         "a grad_bias of shape (2,)",
     ),
     Row(
-        "dx is NaN", "backward", instead(input=lambda dx: dx * np.nan), "grad_input", "nan", "grad_input[0, 0, 0, 0]"
+        "dx is NaN",
+        "backward",
+        instead(input=lambda dx: dx * np.nan),
+        "grad_input",
+        "nan",
+        "grad_input[0, 0, 0, 0]",
     ),
-    Row("dbias is infinite", "backward", instead(bias=lambda db: db + np.inf), "grad_bias", "inf", "grad_bias[0] = "),
+    Row(
+        "dbias is infinite",
+        "backward",
+        instead(bias=lambda db: db + np.inf),
+        "grad_bias",
+        "inf",
+        "grad_bias[0] = ",
+    ),
     Row(
         "a gradient that nobody asked for",
         "backward",
@@ -776,14 +1125,35 @@ STRANGE_GRADIENTS = (
         "record returned ndarray; expected an output and a record",
         SHAPE,
     ),
-    Row("record gives None", "record", returns(None), "output", "record returned NoneType; expected an output and a"),
     Row(
-        "record gives three values", "record", lambda r, *a: (*r(*a), 0), "output", "record returned tuple; expected"
+        "record gives None",
+        "record",
+        returns(None),
+        "output",
+        "record returned NoneType; expected an output and a",
     ),
     Row(
-        "record gives a list", "record", lambda r, *a: [*r(*a)], "output", "record returned list; expected an output"
+        "record gives three values",
+        "record",
+        lambda r, *a: (*r(*a), 0),
+        "output",
+        "record returned tuple; expected",
     ),
-    Row("record raises", "record", raises(KeyError("x")), "error", "raised KeyError: 'x'", "no error"),
+    Row(
+        "record gives a list",
+        "record",
+        lambda r, *a: [*r(*a)],
+        "output",
+        "record returned list; expected an output",
+    ),
+    Row(
+        "record raises",
+        "record",
+        raises(KeyError("x")),
+        "error",
+        "raised KeyError: 'x'",
+        "no error",
+    ),
     Row(
         "record gives no output",
         "record",
@@ -792,7 +1162,14 @@ STRANGE_GRADIENTS = (
         "forward returned None; expected a tensor of shape (N, C, H, W)",
         SHAPE,
     ),
-    Row("double backward raises", "double_backward", raises(ValueError()), "error", "raised ValueError", case=TWICE),
+    Row(
+        "double backward raises",
+        "double_backward",
+        raises(ValueError()),
+        "error",
+        "raised ValueError",
+        case=TWICE,
+    ),
     Row(
         "double backward gives two values",
         "double_backward",
@@ -811,12 +1188,21 @@ STRANGE_GRADIENTS = (
         "a double_weight of shape (2,)",
         case=TWICE,
     ),
-    Row("to_native raises", "to_native", raises(OSError("full")), "error", "raised OSError: full", "no error"),
+    Row(
+        "to_native raises",
+        "to_native",
+        raises(OSError("full")),
+        "error",
+        "raised OSError: full",
+        "no error",
+    ),
 )
 
 
 @pytest.mark.parametrize(
-    "row", [replace(row, case=GRADIENT) if row.case is TRAINING else row for row in STRANGE_GRADIENTS], ids=_id_of
+    "row",
+    [replace(row, case=GRADIENT) if row.case is TRAINING else row for row in STRANGE_GRADIENTS],
+    ids=_id_of,
 )
 def test_a_strange_gradient_becomes_a_discrepancy_with_a_clear_sentence(row: Row) -> None:
     discrepancies = judged(row.case, spoilt(row.member, row.how))
@@ -897,28 +1283,42 @@ def handed_over(*steps: Step) -> list[int]:
 
     def build(original: Callable[..., Layer], *arguments: object) -> Layer:
         layer: Any = original(*arguments)
-        return _with(layer, forward=partial(forward, layer.forward), record=partial(forward, layer.record))
+        return _with(
+            layer, forward=partial(forward, layer.forward), record=partial(forward, layer.record)
+        )
 
     play(Case(Config(2), None, steps), spoilt("layer", build))
     different = list({id(x): x for x in met}.values())
     return [next(i for i, other in enumerate(different) if other is x) for x in met]
 
 
-LAID = LAYOUT["channels_last"](X.repeat(2, axis=3))
+LAID = PLACED["channels_last"](X.repeat(2, axis=3))
 
 
 @pytest.mark.parametrize(
     ("steps", "numbers"),
     [
         pytest.param((Forward(X), Forward(X)), [0, 0], id="the same array"),
-        pytest.param((Forward(X), Forward(X.copy()), Forward(X + 0)), [0, 0, 0], id="an equal array"),
-        pytest.param((Forward(X), Eval(), ResetParameters(), Forward(X)), [0, 0], id="with other steps between"),
         pytest.param(
-            (Forward(X, ("input",)), Backward(X), Forward(X), Forward(X, ("bias",))), [0, 0, 0], id="recorded or not"
+            (Forward(X), Forward(X.copy()), Forward(X + 0)), [0, 0, 0], id="an equal array"
+        ),
+        pytest.param(
+            (Forward(X), Eval(), ResetParameters(), Forward(X)),
+            [0, 0],
+            id="with other steps between",
+        ),
+        pytest.param(
+            (Forward(X, ("input",)), Backward(X), Forward(X), Forward(X, ("bias",))),
+            [0, 0, 0],
+            id="recorded or not",
         ),
         pytest.param((Forward(X), Forward(X + 1)), [0, 1], id="other values"),
         pytest.param((Forward(X), Forward(X[:1])), [0, 1], id="another shape"),
-        pytest.param((Forward(0 * X), Forward(-0 * X), Forward(-(0 * X))), [0, 0, 1], id="another sign of zero"),
+        pytest.param(
+            (Forward(0 * X), Forward(-0 * X), Forward(-(0 * X))),
+            [0, 0, 1],
+            id="another sign of zero",
+        ),
         pytest.param((Forward(LAID), Forward(LAID.copy("C"))), [0, 1], id="other strides"),
         pytest.param((Forward(X), Forward(X.astype(np.float64))), [0, 1], id="another dtype"),
         pytest.param((Forward(X), Forward(X + 1), Forward(X)), [0, 1, 2], id="another in between"),
@@ -932,12 +1332,16 @@ def test_an_equal_input_is_handed_over_as_the_same_native_tensor_and_no_other_is
 
 def test_an_input_that_was_handed_over_twice_is_seen_to_change_on_each_step_that_follows() -> None:
     case = replace(TRAINING, steps=(Forward(X), Forward(X)))
-    found = judge(case, play(case, spoilt("forward", mutates)), ["handed"], Accuracy()).discrepancies
+    found = judge(
+        case, play(case, spoilt("forward", mutates)), ["handed"], Accuracy()
+    ).discrepancies
     assert [(d.observable, d.step) for d in found] == [("handed", 0), ("handed", 1)]
 
 
 @pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
-def test_outside_the_domain_of_the_bounds_an_output_that_is_not_finite_is_no_discrepancy(odd: float) -> None:
+def test_outside_the_domain_of_the_bounds_an_output_that_is_not_finite_is_no_discrepancy(
+    odd: float,
+) -> None:
     assert check(HUGE, spoilt("forward", lambda f, x: f(x) * 0 + np.float32(odd))) == []
 
 
@@ -968,7 +1372,10 @@ def _overwritten(array: Array) -> Array:
 def test_a_layer_is_given_a_private_copy_of_the_state() -> None:
     weight, bias, mean, var = np.ones((4, 2), np.float32)
     state = State(weight, bias, mean, var, np.array(0))
-    play(replace(TRAINING, state=state), spoilt("layer", lambda build, config, held: _emptied(build, config, held)))
+    play(
+        replace(TRAINING, state=state),
+        spoilt("layer", lambda build, config, held: _emptied(build, config, held)),
+    )
     assert all(tensor is not None and (tensor == 1).all() for _, tensor in state.items()[:4])
 
 
@@ -993,7 +1400,9 @@ def test_a_state_that_is_a_live_view_is_recorded_as_it_was_at_its_step() -> None
         return _with(layer)
 
     answers = play(TRAINING, spoilt("layer", live)).answers
-    means: list[Any] = [[a.before.running_mean, getattr(a.after, "running_mean", None)] for a in answers]
+    means: list[Any] = [
+        [a.before.running_mean, getattr(a.after, "running_mean", None)] for a in answers
+    ]
     assert np.array_equal(means, [[[0, 0], [1, 1]], [[1, 1], [2, 2]]])
 
 
@@ -1006,7 +1415,9 @@ def test_an_output_in_a_buffer_that_is_used_again_is_recorded_as_it_was_at_its_s
 REPEATED = Case(Config(2), None, (Eval(), *(Forward(X),) * 2))
 
 
-@pytest.mark.parametrize("case", [REPEATED, printed_and_read(REPEATED)], ids=["drawn", "rebuilt from its source"])
+@pytest.mark.parametrize(
+    "case", [REPEATED, printed_and_read(REPEATED)], ids=["drawn", "rebuilt from its source"]
+)
 def test_an_output_that_does_not_repeat_is_found_also_when_the_case_was_rebuilt(case: Case) -> None:
     signs = iter([1, 1 + 2**-20])
     backend = spoilt("forward", lambda f, x: f(x) * np.float32(next(signs)))
@@ -1022,7 +1433,9 @@ def test_an_output_that_does_not_repeat_is_found_also_when_the_case_was_rebuilt(
         (X[:1, :, :1], "a ValueError, since batch statistics need more than one value per channel"),
     ],
 )
-def test_an_input_that_should_have_been_refused_is_a_discrepancy_that_says_why(x: Array, reason: str) -> None:
+def test_an_input_that_should_have_been_refused_is_a_discrepancy_that_says_why(
+    x: Array, reason: str
+) -> None:
     accepting = spoilt("forward", lambda _, x: x.copy())
     assert check(Case(Config(2), None, (Forward(x),)), accepting) == [
         Discrepancy("refusal", 0, reason, "an output and no error")
@@ -1045,13 +1458,18 @@ def test_a_warning_is_no_answer() -> None:
         assert check(case, Warns()) == []
 
 
-NAN_BITS = {"float16": (0x7E00, 0x7C01), "bfloat16": (0x7FC0, 0x7F81), "float32": (0x7FC00000, 0x7F800001)}
+NAN_BITS = {
+    "float16": (0x7E00, 0x7C01),
+    "bfloat16": (0x7FC0, 0x7F81),
+    "float32": (0x7FC00000, 0x7F800001),
+}
 """A quiet NaN and a signaling one."""
 
 
 @pytest.mark.parametrize("observable", OBSERVABLES)
 @pytest.mark.parametrize(
-    ("dtype", "bits"), [pytest.param(name, b, id=f"{name} {b:x}") for name, pair in NAN_BITS.items() for b in pair]
+    ("dtype", "bits"),
+    [pytest.param(name, b, id=f"{name} {b:x}") for name, pair in NAN_BITS.items() for b in pair],
 )
 def test_nan_is_judged_without_a_warning(dtype: str, bits: int, observable: str) -> None:
     kind = np.dtype(dtype)

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bn_spec.cell import PROPERTIES
-from bn_spec.dtypes import DTYPES
+from bn_spec.case.dtypes import DTYPES
+from bn_spec.suite.cell import PROPERTIES
 
 from .process import pytest_suite, python, strange, table_of
 
@@ -25,14 +25,25 @@ NUM_TESTS = {
 def test_the_header_says_what_is_checked_and_how(tmp_path: Path) -> None:
     done = pytest_suite(SMOKE, "--bn-requirement=CFG-01", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
-    assert re.search(r"bn-spec: [\d.]+, specification [\d.]+, profile smoke, seed 0, threads", done.stdout)
+    assert re.search(
+        r"bn-spec: [\d.]+, specification [\d.]+, profile smoke, seed 0, threads", done.stdout
+    )
     assert re.search(r"  reference: bn-spec [\d.]+, double-double arithmetic", done.stdout)
 
 
-def test_junit_files_say_of_each_check_what_it_is_and_how_much_of_the_bounds_it_used(tmp_path: Path) -> None:
+def test_junit_files_say_of_each_check_what_it_is_and_how_much_of_the_bounds_it_used(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "junit.xml"
     pytest_suite(
-        SMOKE, "--bn-requirement=[TC]*-0[13]", "-k", "float64", "-n", "2", f"--junitxml={path}", cwd=tmp_path
+        SMOKE,
+        "--bn-requirement=[TC]*-0[13]",
+        "-k",
+        "float64",
+        "-n",
+        "2",
+        f"--junitxml={path}",
+        cwd=tmp_path,
     )
     said = {
         tuple(each.get("value") for each in test.iter("property"))
@@ -81,7 +92,12 @@ def test_every_option_has_an_ini_key(tmp_path: Path) -> None:
 
 
 def test_ids_are_stable_and_ordered(tmp_path: Path) -> None:
-    arguments = ("--collect-only", "-q", "--bn-backend=reference", "--bn-backend=bn_spec.specimens:welford")
+    arguments = (
+        "--collect-only",
+        "-q",
+        "--bn-backend=reference",
+        "--bn-backend=bn_spec.specimens:welford",
+    )
     first, second = (pytest_suite(*arguments, cwd=tmp_path, PYTHONHASHSEED=seed) for seed in "12")
     ids = [line for line in first.stdout.splitlines() if "::" in line]
     assert ids == [line for line in second.stdout.splitlines() if "::" in line]
@@ -100,7 +116,11 @@ class Found(NamedTuple):
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("found")
-    arguments = ("--bn-backend=bn_spec.specimens:runvar_bias", "--bn-requirement=RUN-03", "--junitxml=junit.xml")
+    arguments = (
+        "--bn-backend=bn_spec.specimens:runvar_bias",
+        "--bn-requirement=RUN-03",
+        "--junitxml=junit.xml",
+    )
     done = pytest_suite(*arguments, "-k", "float32", "-n", "2", cwd=folder, CI="true")
     assert done.returncode == 1
     return Found(done.stdout, ElementTree.parse(folder / "junit.xml").getroot())
@@ -118,7 +138,9 @@ def test_a_finding_prints_requirement_case_expected_and_got(found: Found) -> Non
 
 def test_of_a_finding_summaries_and_junit_files_have_its_headline_also_in_ci(found: Found) -> None:
     headline = "RUN-03 running_var is updated with the unbiased variance of the batch runvar-bias · float32"
-    assert re.search(rf"^FAILED .*\[runvar-bias-float32\] - {headline}$", found.stdout, re.MULTILINE)
+    assert re.search(
+        rf"^FAILED .*\[runvar-bias-float32\] - {headline}$", found.stdout, re.MULTILINE
+    )
     assert found.stdout.count("  expected  ") == 1
     (failure,) = found.junit.iter("failure")
     assert failure.get("message") == headline
@@ -134,7 +156,12 @@ def test_the_python_of_a_finding_shows_it_again(found: Found, tmp_path: Path) ->
 
 
 def test_a_deterministic_profile_finds_the_same_again(tmp_path: Path) -> None:
-    arguments = ("--bn-backend=bn_spec.specimens:tail_dropped", "--bn-requirement=SHP-02", "-k", "dropped-float")
+    arguments = (
+        "--bn-backend=bn_spec.specimens:tail_dropped",
+        "--bn-requirement=SHP-02",
+        "-k",
+        "dropped-float",
+    )
     folders = [tmp_path / name for name in "ab"]  # a case that is kept would be played first
     for folder in folders:
         folder.mkdir()
@@ -158,7 +185,10 @@ def test_nightly_prints_a_seed_that_repeats_the_run(tmp_path: Path) -> None:
     ("arguments", "properties"),
     [
         (("--bn-requirement=NUM-1*",), {"NUM-10", "NUM-12", "NUM-13"}),
-        (("--bn-requirement=NUM-1*", "--bn-profile=nightly"), {"NUM-10", "NUM-11", "NUM-12", "NUM-13"}),
+        (
+            ("--bn-requirement=NUM-1*", "--bn-profile=nightly"),
+            {"NUM-10", "NUM-11", "NUM-12", "NUM-13"},
+        ),
         (("--bn-requirement=NUM-11",), {"NUM-11"}),
         (("-k", "more_values_than_half"), set()),
     ],
@@ -167,7 +197,11 @@ def test_a_deep_property_is_checked_nightly_or_when_it_is_named(
     tmp_path: Path, arguments: tuple[str, ...], properties: set[str]
 ) -> None:
     done = pytest_suite("--collect-only", "-q", *arguments, cwd=tmp_path)
-    collected = {line.partition("::")[2].partition("[")[0] for line in done.stdout.splitlines() if "::" in line}
+    collected = {
+        line.partition("::")[2].partition("[")[0]
+        for line in done.stdout.splitlines()
+        if "::" in line
+    }
     assert collected == {NUM_TESTS[name] for name in properties}, done.stdout + done.stderr
 
 
@@ -183,44 +217,65 @@ def test_a_huge_property_is_checked_by_who_names_it_alone(
     tmp_path: Path, arguments: tuple[str, ...], collected: int
 ) -> None:
     done = pytest_suite("--collect-only", "-q", *arguments, cwd=tmp_path)
-    assert done.stdout.count("test_elements_beyond_thirty_two_bits") == collected, done.stdout + done.stderr
+    assert done.stdout.count("test_elements_beyond_thirty_two_bits") == collected, (
+        done.stdout + done.stderr
+    )
 
 
-def test_a_property_of_dtypes_that_a_backend_lacks_is_said_not_to_be_claimed(tmp_path: Path) -> None:
-    done = pytest_suite(f"--bn-backend={strange('no_inference')}", "--bn-requirement=DTY-02", "-rs", cwd=tmp_path)
+def test_a_property_of_dtypes_that_a_backend_lacks_is_said_not_to_be_claimed(
+    tmp_path: Path,
+) -> None:
+    done = pytest_suite(
+        f"--bn-backend={strange('no_inference')}", "--bn-requirement=DTY-02", "-rs", cwd=tmp_path
+    )
     assert "not claimed: no-inference does not claim mixed_float16" in done.stdout
 
 
 def test_a_deep_property_that_is_named_is_checked_on_few_examples(tmp_path: Path) -> None:
     done = pytest_suite("--bn-requirement=NUM-11", "-k", "float16", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
-    assert re.search(r"reference: conforms \(4 checks, 20 examples, [\d,]+ values judged", done.stdout)
+    assert re.search(
+        r"reference: conforms \(4 checks, 20 examples, [\d,]+ values judged", done.stdout
+    )
 
 
 @pytest.mark.parametrize(("requirement", "without"), [("NUM-08", "float16"), ("NUM-13", "float16")])
-def test_a_property_about_some_dtypes_has_cells_for_no_other(tmp_path: Path, requirement: str, without: str) -> None:
+def test_a_property_about_some_dtypes_has_cells_for_no_other(
+    tmp_path: Path, requirement: str, without: str
+) -> None:
     done = pytest_suite("--collect-only", "-q", f"--bn-requirement={requirement}", cwd=tmp_path)
-    cells = {line.partition("[")[2].rstrip("]") for line in done.stdout.splitlines() if "::" in line}
+    cells = {
+        line.partition("[")[2].rstrip("]") for line in done.stdout.splitlines() if "::" in line
+    }
     (prop,) = PROPERTIES[requirement]
     assert cells == {f"reference-{dtype}" for dtype in prop.dtypes}
     assert without in DTYPES.keys() - set(prop.dtypes)
 
 
 def test_a_known_failure_is_reported_and_does_not_fail(tmp_path: Path) -> None:
-    done = pytest_suite(f"--bn-backend={strange('excused')}", "--bn-requirement=RUN-03", cwd=tmp_path)
+    done = pytest_suite(
+        f"--bn-backend={strange('excused')}", "--bn-requirement=RUN-03", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stdout
     assert "(1 known)" in done.stdout
-    assert "excused: known failure of RUN-03 (float32): the biased variance is kept on purpose" in done.stdout
+    assert (
+        "excused: known failure of RUN-03 (float32): the biased variance is kept on purpose"
+        in done.stdout
+    )
 
 
 def test_a_known_failure_covers_its_observable_alone(tmp_path: Path) -> None:
-    done = pytest_suite(f"--bn-backend={strange('excused_for_another')}", "--bn-requirement=RUN-03", cwd=tmp_path)
+    done = pytest_suite(
+        f"--bn-backend={strange('excused_for_another')}", "--bn-requirement=RUN-03", cwd=tmp_path
+    )
     assert done.returncode == 1
     assert "expected  running_var[0]" in done.stdout
 
 
 def test_a_known_failure_that_holds_fails_the_run(tmp_path: Path) -> None:
-    done = pytest_suite(f"--bn-backend={strange('excused_in_vain')}", "--bn-requirement=RUN-03", cwd=tmp_path)
+    done = pytest_suite(
+        f"--bn-backend={strange('excused_in_vain')}", "--bn-requirement=RUN-03", cwd=tmp_path
+    )
     assert done.returncode == 1
     assert "RUN-03 holds for excused-in-vain, which declares a known failure of it" in done.stdout
     assert "remove the declaration" in done.stdout
@@ -228,14 +283,20 @@ def test_a_known_failure_that_holds_fails_the_run(tmp_path: Path) -> None:
 
 def test_what_is_not_claimed_is_said(tmp_path: Path) -> None:
     done = pytest_suite(
-        f"--bn-backend={strange('no_inference')}", SMOKE, "--bn-requirement=EVL-0[15]", "-rs", cwd=tmp_path
+        f"--bn-backend={strange('no_inference')}",
+        SMOKE,
+        "--bn-requirement=EVL-0[15]",
+        "-rs",
+        cwd=tmp_path,
     )
     assert "not claimed: no-inference does not claim inference" in done.stdout
     assert re.search(r"no-inference +float32 +-$", done.stdout, re.MULTILINE)
 
 
 def test_a_backend_that_is_not_deterministic_is_said_to_be_so(tmp_path: Path) -> None:
-    done = pytest_suite(f"--bn-backend={strange('unsteady')}", "--bn-requirement=TRN-06", cwd=tmp_path)
+    done = pytest_suite(
+        f"--bn-backend={strange('unsteady')}", "--bn-requirement=TRN-06", cwd=tmp_path
+    )
     assert done.returncode == 1
     assert "TRN-06  a training forward leaves its input" in done.stdout
     assert "the backend is not deterministic" in done.stdout
@@ -250,9 +311,11 @@ def test_workers_use_one_thread_each(tmp_path: Path) -> None:
 
 def test_a_session_without_the_suite_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "test_own.py").write_text(
-        "import sys\ndef test_own(): assert not any(m in sys.modules for m in ('bn_spec.cell', 'torch'))\n"
+        "import sys\ndef test_own(): assert not any(m in sys.modules for m in ('bn_spec.suite.cell', 'torch'))\n"
     )
-    done = python("-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", cwd=tmp_path)
+    done = python(
+        "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", cwd=tmp_path
+    )
     assert done.returncode == 0, done.stdout
     assert "bn-spec:" not in done.stdout
 

@@ -10,7 +10,9 @@ import pytest
 from .process import REPOSITORY, run
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
-PAGES = README + "".join(path.read_text("utf-8") for path in sorted((REPOSITORY / "docs").glob("*.md")))
+PAGES = README + "".join(
+    path.read_text("utf-8") for path in sorted((REPOSITORY / "docs").glob("*.md"))
+)
 COMMANDS = dict(re.findall(r"<!-- command: (.+) -->\n```sh\n(.+)\n```", PAGES))
 QUICK = {name: command for name, command in COMMANDS.items() if "exit code" in name}
 
@@ -23,7 +25,9 @@ def test_every_shell_command_is_named_and_so_is_run() -> None:
 def test_every_link_leads_somewhere() -> None:
     for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
-            assert target.startswith("https://") or (page.parent / target).exists(), f"{page.name}: {target}"
+            assert target.startswith("https://") or (page.parent / target).exists(), (
+                f"{page.name}: {target}"
+            )
 
 
 def test_every_page_of_the_documentation_is_within_reach_of_the_readme() -> None:
@@ -33,7 +37,9 @@ def test_every_page_of_the_documentation_is_within_reach_of_the_readme() -> None
 
 @pytest.mark.parametrize("name", ["main", "tests"])
 def test_the_main_commands_do_all_the_set_up_with_pinned_versions(name: str) -> None:
-    assert COMMANDS[name].startswith("python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[torch")
+    assert COMMANDS[name].startswith(
+        "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e '.[torch"
+    )
     assert re.search(r"(?m)^torch==", (REPOSITORY / "constraints.txt").read_text())
     assert 'readme_command "$name"' in (REPOSITORY / ".ci" / "run").read_text()
 
@@ -49,7 +55,10 @@ def test_the_failure_is_printed_as_the_readme_shows_it() -> None:
     (name,) = (name for name in QUICK if name.startswith("failure"))
     shown = README.partition("```text\nRUN-03")[2].partition("```")[0]
     command = QUICK[name].replace(".venv/bin/", f"{Path(sys.executable).parent}/")
-    assert f"RUN-03{shown}" in run("bash", "-c", f"{command} -- -p no:cacheprovider", cwd=REPOSITORY).stdout
+    assert (
+        f"RUN-03{shown}"
+        in run("bash", "-c", f"{command} -- -p no:cacheprovider", cwd=REPOSITORY).stdout
+    )
 
 
 def test_the_python_example_is_valid() -> None:

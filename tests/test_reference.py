@@ -13,16 +13,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_spec import BatchNorm2d, Case, Config
-from bn_spec.bounded import Bounded
-from bn_spec.bounds import OWN_ERROR, Accuracy, Model, batch_moments
-from bn_spec.case import Forward
-from bn_spec.config import STATE_FIELDS, State, initial_state
-from bn_spec.dtypes import DTYPES, Array, Floats, Format
-from bn_spec.expectation import expect
-from bn_spec.memory import same_bits
-from bn_spec.reference import Extended
-from bn_spec.reference import formulas as f
-from bn_spec.strategies import ABSENT, EPS, PARAMETERS, RUNNING_STYLES, SCALES, cases, shapes, values
+from bn_spec.case.arrays import same_bits
+from bn_spec.case.config import STATE_FIELDS, State, initial_state
+from bn_spec.case.dtypes import DTYPES, Array, Floats, Format
+from bn_spec.case.steps import Forward
+from bn_spec.oracle.bounded import Bounded
+from bn_spec.oracle.bounds import OWN_ERROR, Accuracy, Model, batch_moments
+from bn_spec.oracle.expectation import expect
+from bn_spec.oracle.reference import Extended
+from bn_spec.oracle.reference import formulas as f
+from bn_spec.strategies import (
+    ABSENT,
+    EPS,
+    PARAMETERS,
+    RUNNING_STYLES,
+    SCALES,
+    cases,
+    shapes,
+    values,
+)
 
 from .common import examples
 
@@ -70,7 +79,9 @@ def exact(number: Extended) -> Exact:
 def channel_rows(x: Array) -> Exact:
     """Lay (N, C, H, W) out as fractions of shape (C, n), an index at a time."""
     n, c, h, w = x.shape
-    return fractions(np.array([[x[i, k, p, q] for i, p, q in np.ndindex(n, h, w)] for k in range(c)]))
+    return fractions(
+        np.array([[x[i, k, p, q] for i, p, q in np.ndindex(n, h, w)] for k in range(c)])
+    )
 
 
 def batch_statistics(rows: Exact) -> tuple[Exact, Exact, Exact]:
@@ -211,13 +222,19 @@ def test_running_statistics_err_by_a_sliver_of_their_bounds(dtype: str) -> None:
 @every_dtype
 @pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
 def test_an_answer_of_the_layer_is_the_exact_one_rounded_once(dtype: str, training: bool) -> None:
-    def assert_rounded_once(got: Array, kind: Format, wanted: list[Any], bounded: Bounded | None) -> None:
+    def assert_rounded_once(
+        got: Array, kind: Format, wanted: list[Any], bounded: Bounded | None
+    ) -> None:
         assert bounded is not None
         assert got.dtype == kind.dtype
-        rounding = Fraction(kind.u) * (1 + Fraction(1, 2**15))  # bfloat16 is rounded to by way of float32
+        rounding = Fraction(kind.u) * (
+            1 + Fraction(1, 2**15)
+        )  # bfloat16 is rounded to by way of float32
         for number, ball, bound in zip(got.ravel(), wanted, bounded.bound.ravel(), strict=True):
             if np.isfinite(bound):
-                allowed = arb(OWN * Fraction(bound) + Fraction(kind.smallest_subnormal)) + arb(rounding) * abs(ball)
+                allowed = arb(OWN * Fraction(bound) + Fraction(kind.smallest_subnormal)) + arb(
+                    rounding
+                ) * abs(ball)
                 assert abs(arb(Fraction(float(number))) - ball) <= allowed
 
     @examples(25)
@@ -232,7 +249,10 @@ def test_an_answer_of_the_layer_is_the_exact_one_rounded_once(dtype: str, traini
         if training and state.running_mean is not None:
             for name, numbers in tracked(case.config, state, x).items():
                 assert_rounded_once(
-                    getattr(layer, name), row.parameters, list(map(arb, numbers)), getattr(expected, name)
+                    getattr(layer, name),
+                    row.parameters,
+                    list(map(arb, numbers)),
+                    getattr(expected, name),
                 )
 
     judge()
@@ -240,7 +260,9 @@ def test_an_answer_of_the_layer_is_the_exact_one_rounded_once(dtype: str, traini
 
 def loaded(case: Case) -> BatchNorm2d:
     """Return the reference layer of a case, holding its state."""
-    layer = BatchNorm2d(case.config.num_features, **case.config.departures(), dtype=case.config.dtype)
+    layer = BatchNorm2d(
+        case.config.num_features, **case.config.departures(), dtype=case.config.dtype
+    )
     if case.state is not None:
         layer.load_state_dict({name: a for name, a in case.state.items() if a is not None})
     return layer
@@ -333,17 +355,26 @@ def test_a_call_leaves_its_input_as_it_was() -> None:
 
 @examples(35)
 @given(st.lists(st.lists(st.integers(-999, 999), min_size=2, max_size=9), min_size=3, max_size=5))
-def test_without_momentum_the_running_statistics_are_the_plain_mean_of_all_batches(batches: list[list[int]]) -> None:
+def test_without_momentum_the_running_statistics_are_the_plain_mean_of_all_batches(
+    batches: list[list[int]],
+) -> None:
     layer = BatchNorm2d(1, momentum=None, dtype="float64")
-    layer.running_mean, layer.running_var = np.array([9e9]), np.array([9e9])  # what was there must have no weight
+    layer.running_mean, layer.running_var = (
+        np.array([9e9]),
+        np.array([9e9]),
+    )  # what was there must have no weight
     for numbers in batches:
         layer(batch(*numbers, dtype="float64"))
     statistics = [batch_statistics(fractions(np.array([numbers]))) for numbers in batches]
     for name, position in (("running_mean", 0), ("running_var", 2)):
         wanted = sum(s[position][0, 0] for s in statistics) / len(batches)
         magnitude = max(abs(s[position][0, 0]) for s in statistics)
-        # Each of the updates rounds once, to 2**-53 of a number no larger than the largest statistic.
-        assert abs(Fraction(getattr(layer, name)[0]) - wanted) <= len(batches) * Fraction(1, 2**53) * magnitude
+        # Each of the updates rounds once, to 2**-53 of a number no larger than the largest
+        # statistic.
+        assert (
+            abs(Fraction(getattr(layer, name)[0]) - wanted)
+            <= len(batches) * Fraction(1, 2**53) * magnitude
+        )
 
 
 def test_the_counter_counts_training_batches_as_an_int64_scalar() -> None:
@@ -389,9 +420,18 @@ def test_a_loaded_state_is_copied() -> None:
     ("change", "sentence"),
     [
         (lambda s: s.pop("bias"), "missing keys: bias; expected: weight, bias, running_mean"),
-        (lambda s: s.update(gamma=s["weight"]), "unexpected keys: gamma; expected: weight, bias, running_mean"),
-        (lambda s: s.update(running_var=np.ones(3)), r"running_var has shape \(3,\); expected \(2,\)"),
-        (lambda s: s.update(num_batches_tracked=np.ones(1)), r"num_batches_tracked has shape \(1,\); expected \(\)"),
+        (
+            lambda s: s.update(gamma=s["weight"]),
+            "unexpected keys: gamma; expected: weight, bias, running_mean",
+        ),
+        (
+            lambda s: s.update(running_var=np.ones(3)),
+            r"running_var has shape \(3,\); expected \(2,\)",
+        ),
+        (
+            lambda s: s.update(num_batches_tracked=np.ones(1)),
+            r"num_batches_tracked has shape \(1,\); expected \(\)",
+        ),
         (lambda s: s.update(num_batches_tracked="many"), "invalid literal"),
     ],
 )
@@ -407,8 +447,12 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_of_it_loaded(
     assert_same_state(layer, before)
 
 
-@pytest.mark.parametrize("extra", [{}, {"gamma": np.ones(7)}], ids=["alone", "beside one that no layer has"])
-@pytest.mark.parametrize("names", [(name,) for name in STATE_FIELDS] + [STATE_FIELDS[:2], STATE_FIELDS, ()], ids=str)
+@pytest.mark.parametrize(
+    "extra", [{}, {"gamma": np.ones(7)}], ids=["alone", "beside one that no layer has"]
+)
+@pytest.mark.parametrize(
+    "names", [(name,) for name in STATE_FIELDS] + [STATE_FIELDS[:2], STATE_FIELDS, ()], ids=str
+)
 def test_without_strict_the_tensors_that_are_given_are_loaded_and_the_others_stay(
     names: tuple[str, ...], extra: dict[str, Array]
 ) -> None:
@@ -423,7 +467,10 @@ def test_without_strict_the_tensors_that_are_given_are_loaded_and_the_others_sta
     [
         ({"running_var": np.ones(3)}, r"running_var has shape \(3,\); expected \(2,\)"),
         ({"weight": np.ones(())}, r"weight has shape \(\); expected \(2,\)"),
-        ({"bias": np.ones((2, 1)), "gamma": np.ones(7)}, r"bias has shape \(2, 1\); expected \(2,\)"),
+        (
+            {"bias": np.ones((2, 1)), "gamma": np.ones(7)},
+            r"bias has shape \(2, 1\); expected \(2,\)",
+        ),
         ({"num_batches_tracked": "many"}, "invalid literal"),
     ],
     ids=["longer", "a number", "a column", "text"],
@@ -432,7 +479,11 @@ def test_without_strict_a_tensor_that_does_not_fit_is_refused_and_nothing_of_the
     change: dict[str, Array], sentence: str
 ) -> None:
     layer = used_layer()
-    others = {name: a for name, a in BatchNorm2d(2).state_dict().items() if name in ("weight", "running_mean")}
+    others = {
+        name: a
+        for name, a in BatchNorm2d(2).state_dict().items()
+        if name in ("weight", "running_mean")
+    }
     with pytest.raises(ValueError, match=sentence):
         layer.load_state_dict(others | change, strict=False)
     assert_same_state(layer, used_layer().state_dict())
@@ -440,7 +491,9 @@ def test_without_strict_a_tensor_that_does_not_fit_is_refused_and_nothing_of_the
 
 def test_a_layer_goes_on_from_the_counter_that_was_loaded() -> None:
     layer = BatchNorm2d(1, momentum=None)
-    layer.load_state_dict({"num_batches_tracked": np.array(2), "running_mean": np.array([3.0])}, strict=False)
+    layer.load_state_dict(
+        {"num_batches_tracked": np.array(2), "running_mean": np.array([3.0])}, strict=False
+    )
     layer(batch(5, 7))
     assert layer.state_dict()["running_mean"].tolist() == [4]  # 3 + (6 - 3) / 3
     assert same_bits(layer.state_dict()["num_batches_tracked"], np.array(3))
@@ -448,7 +501,9 @@ def test_a_layer_goes_on_from_the_counter_that_was_loaded() -> None:
 
 def test_a_loaded_tensor_takes_the_dtype_of_the_layer() -> None:
     layer = BatchNorm2d(2)
-    layer.load_state_dict({name: a.astype(np.float64) for name, a in used_layer().state_dict().items()})
+    layer.load_state_dict(
+        {name: a.astype(np.float64) for name, a in used_layer().state_dict().items()}
+    )
     assert_same_state(layer, used_layer().state_dict())
 
 
@@ -456,7 +511,10 @@ def test_a_loaded_tensor_takes_the_dtype_of_the_layer() -> None:
 @pytest.mark.parametrize(
     ("x", "sentence"),
     [
-        (np.ones((2, 2, 3), np.float32), r"expected a 4-D input \(N, C, H, W\); got 3-D of shape \(2, 2, 3\)"),
+        (
+            np.ones((2, 2, 3), np.float32),
+            r"expected a 4-D input \(N, C, H, W\); got 3-D of shape \(2, 2, 3\)",
+        ),
         (np.ones((2, 2, 3, 1, 1), np.float32), "expected a 4-D input"),
         (np.ones((2, 3, 1, 1), np.float32), r"expected 2 channels; got shape \(2, 3, 1, 1\)"),
         (np.ones((2, 1, 1, 1), np.float32), "expected 2 channels"),
@@ -464,7 +522,9 @@ def test_a_loaded_tensor_takes_the_dtype_of_the_layer() -> None:
         (np.ones((2, 2, 1, 1), np.int32), "expected dtype float32; got int32"),
     ],
 )
-def test_an_input_that_does_not_fit_is_refused_and_changes_nothing(x: Array, sentence: str, training: bool) -> None:
+def test_an_input_that_does_not_fit_is_refused_and_changes_nothing(
+    x: Array, sentence: str, training: bool
+) -> None:
     layer = used_layer().train(training)
     before = layer.state_dict()
     with pytest.raises(ValueError, match=sentence):
@@ -484,7 +544,9 @@ def test_batch_statistics_of_a_single_value_are_refused_and_change_nothing() -> 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
 @pytest.mark.parametrize(
-    "arguments", [{}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}], ids=str
+    "arguments",
+    [{}, {"momentum": None}, {"affine": False}, {"track_running_stats": False}],
+    ids=str,
 )
 @pytest.mark.parametrize("shape", [(0, 2, 3, 4), (3, 2, 0, 4), (3, 2, 4, 0), (0, 2, 0, 0)], ids=str)
 def test_an_empty_batch_is_answered_as_empty_counts_for_nothing_and_has_gradients_of_zero(
@@ -499,7 +561,8 @@ def test_an_empty_batch_is_answered_as_empty_counts_for_nothing_and_has_gradient
     assert same_bits(dx, empty)
     zeros = np.zeros(2, np.float32)
     assert all(
-        gradient is None if layer.weight is None else same_bits(gradient, zeros) for gradient in (dweight, dbias)
+        gradient is None if layer.weight is None else same_bits(gradient, zeros)
+        for gradient in (dweight, dbias)
     )
     assert_same_state(layer, used_layer(**arguments).state_dict())
 
@@ -573,11 +636,15 @@ def test_a_folded_convolution_is_the_exact_one_rounded_once(dtype: str) -> None:
     def assert_rounded_once(got: Array, wanted: list[Any], products: list[Any]) -> None:
         nonlocal judged
         assert got.dtype == kind.dtype
-        rounding = Fraction(kind.u) * (1 + Fraction(1, 2**15))  # bfloat16 is rounded to by way of float32
+        rounding = Fraction(kind.u) * (
+            1 + Fraction(1, 2**15)
+        )  # bfloat16 is rounded to by way of float32
         for number, ball, product in zip(got.ravel(), wanted, products, strict=True):
             if abs(ball) < arb(Fraction(kind.largest) / 2):
                 judged += 1
-                own = arb(Fraction(kind.smallest_subnormal)) + arb(Fraction(1, 2**90)) * abs(product)
+                own = arb(Fraction(kind.smallest_subnormal)) + arb(Fraction(1, 2**90)) * abs(
+                    product
+                )
                 assert abs(arb(Fraction(float(number))) - ball) <= own + arb(rounding) * abs(ball)
 
     @examples(25)
@@ -589,7 +656,9 @@ def test_a_folded_convolution_is_the_exact_one_rounded_once(dtype: str) -> None:
         unshifted, of_bias = State(weight=state.weight), x[:1, :, :1, :1]
         scaled = normalised(unshifted, x, (0 * mean, var), eps)
         assert_rounded_once(weight.swapaxes(0, 1), scaled, scaled)
-        shifted, products = (normalised(held, of_bias, (mean, var), eps) for held in (state, unshifted))
+        shifted, products = (
+            normalised(held, of_bias, (mean, var), eps) for held in (state, unshifted)
+        )
         assert_rounded_once(bias, shifted, products)
 
     judge()
@@ -603,13 +672,19 @@ def correlated(x: Array, weight: Array, bias: Array) -> Array:
 
 
 @pytest.mark.parametrize("arguments", [{}, {"affine": False}, {"eps": 1.0}], ids=str)
-def test_a_folded_convolution_does_what_the_convolution_and_the_layer_do(arguments: dict[str, Any]) -> None:
+def test_a_folded_convolution_does_what_the_convolution_and_the_layer_do(
+    arguments: dict[str, Any],
+) -> None:
     rng = np.random.default_rng(0)
     layer = BatchNorm2d(3, dtype="float64", **arguments)
     weight, bias, mean, var = rng.normal(size=(4, 3))
     state = {"weight": weight, "bias": bias, "running_mean": mean, "running_var": 1 + var**2}
     layer.load_state_dict(state, strict=False)
-    x, weight, bias = rng.normal(size=(2, 2, 5, 4)), rng.normal(size=(3, 2, 3, 2)), rng.normal(size=3)
+    x, weight, bias = (
+        rng.normal(size=(2, 2, 5, 4)),
+        rng.normal(size=(3, 2, 3, 2)),
+        rng.normal(size=3),
+    )
     both = layer.eval()(correlated(x, weight, bias))
     assert np.abs(correlated(x, *layer.fold(weight, bias)) - both).max() < 1e-13
     without = layer(correlated(x, weight, 0 * bias))
@@ -617,7 +692,9 @@ def test_a_folded_convolution_does_what_the_convolution_and_the_layer_do(argumen
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
-def test_folding_changes_neither_layer_nor_convolution_and_is_the_same_in_both_modes(training: bool) -> None:
+def test_folding_changes_neither_layer_nor_convolution_and_is_the_same_in_both_modes(
+    training: bool,
+) -> None:
     layer = used_layer().train(training)
     weight, bias = np.arange(8, dtype=np.float32).reshape(2, 4, 1, 1), np.ones(2, np.float32)
     folded = layer.fold(weight, bias)
@@ -625,13 +702,17 @@ def test_folding_changes_neither_layer_nor_convolution_and_is_the_same_in_both_m
     assert layer.training is training
     assert weight.ravel().tolist() == [*range(8)]
     assert bias.tolist() == [1, 1]
-    assert all(same_bits(a, b) for a, b in zip(folded, used_layer().eval().fold(weight, bias), strict=True))
+    assert all(
+        same_bits(a, b) for a, b in zip(folded, used_layer().eval().fold(weight, bias), strict=True)
+    )
 
 
 @pytest.mark.parametrize("arguments", [{}, {"affine": False}], ids=["affine", "no affine"])
 def test_a_layer_without_running_statistics_cannot_be_folded(arguments: dict[str, Any]) -> None:
     layer = BatchNorm2d(2, track_running_stats=False, **arguments)
-    with pytest.raises(ValueError, match="only a layer that tracks running statistics can be folded"):
+    with pytest.raises(
+        ValueError, match="only a layer that tracks running statistics can be folded"
+    ):
         layer.fold(np.ones((2, 1, 1, 1), np.float32))
 
 
@@ -640,5 +721,9 @@ def test_statistics_that_are_not_finite_are_folded_without_a_warning() -> None:
     state = {"running_var": np.array([np.inf, np.nan, 1]), "running_mean": np.array([0, 0, np.inf])}
     layer.load_state_dict(state, strict=False)
     weight, bias = layer.fold(np.full((3, 1, 1, 1), 3e38, np.float32))
-    assert weight.ravel().tolist() == [0, pytest.approx(np.nan, nan_ok=True), pytest.approx(3e38, rel=1e-4)]
+    assert weight.ravel().tolist() == [
+        0,
+        pytest.approx(np.nan, nan_ok=True),
+        pytest.approx(3e38, rel=1e-4),
+    ]
     assert np.isnan(bias).tolist() == [False, True, False]

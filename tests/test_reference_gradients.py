@@ -12,13 +12,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_spec import BatchNorm2d, Case, Config, State, check
-from bn_spec.backend import DOUBLE_GRADIENTS, GRADIENTS
-from bn_spec.backends.reference import reference
-from bn_spec.case import DIFFERENTIABLE, Backward, DoubleBackward, Eval, Forward
-from bn_spec.dtypes import Array
-from bn_spec.judge import judge
-from bn_spec.play import play
-from bn_spec.strategies import ABSENT, FAMILIES, MIXED, PARAMETER_STYLES, RUNNING_STYLES, cases, shapes, values
+from bn_spec.backend.adapters.reference_backend import reference
+from bn_spec.case.dtypes import Array
+from bn_spec.case.steps import (
+    DIFFERENTIABLE,
+    DOUBLE_GRADIENTS,
+    GRADIENTS,
+    Backward,
+    DoubleBackward,
+    Eval,
+    Forward,
+)
+from bn_spec.judge.judging import judge
+from bn_spec.play.player import play
+from bn_spec.strategies import (
+    ABSENT,
+    FAMILIES,
+    MIXED,
+    PARAMETER_STYLES,
+    RUNNING_STYLES,
+    cases,
+    shapes,
+    values,
+)
 
 from .common import examples
 
@@ -40,7 +56,12 @@ def normalised(x: Row, eps: Decimal, given: tuple[Decimal, Decimal] | None) -> t
 
 
 def loss(
-    x: Row, dy: Row, weight: Decimal, bias: Decimal, eps: Decimal, given: tuple[Decimal, Decimal] | None
+    x: Row,
+    dy: Row,
+    weight: Decimal,
+    bias: Decimal,
+    eps: Decimal,
+    given: tuple[Decimal, Decimal] | None,
 ) -> Decimal:
     """Return Σ dy · y by the definition of the forward alone."""
     x_hat, _ = normalised(x, eps, given)
@@ -83,7 +104,10 @@ def close(got: Array | None, exact: Row) -> bool:
     """Whether float64 results are the exact ones, rounded; differences are good to some 20 digits of the largest."""
     assert got is not None
     room = max(map(abs, exact)) * Decimal(10) ** -18
-    return all(abs(a - b) <= abs(b) * Decimal(2) ** -52 + room for a, b in zip(decimals(got), exact, strict=True))
+    return all(
+        abs(a - b) <= abs(b) * Decimal(2) ** -52 + room
+        for a, b in zip(decimals(got), exact, strict=True)
+    )
 
 
 @MODES
@@ -94,7 +118,11 @@ def test_gradients_are_the_differences_of_the_forward(
 ) -> None:
     layer, x, dy = drawn
     held = layer.state_dict()
-    given = None if training else (Decimal(float(held["running_mean"][0])), Decimal(float(held["running_var"][0])))
+    given = (
+        None
+        if training
+        else (Decimal(float(held["running_mean"][0])), Decimal(float(held["running_var"][0])))
+    )
     _, record = layer.train(training).record(x)
     before = layer.state_dict()
     dx, dweight, dbias = layer.backward(record, dy)
@@ -103,12 +131,20 @@ def test_gradients_are_the_differences_of_the_forward(
     }
     with localcontext() as context:
         context.prec = 90
-        (weight,), (bias,), eps = decimals(held["weight"]), decimals(held["bias"]), Decimal(layer.config.eps)
+        (weight,), (bias,), eps = (
+            decimals(held["weight"]),
+            decimals(held["bias"]),
+            Decimal(layer.config.eps),
+        )
         row, g = decimals(x), decimals(dy)
         s = normalised(row, eps, given)[1]
         assert close(dx, each(lambda r: loss(r, g, weight, bias, eps, given), row, 1 / s))
-        assert close(dweight, [difference(lambda w: loss(row, g, w, bias, eps, given), weight, Decimal(1))])
-        assert close(dbias, [difference(lambda b: loss(row, g, weight, b, eps, given), bias, Decimal(1))])
+        assert close(
+            dweight, [difference(lambda w: loss(row, g, w, bias, eps, given), weight, Decimal(1))]
+        )
+        assert close(
+            dbias, [difference(lambda b: loss(row, g, weight, b, eps, given), bias, Decimal(1))]
+        )
 
 
 @MODES
@@ -119,7 +155,11 @@ def test_second_derivatives_are_the_differences_of_the_gradients(
 ) -> None:
     layer, x, dy = drawn
     held = layer.state_dict()
-    given = None if training else (Decimal(float(held["running_mean"][0])), Decimal(float(held["running_var"][0])))
+    given = (
+        None
+        if training
+        else (Decimal(float(held["running_mean"][0])), Decimal(float(held["running_var"][0])))
+    )
     rng = np.random.default_rng(seed)
     v, of_weight, of_bias = rng.normal(size=x.shape), rng.normal(size=1), rng.normal(size=1)
     _, record = layer.train(training).record(x)
@@ -134,7 +174,9 @@ def test_second_derivatives_are_the_differences_of_the_gradients(
             x_hat, s = normalised(row, eps, given)
             c = mean([a * b for a, b in zip(g, x_hat, strict=True)])
             projected = g if given else [a - mean(g) - b * c for a, b in zip(g, x_hat, strict=True)]
-            along = sum((a * weight * s * b for a, b in zip(cotangent, projected, strict=True)), Decimal())
+            along = sum(
+                (a * weight * s * b for a, b in zip(cotangent, projected, strict=True)), Decimal()
+            )
             return along + w_dot * c * len(row) + b_dot * sum(g, Decimal())
 
         s = normalised(row, eps, given)[1]
@@ -143,11 +185,15 @@ def test_second_derivatives_are_the_differences_of_the_gradients(
         assert close(ddweight, [difference(lambda w: inner(row, g, w), weight, Decimal(1))])
 
 
-def steps_of(case: Case, rng: np.random.Generator) -> Iterator[Backward | DoubleBackward | Eval | Forward]:
+def steps_of(
+    case: Case, rng: np.random.Generator
+) -> Iterator[Backward | DoubleBackward | Eval | Forward]:
     (x,) = case.forwards()
     wrt = DIFFERENTIABLE if case.config.affine else DIFFERENTIABLE[:1]
     held = case.config.arithmetic.parameters.dtype
-    of_parameters = rng.normal(size=(2, x.shape[1])).astype(held) if case.config.affine else (None, None)
+    of_parameters = (
+        rng.normal(size=(2, x.shape[1])).astype(held) if case.config.affine else (None, None)
+    )
     for mode in ((), (Eval(),)):
         yield from mode
         yield Forward(x, wrt)
@@ -167,12 +213,16 @@ def steps_of(case: Case, rng: np.random.Generator) -> Iterator[Backward | Double
     )
 )
 def test_reference_and_autograd_agree_within_their_bounds(case: Case) -> None:
-    torch_cpu = pytest.importorskip("bn_spec.backends.torch").cpu()
+    torch_cpu = pytest.importorskip("bn_spec.backend.adapters.torch").cpu()
     steps = tuple(steps_of(case, np.random.default_rng(0)))
     case = Case(case.config, case.state, steps)
     for backend in (reference, torch_cpu):
-        verdict = judge(case, play(case, backend), (*GRADIENTS, *DOUBLE_GRADIENTS), backend.capabilities)
-        misread = any(known.where(case) for known in torch_cpu.known_failures if known.observable == "grad*")
+        verdict = judge(
+            case, play(case, backend), (*GRADIENTS, *DOUBLE_GRADIENTS), backend.capabilities
+        )
+        misread = any(
+            known.where(case) for known in torch_cpu.known_failures if known.observable == "grad*"
+        )
         assert not verdict.discrepancies or (backend is torch_cpu and misread)
         assert verdict.judged > 0
 
@@ -180,7 +230,9 @@ def test_reference_and_autograd_agree_within_their_bounds(case: Case) -> None:
 def test_a_gradient_of_another_shape_is_refused() -> None:
     layer = BatchNorm2d(2)
     _, record = layer.record(np.zeros((2, 2, 1, 1), np.float32))
-    with pytest.raises(ValueError, match=r"expected a gradient of shape \(2, 2, 1, 1\); got \(2, 2, 1, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"expected a gradient of shape \(2, 2, 1, 1\); got \(2, 2, 1, 2\)"
+    ):
         layer.backward(record, np.zeros((2, 2, 1, 2), np.float32))
 
 

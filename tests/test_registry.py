@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from bn_spec.backends.reference import Reference, reference
+from bn_spec.backend.adapters.reference_backend import Reference, reference
+from bn_spec.backend.registry import BY_DEFAULT, GROUP, load, registered, select
 from bn_spec.errors import BackendError, BrokenBackend, UnavailableBackend, UnknownBackend
-from bn_spec.registry import BY_DEFAULT, GROUP, load, registered, select
 
 MODULE = """
 from bn_spec import UnavailableBackend
-from bn_spec.backends.reference import Reference
+from bn_spec.backend.adapters.reference_backend import Reference
 
 
 class Named(Reference):
@@ -93,7 +93,10 @@ def install(write: Write) -> Callable[[str], None]:
 
     def installed(lines: str) -> None:
         write("some_kernels.py", MODULE)
-        write("some_kernels-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: some-kernels\nVersion: 1.0\n")
+        write(
+            "some_kernels-1.0.dist-info/METADATA",
+            "Metadata-Version: 2.1\nName: some-kernels\nVersion: 1.0\n",
+        )
         write("some_kernels-1.0.dist-info/entry_points.txt", f"[{GROUP}]\n{lines}\n")
 
     return installed
@@ -117,7 +120,9 @@ def test_a_registered_name_gives_its_backend() -> None:
     assert load("reference") is reference
 
 
-def test_the_entry_point_of_an_installed_distribution_is_found(install: Callable[[str], None]) -> None:
+def test_the_entry_point_of_an_installed_distribution_is_found(
+    install: Callable[[str], None],
+) -> None:
     install("abacus = some_kernels:kernel\ncounting-frame = some_kernels:made")
     assert list(registered()) == sorted(registered())
     assert load("abacus").name == "kernel"
@@ -133,7 +138,7 @@ def test_a_function_without_arguments_is_called_for_its_backend(module: str) -> 
 
 
 def test_a_backend_class_is_instantiated() -> None:
-    assert isinstance(load("bn_spec.backends.reference:Reference"), Reference)
+    assert isinstance(load("bn_spec.backend.adapters.reference_backend:Reference"), Reference)
 
 
 def test_a_file_gives_its_attribute_by_absolute_and_by_relative_path(
@@ -164,7 +169,11 @@ def test_a_file_that_failed_is_read_anew_the_next_time(write: Write) -> None:
 def test_an_unknown_name_is_answered_with_what_exists_the_nearest_and_the_other_forms() -> None:
     sentence = refusal("torch-gpu", UnknownBackend)
     assert sentence.startswith("backend 'torch-gpu' is not known; known: ")
-    for part in (*BY_DEFAULT, "did you mean 'torch-cpu'?", "package.module:attribute or path/to/file.py:attribute"):
+    for part in (
+        *BY_DEFAULT,
+        "did you mean 'torch-cpu'?",
+        "package.module:attribute or path/to/file.py:attribute",
+    ):
         assert part in sentence
 
 
@@ -175,7 +184,10 @@ def test_a_missing_module_is_named(write: Write) -> None:
         ("package.kernels:kernel", "package.kernels"),
     ):
         sentence = refusal(name, UnknownBackend)
-        assert f"backend {name!r}: there is no module {missing!r}; it must be importable from here" in sentence
+        assert (
+            f"backend {name!r}: there is no module {missing!r}; it must be importable from here"
+            in sentence
+        )
 
 
 def test_a_missing_file_is_named_with_the_folder_that_was_searched() -> None:
@@ -198,13 +210,21 @@ def test_a_missing_attribute_is_answered_with_the_public_ones_and_the_nearest(mo
     ("text", "ending"),
     [
         (BROKEN_MODULE, "failed to load: RuntimeError: compile me first"),
-        (NEEDY_MODULE, "failed to load: ModuleNotFoundError: No module named 'a_framework_that_nobody_has'"),
+        (
+            NEEDY_MODULE,
+            "failed to load: ModuleNotFoundError: No module named 'a_framework_that_nobody_has'",
+        ),
         ("def kernel(:", "invalid syntax (broken_kernels.py, line 1)"),
-        ("raise SystemExit('usage: broken_kernels')", "failed to load: SystemExit: usage: broken_kernels"),
+        (
+            "raise SystemExit('usage: broken_kernels')",
+            "failed to load: SystemExit: usage: broken_kernels",
+        ),
     ],
     ids=["raises", "misses a framework", "does not parse", "exits"],
 )
-def test_a_module_that_cannot_be_imported_is_a_broken_backend(text: str, ending: str, write: Write) -> None:
+def test_a_module_that_cannot_be_imported_is_a_broken_backend(
+    text: str, ending: str, write: Write
+) -> None:
     path = write("broken_kernels.py", text)
     for name in ("broken_kernels:kernel", f"{path}:kernel"):
         sentence = refusal(name, BrokenBackend)
@@ -216,23 +236,35 @@ def test_a_module_that_cannot_be_imported_is_a_broken_backend(text: str, ending:
     ("attribute", "sentence"),
     [
         ("number", "is int without name, description, capabilities, layer, to_native, to_numpy;"),
-        ("incomplete", "is Incomplete without capabilities, to_native, to_numpy; a backend has name, description,"),
+        (
+            "incomplete",
+            "is Incomplete without capabilities, to_native, to_numpy; a backend has name, description,",
+        ),
         ("boastful", "has capabilities of type dict; expected bn_spec.Capabilities"),
         ("spaced", "is called 'two words'; allowed: letters, digits, '-', '_' and '.'"),
         ("numbered", "is called 7; allowed: letters, digits, '-', '_' and '.'"),
         ("failing", "failed to load: RuntimeError: the driver is too old"),
-        ("greedy", "failed to load: TypeError: greedy() missing 1 required positional argument: 'device'"),
+        (
+            "greedy",
+            "failed to load: TypeError: greedy() missing 1 required positional argument: 'device'",
+        ),
         ("undeclared", "failed to load: RuntimeError: no device to describe"),
     ],
 )
-def test_what_keeps_no_backends_contract_is_a_broken_backend(attribute: str, sentence: str, module: str) -> None:
-    assert f"backend '{module}:{attribute}' {sentence}" in refusal(f"{module}:{attribute}", BrokenBackend)
+def test_what_keeps_no_backends_contract_is_a_broken_backend(
+    attribute: str, sentence: str, module: str
+) -> None:
+    assert f"backend '{module}:{attribute}' {sentence}" in refusal(
+        f"{module}:{attribute}", BrokenBackend
+    )
 
 
 # Selections --------------------------------------------------------------------------------------------
 
 
-def test_backends_are_selected_once_each_in_the_order_and_by_the_names_they_were_asked_for(module: str) -> None:
+def test_backends_are_selected_once_each_in_the_order_and_by_the_names_they_were_asked_for(
+    module: str,
+) -> None:
     selection = select([f"{module}:kernel", "reference", f"{module}:kernel"])
     assert [(name, backend.name) for name, backend in selection.backends.items()] == [
         (f"{module}:kernel", "kernel"),
@@ -246,14 +278,18 @@ def test_two_backends_of_one_name_are_refused(module: str) -> None:
         select(["reference", f"{module}:impostor"])
 
 
-def test_an_unavailable_backend_is_an_error_when_it_was_asked_for(install: Callable[[str], None]) -> None:
+def test_an_unavailable_backend_is_an_error_when_it_was_asked_for(
+    install: Callable[[str], None],
+) -> None:
     install("abacus = some_kernels:absent")
     for names in (["abacus"], ["reference", "abacus"], ["some_kernels:absent"], ["all", "abacus"]):
         with pytest.raises(UnavailableBackend, match="this machine has no abacus"):
             select(names)
 
 
-def test_all_takes_every_registered_backend_and_tells_which_are_unavailable(install: Callable[[str], None]) -> None:
+def test_all_takes_every_registered_backend_and_tells_which_are_unavailable(
+    install: Callable[[str], None],
+) -> None:
     install("abacus = some_kernels:absent\nframe = some_kernels:made")
     selection = select(["all"])
     assert {"made", "reference"} <= {backend.name for backend in selection.backends.values()}
@@ -279,7 +315,9 @@ def test_by_default_all_other_backends_are_left_out_unmentioned_and_not_even_imp
 def test_by_default_a_machine_without_a_device_gets_the_reference_and_torchs_cpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is an extra; without it, see the next test")
+    torch = pytest.importorskip(
+        "torch", reason="PyTorch is an extra; without it, see the next test"
+    )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     selection = select()
     assert [backend.name for backend in selection.backends.values()] == ["reference", "torch-cpu"]
@@ -290,7 +328,7 @@ def test_by_default_a_machine_without_torch_gets_the_reference_and_how_to_instal
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "bn_spec.backends.torch", raising=False)
+    monkeypatch.delitem(sys.modules, "bn_spec.backend.adapters.torch", raising=False)
     selection = select()
     assert selection.backends == {"reference": reference}
     reason = "torch is not installed; install it with: pip install 'bn-spec[torch]'"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from bn_spec import Config
-from bn_spec.case_file import load_with_notes, save
-from bn_spec.store import Store
+from bn_spec.case.npz import load_with_notes, save
+from bn_spec.tools.stored_cases import Store
 
 from .process import bn_spec, strange
 from .test_case import LARGE
@@ -48,7 +48,10 @@ def test_a_finding_is_kept_replayed_fixed_and_let_go(failed: Path) -> None:
     assert "fault     runvar-bias" in still.stdout
     assert "still failing: RUN-03 on mine" in still.stdout
     elsewhere = bn_spec("replay", name[:4], "--backend", "reference", cwd=failed)
-    assert (elsewhere.returncode, elsewhere.stdout) == (0, "passes: RUN-03 holds for this case on reference\n")
+    assert (elsewhere.returncode, elsewhere.stdout) == (
+        0,
+        "passes: RUN-03 holds for this case on reference\n",
+    )
     assert kept(failed) == [name]
     write_kernel(failed, "sound")
     fixed = bn_spec("replay", name, cwd=failed)
@@ -57,9 +60,13 @@ def test_a_finding_is_kept_replayed_fixed_and_let_go(failed: Path) -> None:
     assert kept(failed) == []
 
 
-def test_the_command_that_a_finding_prints_plays_its_case_wherever_it_is_kept(tmp_path: Path) -> None:
+def test_the_command_that_a_finding_prints_plays_its_case_wherever_it_is_kept(
+    tmp_path: Path,
+) -> None:
     backend, folder = "bn_spec.specimens:runvar_bias", tmp_path / "some where"
-    found = bn_spec("run", backend, "--requirement", "RUN-03", "--report-dir", str(folder), cwd=tmp_path)
+    found = bn_spec(
+        "run", backend, "--requirement", "RUN-03", "--report-dir", str(folder), cwd=tmp_path
+    )
     (printed,) = re.findall(r"^  replay +bn-spec (.*)$", found.stdout, re.MULTILINE)
     again = bn_spec(*shlex.split(printed), cwd=tmp_path)
     assert again.returncode == 1, again.stderr
@@ -96,7 +103,9 @@ def test_a_file_from_elsewhere_loads_no_backend_that_nobody_named(failed: Path) 
     done = bn_spec("replay", "foreign.npz", cwd=failed)
     assert done.returncode == 2
     assert "it was found on 'mine.py:backend'; name it with --backend to load it" in done.stderr
-    assert bn_spec("replay", "foreign.npz", "--backend", "mine.py:backend", cwd=failed).returncode == 1
+    assert (
+        bn_spec("replay", "foreign.npz", "--backend", "mine.py:backend", cwd=failed).returncode == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,7 +114,11 @@ def test_a_file_from_elsewhere_loads_no_backend_that_nobody_named(failed: Path) 
         ({}, (), "it names no requirement; allowed: a file that a run wrote"),
         ({"requirement": "XYZ-01"}, (), "there is no requirement 'XYZ-01'"),
         ({"requirement": "RUN-03"}, ("--backend", "nonesuch"), "backend 'nonesuch' is not known"),
-        ({"requirement": "GRD-01"}, ("--backend", strange("excused_in_vain")), "does not claim gradients"),
+        (
+            {"requirement": "GRD-01"},
+            ("--backend", strange("excused_in_vain")),
+            "does not claim gradients",
+        ),
     ],
 )
 def test_what_cannot_be_played_is_said_in_a_sentence(

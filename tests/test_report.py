@@ -15,7 +15,6 @@ from markdown_it import MarkdownIt
 from bn_spec.cli import main
 from bn_spec.errors import RunFileError
 from bn_spec.report.badge import badge
-from bn_spec.report.files import WRITERS, read, write
 from bn_spec.report.html import html
 from bn_spec.report.markdown import LIMIT, markdown
 from bn_spec.report.merge import Merged, merged
@@ -25,6 +24,7 @@ from bn_spec.report.schema import first_error
 from bn_spec.report.svg import BINS, bins, decades, position
 from bn_spec.report.text import in_a_line, shown
 from bn_spec.report.view import View, commands, share
+from bn_spec.report.writers import WRITERS, read, write
 
 from .runs import HARM, SEVERAL, TIMING, hostile, large, record, run
 
@@ -56,17 +56,25 @@ def test_the_markdown_says_who_conforms_what_was_found_and_what_is_known() -> No
     told = markdown(ONE)
     assert told.startswith("# 1 of 2 backends does not conform\n")
     assert "| backend | CFG | TRN | RUN | EVL | GRD | ERR | NUM | grade |" in told
-    assert "| one | ok |  | **2 FAILED** | **1 FAILED** | 0.50 (1 known) | **1 FAILED** | 0.996 |  |" in told
+    assert (
+        "| one | ok |  | **2 FAILED** | **1 FAILED** | 0.50 (1 known) | **1 FAILED** | 0.996 |  |"
+        in told
+    )
     assert "| other |  | 0.25 |  |  | - |  |  |  |" in told
     assert "### RUN-03 one (float32, float64): fail" in told
     assert "```text\nRUN-03 is violated\n  got  0.25\n```" in told
-    assert "<details><summary>float64: fail</summary>\n\n```text\nRUN-03 in float64\n```\n\n</details>" in told
+    assert (
+        "<details><summary>float64: fail</summary>\n\n```text\nRUN-03 in float64\n```\n\n</details>"
+        in told
+    )
     assert "### EVL-01 one (float32): vacuous" in told
     assert "- **one**, GRD-01 (float32): two steps are rounded" in told
     assert "- **torch-cuda**: no CUDA device" in told
     assert "- **one**: running\\_var is updated with the biased variance" in told
     assert (
-        told.index("## Findings") < told.index("1 known failure, understood and declared") < told.index("## Not run")
+        told.index("## Findings")
+        < told.index("1 known failure, understood and declared")
+        < told.index("## Not run")
     )
 
 
@@ -163,14 +171,22 @@ def test_nothing_breaks_out_of_a_page() -> None:
     assert seen.handlers == []
     assert "\x1b" not in page
     assert sum("alert(1)" in part for part in seen.text) > 10
-    assert set(seen.tags) <= set(Seen(html(ONE)).tags) | {"figure", "figcaption", "br", "circle", "text"}
+    assert set(seen.tags) <= set(Seen(html(ONE)).tags) | {
+        "figure",
+        "figcaption",
+        "br",
+        "circle",
+        "text",
+    }
 
 
 def test_nothing_breaks_out_of_markdown() -> None:
     told = markdown(merged({HARM: hostile()}))
     tokens = MarkdownIt("commonmark").enable("table").parse(told)
     flat = [each for token in tokens for each in (token, *(token.children or ()))]
-    markup = {token.content.strip() for token in flat if token.type in ("html_block", "html_inline")}
+    markup = {
+        token.content.strip() for token in flat if token.type in ("html_block", "html_inline")
+    }
     assert all(part.startswith(("<details><summary>", "</details>")) for part in markup)
     assert not any("<script" in part or "<img" in part for part in markup)
     assert not any(token.type in ("link_open", "image") for token in flat)
@@ -186,7 +202,10 @@ def test_markdown_is_cut_where_a_summary_would_not_take_it() -> None:
     long = run(*(record("RUN-03", FAIL, f"backend {number}", text=text) for number in range(600)))
     told = markdown(merged({"run.json": long}))
     assert len(told.encode()) <= LIMIT
-    assert "further findings not shown here, to stay below 1 MB; report.html and run.json have them." in told
+    assert (
+        "further findings not shown here, to stay below 1 MB; report.html and run.json have them."
+        in told
+    )
     assert told.count("é" * 2000) > 100
     (one,) = View(run(record("RUN-03", FAIL, text="x" * 50_000))).findings
     assert "30,000 characters more" in markdown(merged({"a": run(*one.records)}))
@@ -200,8 +219,12 @@ def test_a_page_of_three_backends_is_not_heavy() -> None:
 
 
 def test_runs_are_made_one_and_the_later_file_counts() -> None:
-    first = run(record("RUN-03", FAIL, text="no"), record("TRN-01"), unavailable={"other": "not installed"})
-    later = run(record("RUN-03"), record("RUN-03", backend="other", grade="two-pass"), by={"seed": 7})
+    first = run(
+        record("RUN-03", FAIL, text="no"), record("TRN-01"), unavailable={"other": "not installed"}
+    )
+    later = run(
+        record("RUN-03"), record("RUN-03", backend="other", grade="two-pass"), by={"seed": 7}
+    )
     both = merged({"a.json": first, "b.json": later})
     assert [(r.backend, r.requirement, r.status) for r in both.run.records] == [
         ("one", "RUN-03", PASS),
@@ -221,8 +244,17 @@ def test_runs_are_made_one_and_the_later_file_counts() -> None:
 
 
 def test_what_one_run_lost_the_whole_has_lost() -> None:
-    both = merged({"a": run(*SEVERAL[:1], incomplete=("it crashed",)), "b": run(*SEVERAL[:1], faults=("stale",))})
-    assert (both.run.incomplete, both.run.faults, both.run.exit_code) == (("it crashed",), ("stale",), 3)
+    both = merged(
+        {
+            "a": run(*SEVERAL[:1], incomplete=("it crashed",)),
+            "b": run(*SEVERAL[:1], faults=("stale",)),
+        }
+    )
+    assert (both.run.incomplete, both.run.faults, both.run.exit_code) == (
+        ("it crashed",),
+        ("stale",),
+        3,
+    )
 
 
 def test_runs_of_different_specifications_are_not_made_one() -> None:
@@ -268,7 +300,10 @@ def test_the_command_writes_what_is_asked_for_of_several_runs(tmp_path: Path) ->
         run(each).save(path)
     code, said = reported(*paths, "--format", "json,badge", "--output", str(tmp_path))
     assert code == 1
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["badge.json", NAME]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "badge.json",
+        NAME,
+    ]
     assert len(RunFile.load(tmp_path / NAME).records) == 2
     assert "one: DOES NOT CONFORM: 1 of 2 checks failed" in said
 
@@ -276,11 +311,17 @@ def test_the_command_writes_what_is_asked_for_of_several_runs(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("missing.json",), "missing.json: there is no such file; allowed: a run.json, or a folder with one"),
+        (
+            ("missing.json",),
+            "missing.json: there is no such file; allowed: a run.json, or a folder with one",
+        ),
         (("empty",), "empty: this folder holds none; allowed: a run.json"),
         (("damaged.json",), "damaged.json: no record of a run, or a damaged one"),
         (("a", "--format", "pdf,md"), "'pdf'; allowed: html, md, json, badge"),
-        (("a", "b", "--output", "b"), "run.json is one of these runs and would be lost; choose another --output"),
+        (
+            ("a", "b", "--output", "b"),
+            "run.json is one of these runs and would be lost; choose another --output",
+        ),
         (("a", "--output", "damaged.json"), "the reports cannot be written: "),
         (("a", "old"), "these runs are of different specifications (0.6 in a, 0.5 in old)"),
     ],

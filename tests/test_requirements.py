@@ -15,17 +15,31 @@ import pytest
 from hypothesis import given
 
 from bn_spec import Capabilities, ConfigError
-from bn_spec.cell import PROPERTIES, Cell, Violation, conforms
-from bn_spec.profiles import PROFILES
-from bn_spec.requirements import CHAPTERS, LEVELS, REQUIREMENTS, Requirement, requirement_named
+from bn_spec.specification.requirement import (
+    CHAPTERS,
+    LEVELS,
+    REQUIREMENTS,
+    Requirement,
+    requirement_named,
+)
 from bn_spec.specimens import SPECIMENS
 from bn_spec.strategies import ABSENT, WORDS, cases, chosen
+from bn_spec.suite.cell import PROPERTIES, Cell, Violation, conforms
+from bn_spec.suite.profiles import PROFILES
 
 from .common import examples
 
-SUITE: dict[str, ModuleType] = {chapter: import_module(f"conformance.test_{chapter.lower()}") for chapter in CHAPTERS}
+SUITE: dict[str, ModuleType] = {
+    chapter: import_module(f"conformance.test_{chapter.lower()}") for chapter in CHAPTERS
+}
 FLAGS = {flag.name for flag in fields(Capabilities) if isinstance(flag.default, bool)}
-FLAGS |= {"double_backward", "momentum_zero", "normalises_by_batch", "answers_single_values", "refuses_single_values"}
+FLAGS |= {
+    "double_backward",
+    "momentum_zero",
+    "normalises_by_batch",
+    "answers_single_values",
+    "refuses_single_values",
+}
 CHOICES = inspect.signature(cases).parameters.keys() - {"dtype", "claims"}
 
 
@@ -60,7 +74,9 @@ each_requirement = pytest.mark.parametrize("requirement", REQUIREMENTS.values(),
 
 
 def test_every_requirement_has_exactly_one_property_and_every_property_a_requirement() -> None:
-    assert {name: len(declared) for name, declared in PROPERTIES.items()} == dict.fromkeys(REQUIREMENTS, 1)
+    assert {name: len(declared) for name, declared in PROPERTIES.items()} == dict.fromkeys(
+        REQUIREMENTS, 1
+    )
 
 
 @each_requirement
@@ -83,9 +99,13 @@ def test_a_property_draws_its_cases_with_choices_that_there_are(requirement: Req
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_a_chapter_holds_tests_of_its_own_requirements_alone(chapter: str) -> None:
-    tests = [function for name, function in vars(SUITE[chapter]).items() if name.startswith("test_")]
+    tests = [
+        function for name, function in vars(SUITE[chapter]).items() if name.startswith("test_")
+    ]
     found = [test.bn_property.requirement for test in tests]
-    assert found == [requirement for requirement in REQUIREMENTS.values() if requirement.chapter == chapter]
+    assert found == [
+        requirement for requirement in REQUIREMENTS.values() if requirement.chapter == chapter
+    ]
 
 
 @each_requirement
@@ -96,10 +116,16 @@ def test_a_requirement_is_numbered_in_a_chapter_and_needs_a_flag_that_backends_c
     assert REQUIREMENTS[requirement.id] is requirement
     assert requirement.chapter in CHAPTERS
     assert requirement.level in LEVELS
-    assert (requirement.level == "gradients") == ("gradients" in needs(requirement)) >= (requirement.chapter == "GRD")
+    assert (
+        (requirement.level == "gradients")
+        == ("gradients" in needs(requirement))
+        >= (requirement.chapter == "GRD")
+    )
     assert (requirement.level == "layout") == (requirement.chapter == "LAY")
     assert set(needs(requirement)) <= FLAGS
-    assert requirement.needs == " and ".join(dict.fromkeys(needs(requirement)))  # each once, and nothing else
+    assert requirement.needs == " and ".join(
+        dict.fromkeys(needs(requirement))
+    )  # each once, and nothing else
 
 
 BY_WORD = {claim for word in WORDS.values() for claim in word.needs if claim in FLAGS}
@@ -129,24 +155,38 @@ def test_a_requirement_that_does_not_need_a_flag_is_judged_in_the_same_modes_wit
 ) -> None:
     for flag in BY_WORD - set(needs(requirement)):
         left = tuple(word for word in words(requirement) if flag not in WORDS[word].needs)
-        assert modes(left) == modes(words(requirement)) - ({False} if flag == "inference" else set())
+        assert modes(left) == modes(words(requirement)) - (
+            {False} if flag == "inference" else set()
+        )
 
 
-@pytest.mark.parametrize("requirement", [r for r in REQUIREMENTS.values() if r.chapter == "GRD"], ids=lambda r: r.id)
-def test_gradients_in_eval_mode_are_asked_of_those_backends_alone_that_have_one(requirement: Requirement) -> None:
+@pytest.mark.parametrize(
+    "requirement", [r for r in REQUIREMENTS.values() if r.chapter == "GRD"], ids=lambda r: r.id
+)
+def test_gradients_in_eval_mode_are_asked_of_those_backends_alone_that_have_one(
+    requirement: Requirement,
+) -> None:
     assert ("eval" in words(requirement)) == ("inference" in needs(requirement))
 
 
-EVERYDAY = [r for r in REQUIREMENTS.values() for prop in PROPERTIES[r.id] if not (prop.deep or prop.huge)]
+EVERYDAY = [
+    r for r in REQUIREMENTS.values() for prop in PROPERTIES[r.id] if not (prop.deep or prop.huge)
+]
 SUBJECT = SPECIMENS["two-pass-sequential"]
 
 
 @pytest.mark.parametrize("requirement", EVERYDAY, ids=lambda r: r.id)
-def test_a_backend_that_claims_no_more_than_a_requirement_needs_is_judged_by_it(requirement: Requirement) -> None:
+def test_a_backend_that_claims_no_more_than_a_requirement_needs_is_judged_by_it(
+    requirement: Requirement,
+) -> None:
     (prop,) = PROPERTIES[requirement.id]
     unneeded = BY_WORD - set(needs(requirement))
-    without: dict[str, Any] = {flag: () if flag == "double_backward" else False for flag in unneeded}
-    subject = SPECIMENS["another-dialect"] if "answers_single_values" in needs(requirement) else SUBJECT
+    without: dict[str, Any] = {
+        flag: () if flag == "double_backward" else False for flag in unneeded
+    }
+    subject = (
+        SPECIMENS["another-dialect"] if "answers_single_values" in needs(requirement) else SUBJECT
+    )
     barely = replace(subject, capabilities=replace(subject.capabilities, **without))
     cell = Cell(prop, barely, prop.dtypes[0], PROFILES["smoke"].settings(5))
     with suppress(Violation):  # no specimen claims an output_layout
@@ -154,21 +194,29 @@ def test_a_backend_that_claims_no_more_than_a_requirement_needs_is_judged_by_it(
     assert cell.judged
 
 
-@pytest.mark.parametrize(("choice", "flag"), [("parameters", "affine_off"), ("running", "tracking_off")])
+@pytest.mark.parametrize(
+    ("choice", "flag"), [("parameters", "affine_off"), ("running", "tracking_off")]
+)
 def test_a_layer_that_always_lacks_tensors_is_needed_of_a_backend(choice: str, flag: str) -> None:
-    lacking = [name for name, (prop,) in PROPERTIES.items() if prop.choices.get(choice) == (ABSENT,)]
+    lacking = [
+        name for name, (prop,) in PROPERTIES.items() if prop.choices.get(choice) == (ABSENT,)
+    ]
     assert lacking
     assert all(flag in needs(REQUIREMENTS[name]) for name in lacking)
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_the_requirements_of_a_chapter_are_numbered_without_gaps(chapter: str) -> None:
-    numbers = [requirement.id for requirement in REQUIREMENTS.values() if requirement.chapter == chapter]
+    numbers = [
+        requirement.id for requirement in REQUIREMENTS.values() if requirement.chapter == chapter
+    ]
     assert numbers == [f"{chapter}-{number:02}" for number in range(1, len(numbers) + 1)]
 
 
 @each_requirement
-def test_a_requirement_is_a_sentence_without_full_stop_and_names_its_source(requirement: Requirement) -> None:
+def test_a_requirement_is_a_sentence_without_full_stop_and_names_its_source(
+    requirement: Requirement,
+) -> None:
     assert re.fullmatch(r"[^.\s].*[^.\s]", requirement.sentence)
     assert requirement.source.strip()
 
@@ -179,11 +227,15 @@ def test_no_two_requirements_say_the_same() -> None:
 
 def test_a_requirement_is_found_by_its_name_and_a_wrong_name_is_answered_with_the_nearest() -> None:
     assert requirement_named("RUN-03") is REQUIREMENTS["RUN-03"]
-    with pytest.raises(ConfigError, match=r"requirement 'RUM-03' is not known; .*; did you mean 'RUN-03'\?"):
+    with pytest.raises(
+        ConfigError, match=r"requirement 'RUM-03' is not known; .*; did you mean 'RUN-03'\?"
+    ):
         requirement_named("RUM-03")
 
 
 def test_a_property_of_no_requirement_cannot_be_declared() -> None:
-    with pytest.raises(ConfigError, match=r"requirement 'TRN-99' is not known; .*; did you mean 'TRN-09'\?"):
+    with pytest.raises(
+        ConfigError, match=r"requirement 'TRN-99' is not known; .*; did you mean 'TRN-09'\?"
+    ):
         conforms("TRN-99")(lambda _cell, _case: None)
     assert "TRN-99" not in PROPERTIES

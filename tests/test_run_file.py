@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from bn_spec import Capabilities, Dialect, kernel_backend
+from bn_spec.backend.registry import registered
+from bn_spec.case.whole_files import written_whole
 from bn_spec.errors import RunFileError
-from bn_spec.files import written_whole
-from bn_spec.registry import registered
 from bn_spec.report.records import FAIL, KNOWN, NOT_CLAIMED, PASS, Record, Run
 from bn_spec.report.run_file import NAME, Judged, RunFile
 from bn_spec.specimens import SPECIMENS
-from docs.scoreboard import ENVIRONMENTS, TABLE, table
+from scripts.scoreboard import ENVIRONMENTS, TABLE, table
 
 from .process import pytest_suite, table_of
 
@@ -31,7 +31,12 @@ def record(requirement: str, status: str, dtype: str = "float32", **more: Any) -
 RECORDS = [
     record("TRN-01", PASS, shares={"output": 0.25}, judged=1000, grade="welford"),
     record("CFG-01", PASS),
-    record("RUN-03", KNOWN, text="two steps are rounded\nthe mean is too", shares={"running_var": 0.996}),
+    record(
+        "RUN-03",
+        KNOWN,
+        text="two steps are rounded\nthe mean is too",
+        shares={"running_var": 0.996},
+    ),
     record("RUN-03", FAIL, "float64", text="RUN-03 is violated\n  case  x = [0, 1]"),
     record("GRD-01", NOT_CLAIMED, text="one does not claim gradients"),
 ]
@@ -63,7 +68,9 @@ WHOLE = record(
 def kept() -> RunFile:
     lost = Run(list(RECORDS), {"other": "it is not installed"}, {"a", "b"}, {"a"})
     biased = Capabilities(inference=False, dialect=Dialect(running_var="biased"))
-    one = kernel_backend("one", lambda *_, **__: (), capabilities=biased, description="framework 1.0")
+    one = kernel_backend(
+        "one", lambda *_, **__: (), capabilities=biased, description="framework 1.0"
+    )
     return RunFile.of(lost, BY, {"mine.py:one": one}, TIMING)
 
 
@@ -72,7 +79,13 @@ def test_a_run_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     kept().save(path)
     assert RunFile.load(path) == kept()
     assert kept().incomplete == ("b",)
-    assert [r.requirement for r in kept().records] == ["CFG-01", "GRD-01", "RUN-03", "TRN-01", "RUN-03"]
+    assert [r.requirement for r in kept().records] == [
+        "CFG-01",
+        "GRD-01",
+        "RUN-03",
+        "TRN-01",
+        "RUN-03",
+    ]
 
 
 def test_a_record_is_plain_data_and_back() -> None:
@@ -101,7 +114,10 @@ def test_a_backend_is_kept_with_the_departures_of_its_dialect() -> None:
         (b"", "no record of a run, or a damaged one"),
         (b"\xff\x00", "no record of a run, or a damaged one"),
         (b"[]", "no record of a run, or a damaged one"),
-        (b'{"format": "bn-spec case", "version": 1}', "format 'bn-spec case'; expected 'bn-spec run'"),
+        (
+            b'{"format": "bn-spec case", "version": 1}',
+            "format 'bn-spec case'; expected 'bn-spec run'",
+        ),
         (b'{"format": "bn-spec run", "version": 9}', "version 9; this bn-spec reads 2"),
         (b'{"format": "bn-spec run", "version": 2}', "run.json: the file has no 'judged_by'"),
     ],
@@ -131,7 +147,9 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_record_and_summary_of_a_run_are_the_same_with_any_number_of_workers(tmp_path: Path) -> None:
+def test_record_and_summary_of_a_run_are_the_same_with_any_number_of_workers(
+    tmp_path: Path,
+) -> None:
     def judged(workers: str) -> tuple[dict[str, Any], list[str]]:
         folder = tmp_path / workers
         options = ("--bn-requirement=RUN-0[13]", f"-n{workers}", f"--bn-report-dir={folder}")
@@ -154,7 +172,9 @@ def test_record_and_summary_of_a_run_are_the_same_with_any_number_of_workers(tmp
 def test_the_scoreboard_says_what_the_records_say() -> None:
     text = table([kept()], {"other": "it is not installed"})
     assert "| [one](#one) | framework 1.0 | 1 of 1 | 1 of 2 | not claimed | not claimed |" in text
-    assert "Not as in PyTorch: running_var is updated with the biased variance of the batch." in text
+    assert (
+        "Not as in PyTorch: running_var is updated with the biased variance of the batch." in text
+    )
     assert "| float32 | welford | 0.996 (running_var) | 1,000 |" in text
     assert "- understood (RUN-03): two steps are rounded" in text
     assert "- understood (RUN-03): the mean is too" in text
@@ -165,6 +185,8 @@ def test_the_scoreboard_says_what_the_records_say() -> None:
 def test_every_backend_of_the_scoreboard_is_in_one_environment() -> None:
     names = [backend for environment in ENVIRONMENTS for backend in environment.backends]
     assert len(names) == len(set(names))
-    own = {name for name, entry in registered().items() if entry.value.startswith("bn_spec.backends.")}
+    own = {
+        name for name, entry in registered().items() if entry.value.startswith("bn_spec.backends.")
+    }
     assert own - set(names) == {"reference", "torch-cuda", "torch-compile"}
     assert TABLE.name == "scoreboard.md"

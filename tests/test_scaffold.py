@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from bn_spec import scaffold
 from bn_spec.cli import main
-from bn_spec.scaffold import EXAMPLE, rendered, template_folder, write
-from bn_spec.suite import suite_tests
+from bn_spec.suite.chapters import suite_tests
+from bn_spec.tools import scaffold
+from bn_spec.tools.scaffold import EXAMPLE, rendered, template_folder, write
 
 from .process import REPOSITORY, python
 
@@ -54,7 +54,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     info = package / "my_kernel-0.1.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
     (group, points), *others = project["entry-points"].items()
     assert not others
     text = "\n".join(f"{name} = {target}" for name, target in points.items())
@@ -70,7 +72,16 @@ def test_what_is_written_conforms(installed: Path) -> None:
 
 
 def test_its_tests_are_the_suite_with_the_options_of_its_project(installed: Path) -> None:
-    call = ("-m", "pytest", "-p", "no:cacheprovider", "--bn-profile", "smoke", "--bn-requirement", "[TE]??-0[12]")
+    call = (
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--bn-profile",
+        "smoke",
+        "--bn-requirement",
+        "[TE]??-0[12]",
+    )
     done = python(*call, cwd=installed, PYTHONPATH=f"{installed}{os.pathsep}{REPOSITORY}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "my-kernel: conforms (12 checks" in done.stdout
@@ -94,7 +105,9 @@ def test_all_tests_of_the_suite_are_handed_out() -> None:
         ("bn-spec", "which Python or bn-spec uses"),
     ],
 )
-def test_a_name_that_no_package_can_have_is_refused(name: str, sentence: str, tmp_path: Path) -> None:
+def test_a_name_that_no_package_can_have_is_refused(
+    name: str, sentence: str, tmp_path: Path
+) -> None:
     done = new(name, "--output", tmp_path)
     assert done.exit_code == 2
     assert sentence in " ".join(done.output.split())

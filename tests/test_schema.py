@@ -14,23 +14,35 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from bn_spec import Capabilities, Dialect
-from bn_spec.bounds import GRADES, SUMMATIONS
-from bn_spec.cell import WORSE
 from bn_spec.errors import RunFileError
-from bn_spec.profiles import PROFILES
+from bn_spec.oracle.bounds import GRADES, SUMMATIONS
 from bn_spec.report.records import BAD, FAIL, KNOWN, NOT_CLAIMED, PASS, VACUOUS, Record
 from bn_spec.report.run_file import NAME, VERSION, Judged, RunFile
 from bn_spec.report.schema import first_error, schema
-from bn_spec.requirements import REQUIREMENTS
+from bn_spec.specification.requirement import REQUIREMENTS
+from bn_spec.suite.cell import WORSE
+from bn_spec.suite.profiles import PROFILES
 
 from .process import pytest_suite, strange
 
 VALIDATOR = Draft202012Validator(schema())
 
-TABLES: dict[str, type] = {"backend": Judged, "claims": Capabilities, "dialect": Dialect, "record": Record}
+TABLES: dict[str, type] = {
+    "backend": Judged,
+    "claims": Capabilities,
+    "dialect": Dialect,
+    "record": Record,
+}
 """The dataclasses that parts of the schema describe."""
 
-WRONG: dict[str, Any] = {"string": 7, "integer": "7", "number": [], "boolean": "yes", "array": {}, "object": []}
+WRONG: dict[str, Any] = {
+    "string": 7,
+    "integer": "7",
+    "number": [],
+    "boolean": "yes",
+    "array": {},
+    "object": [],
+}
 """For each type of JSON something of another."""
 
 
@@ -40,12 +52,24 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("run")
     named = (strange("excused"), strange("no_inference"), "bn_spec.specimens:another_dialect")
     backends = [f"--bn-backend={name}" for name in named]
-    options = ("--bn-profile=smoke", "--bn-max-examples=2", "--bn-requirement=[RNE]*-0[1-3]", "--bn-report-dir=.")
+    options = (
+        "--bn-profile=smoke",
+        "--bn-max-examples=2",
+        "--bn-requirement=[RNE]*-0[1-3]",
+        "--bn-report-dir=.",
+    )
     done = pytest_suite(*backends, *options, cwd=folder)
     assert done.returncode == 1, done.stdout
     run = RunFile.load(folder / NAME)
-    vacuous = replace(run.records[0], requirement="TRN-01", status=VACUOUS, text="TRN-01: 2 examples, nothing judged")
-    replace(run, records=(*run.records, vacuous), unavailable={"torch-cuda": "no CUDA device"}).save(folder / NAME)
+    vacuous = replace(
+        run.records[0],
+        requirement="TRN-01",
+        status=VACUOUS,
+        text="TRN-01: 2 examples, nothing judged",
+    )
+    replace(
+        run, records=(*run.records, vacuous), unavailable={"torch-cuda": "no CUDA device"}
+    ).save(folder / NAME)
     return json.loads((folder / NAME).read_bytes())
 
 
@@ -63,7 +87,9 @@ def objects(value: Any, rule: Mapping[str, Any]) -> Iterator[tuple[Any, Mapping[
     if isinstance(value, dict):
         yield value, rule
         for name, each in value.items():
-            yield from objects(each, rule.get("properties", {}).get(name, rule["additionalProperties"]))
+            yield from objects(
+                each, rule.get("properties", {}).get(name, rule["additionalProperties"])
+            )
     elif isinstance(value, list) and value:
         yield from objects(value[0], rule["items"])
 
@@ -99,11 +125,23 @@ def test_a_field_that_is_missing_of_another_type_or_too_many_is_refused(kept: An
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("status", "broken", "records[0].status is 'broken'; allowed: 'pass', 'fail', 'known failure'"),
+        (
+            "status",
+            "broken",
+            "records[0].status is 'broken'; allowed: 'pass', 'fail', 'known failure'",
+        ),
         ("judged", True, "records[0].judged is True; allowed: integer"),
         ("judged", -1, "records[0].judged is -1; allowed: at least 0"),
-        ("shares", {"output": "large"}, "records[0].shares.output is 'large'; allowed: what matches"),
-        ("requirement", "RUN-3", "records[0].requirement is 'RUN-3'; allowed: what matches ^[A-Z]{3}-[0-9]{2}$"),
+        (
+            "shares",
+            {"output": "large"},
+            "records[0].shares.output is 'large'; allowed: what matches",
+        ),
+        (
+            "requirement",
+            "RUN-3",
+            "records[0].requirement is 'RUN-3'; allowed: what matches ^[A-Z]{3}-[0-9]{2}$",
+        ),
         ("cases", "0123", "records[0].cases is '0123'; allowed: array"),
         ("text", ["x" * 99], f"records[0].text is ['{'x' * 58}…; allowed: string"),
     ],
@@ -122,7 +160,11 @@ def test_a_wrong_value_is_refused_with_what_is_allowed(
 @pytest.mark.parametrize("part", TABLES)
 def test_the_schema_lists_the_fields_of_the_dataclasses(part: str) -> None:
     rule = schema()["$defs"][part]
-    assert list(rule["properties"]) == rule["required"] == [field.name for field in fields(TABLES[part])]
+    assert (
+        list(rule["properties"])
+        == rule["required"]
+        == [field.name for field in fields(TABLES[part])]
+    )
 
 
 def test_the_schema_lists_the_fields_of_a_run() -> None:
@@ -131,17 +173,23 @@ def test_the_schema_lists_the_fields_of_a_run() -> None:
 
 
 def test_the_schema_knows_what_the_package_knows() -> None:
-    properties = {name: rule["properties"] for name, rule in schema()["$defs"].items() if "properties" in rule}
+    properties = {
+        name: rule["properties"] for name, rule in schema()["$defs"].items() if "properties" in rule
+    }
     assert schema()["properties"]["version"]["const"] == VERSION
     assert set(properties["record"]["status"]["enum"]) == {PASS, KNOWN, NOT_CLAIMED, *BAD}
     assert schema()["$defs"]["measured"]["enum"] == ["", *GRADES, WORSE]
     assert properties["claims"]["grade"]["enum"] == list(GRADES)
     assert properties["claims"]["summation"]["enum"] == list(SUMMATIONS)
-    conventions = {name: rule["enum"] for name, rule in properties["dialect"].items() if "enum" in rule}
+    conventions = {
+        name: rule["enum"] for name, rule in properties["dialect"].items() if "enum" in rule
+    }
     assert len(conventions) == 7
     assert all(Dialect(**{name: value}) for name, values in conventions.items() for value in values)
     assert schema()["properties"]["judged_by"]["properties"]["profile"]["enum"] == list(PROFILES)
-    assert all(re.search(properties["record"]["requirement"]["pattern"], name) for name in REQUIREMENTS)
+    assert all(
+        re.search(properties["record"]["requirement"]["pattern"], name) for name in REQUIREMENTS
+    )
 
 
 def test_every_field_is_described_and_nothing_else_is_let_in() -> None:
@@ -155,5 +203,7 @@ def test_every_field_is_described_and_nothing_else_is_let_in() -> None:
     parts = [("file", schema()), *schema()["$defs"].items()]
     everything = [found for name, part in parts for found in rules(part, name)]
     assert [name for name, rule in everything if not rule.get("description")] == []
-    assert all("additionalProperties" in rule for _, rule in everything if rule.get("type") == "object")
+    assert all(
+        "additionalProperties" in rule for _, rule in everything if rule.get("type") == "object"
+    )
     assert all(not rule["additionalProperties"] for _, rule in everything if "properties" in rule)

@@ -13,9 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_spec import Case, Config, State, UnavailableBackend, check
-from bn_spec.backend import EVERYTHING, Capabilities
-from bn_spec.case import DIFFERENTIABLE, Backward, Eval, Forward, Set, config_after, training_after
-from bn_spec.registry import load, select
+from bn_spec.backend.claims import EVERYTHING, Capabilities
+from bn_spec.backend.registry import load, select
+from bn_spec.case.steps import (
+    DIFFERENTIABLE,
+    Backward,
+    Eval,
+    Forward,
+    Set,
+    config_after,
+    training_after,
+)
 from bn_spec.strategies import EPS, MOMENTA, REGIONS, among, cases, histories
 from bn_spec.strategies.shapes import LARGE
 from bn_spec.strategies.signatures import REPRESENTATIVES, fixed, nearest
@@ -44,7 +52,15 @@ def signatures(case: Case) -> Iterator[tuple[Any, ...]]:
     for step in case.steps:
         training, config = training_after(step, training), config_after(config, step)
         if isinstance(step, Forward):
-            yield step.x.shape, step.x.strides, config.eps, config.momentum, config.affine, training, step.wrt
+            yield (
+                step.x.shape,
+                step.x.strides,
+                config.eps,
+                config.momentum,
+                config.affine,
+                training,
+                step.wrt,
+            )
 
 
 def test_few_signatures_are_drawn_and_many_values() -> None:
@@ -58,7 +74,9 @@ def test_few_signatures_are_drawn_and_many_values() -> None:
 def test_a_history_of_any_words_stays_within_few_signatures() -> None:
     claims = replace(EVERYTHING, expensive_signatures=True)
     met = drawn(
-        150, claims=claims, history=histories("forward", "record", "eval", "train", "set eps", "set momentum")
+        150,
+        claims=claims,
+        history=histories("forward", "record", "eval", "train", "set eps", "set momentum"),
     )
     arguments = {
         (case.config.num_features, step.name, step.value)
@@ -67,17 +85,26 @@ def test_a_history_of_any_words_stays_within_few_signatures() -> None:
         if isinstance(step, Set)
     }
     assert len(arguments) <= 2 * len(REPRESENTATIVES)
-    assert len({signature for case in met for signature in signatures(case)}) <= 4 * len(REPRESENTATIVES)
+    assert len({signature for case in met for signature in signatures(case)}) <= 4 * len(
+        REPRESENTATIVES
+    )
 
 
 def test_all_properties_together_need_few_signatures() -> None:
     met = [
         case
-        for history in (("forward",), ("eval", "forward"), ("record", "backward"), ("eval", "record", "backward"))
+        for history in (
+            ("forward",),
+            ("eval", "forward"),
+            ("record", "backward"),
+            ("eval", "record", "backward"),
+        )
         for eps in (EPS, (1.0, 100.0, 1e4), (1e-5, 1e-12))
         for case in drawn(40, history=history, eps=eps)
     ]
-    assert len({signature for case in met for signature in signatures(case)}) <= 12 * len(REPRESENTATIVES)
+    assert len({signature for case in met for signature in signatures(case)}) <= 12 * len(
+        REPRESENTATIVES
+    )
 
 
 @pytest.mark.parametrize("region", [*REGIONS, *LARGE])
@@ -91,21 +118,29 @@ def test_a_region_keeps_what_it_is_there_for(region: str) -> None:
         "batch edge": any(shape[0] == 65 for shape in chosen),
         "channel edge": any(shape[1] == 65 for shape in chosen),
         "many channels": any(shape[1] >= 512 and shape[0] > 2 for shape in chosen),
-        "many channels of two values": all(shape[1] >= 512 and prod(shape) == 2 * shape[1] for shape in chosen),
-        "beyond 16 bits": {axis for shape in chosen for axis in (0, 1) if shape[axis] > 2**16} == {0, 1},
+        "many channels of two values": all(
+            shape[1] >= 512 and prod(shape) == 2 * shape[1] for shape in chosen
+        ),
+        "beyond 16 bits": {axis for shape in chosen for axis in (0, 1) if shape[axis] > 2**16}
+        == {0, 1},
         "beyond 32 bits": all(TILES**2 * prod(shape) > 2**31 for shape in chosen),
     }
     assert reaches.get(region, any(prod(shape) // shape[1] > 1024 for shape in chosen))
 
 
 def test_the_single_value_and_the_two_values_stay_what_they_are() -> None:
-    (one,) = {x.shape for case in drawn(5, shape=among([(1, 2, 1, 1)]), least=1) for x in case.forwards()}
+    (one,) = {
+        x.shape for case in drawn(5, shape=among([(1, 2, 1, 1)]), least=1) for x in case.forwards()
+    }
     (two,) = {x.shape for case in drawn(5, shape=among([(2, 2, 1, 1)])) for x in case.forwards()}
     assert prod(one) == one[1]
     assert prod(two) == 2 * two[1]
 
 
-@given(st.lists(st.sampled_from(EPS), min_size=1, unique=True), st.integers(0, len(REPRESENTATIVES) - 1))
+@given(
+    st.lists(st.sampled_from(EPS), min_size=1, unique=True),
+    st.integers(0, len(REPRESENTATIVES) - 1),
+)
 def test_one_option_is_left_and_it_is_one_of_those_given(options: list[float], place: int) -> None:
     (left,) = fixed(options, place, 1e-5)
     assert left in options
@@ -141,9 +176,14 @@ STATE = State(
 
 def case_of(dtype: str, data: str, *mode: Eval, offset: float = 0.0) -> Case:
     held = Config(3, dtype=dtype).arithmetic.parameters.dtype
-    tensors = {name: None if a is None else a.astype(np.int64 if a.ndim == 0 else held) for name, a in STATE.items()}
+    tensors = {
+        name: None if a is None else a.astype(np.int64 if a.ndim == 0 else held)
+        for name, a in STATE.items()
+    }
     x, dy = ((a + shift).astype(data) for a, shift in ((X, offset), (DY, 0)))
-    return Case(Config(3, dtype=dtype), State(**tensors), (*mode, Forward(x, DIFFERENTIABLE), Backward(dy)))
+    return Case(
+        Config(3, dtype=dtype), State(**tensors), (*mode, Forward(x, DIFFERENTIABLE), Backward(dy))
+    )
 
 
 @pytest.fixture(scope="module")

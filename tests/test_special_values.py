@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 
 from bn_spec import Backend, Capabilities, Case, Config, State
-from bn_spec.backends.reference import Reference, reference
-from bn_spec.case import DIFFERENTIABLE, Backward, Eval, Forward, Step
-from bn_spec.cell import PROPERTIES, Cell, Violation
-from bn_spec.config import STATE_FIELDS
-from bn_spec.dtypes import DTYPES, Array
-from bn_spec.judge import judge
-from bn_spec.play import play
+from bn_spec.backend.adapters.reference_backend import Reference, reference
+from bn_spec.case.config import STATE_FIELDS
+from bn_spec.case.dtypes import DTYPES, Array
+from bn_spec.case.steps import DIFFERENTIABLE, Backward, Eval, Forward, Step
+from bn_spec.judge.judging import judge
+from bn_spec.judge.verdict import Verdict
+from bn_spec.play.player import play
 from bn_spec.specimens import SPECIMENS, Specimen
 from bn_spec.specimens.kernel import Kernel
-from bn_spec.verdict import Verdict
+from bn_spec.suite.cell import PROPERTIES, Cell, Violation
 
 import_module("conformance.test_det")
 
@@ -53,7 +53,12 @@ def case_of(mode: str, value: float, dtype: str = "float32", config: Config = CO
         "training": (Forward(x), Forward(with_special(x, value))),
         "eval": (Eval(), Forward(x), Forward(with_special(x, value))),
         "backward": (Forward(x, DIFFERENTIABLE), Backward(dy), Backward(with_special(dy, value))),
-        "backward in eval": (Eval(), Forward(x, DIFFERENTIABLE), Backward(dy), Backward(with_special(dy, value))),
+        "backward in eval": (
+            Eval(),
+            Forward(x, DIFFERENTIABLE),
+            Backward(dy),
+            Backward(with_special(dy, value)),
+        ),
     }
     return Case(replace(config, dtype=dtype), state, steps[mode])
 
@@ -62,7 +67,10 @@ MODES = ("training", "eval", "backward", "backward in eval")
 each_mode = pytest.mark.parametrize("mode", MODES)
 
 
-SOUND: list[Backend] = [reference, *(s for s in SPECIMENS.values() if s.sound and s.capabilities.normalises_by_batch)]
+SOUND: list[Backend] = [
+    reference,
+    *(s for s in SPECIMENS.values() if s.sound and s.capabilities.normalises_by_batch),
+]
 """Where running statistics normalise, what is not finite is so in later batches too."""
 
 
@@ -86,10 +94,16 @@ def test_of_a_sound_kernel_nothing_leaks_and_nothing_is_swallowed(backend: Any, 
 
 
 @pytest.mark.parametrize("momentum", [0.25, 1.0, 0.0, None])
-def test_statistics_are_asked_to_show_what_is_not_finite_if_they_move(momentum: float | None) -> None:
+def test_statistics_are_asked_to_show_what_is_not_finite_if_they_move(
+    momentum: float | None,
+) -> None:
     of_output = 1
     for value in (NAN, INF):
-        verdict = judged(case_of("training", value, config=replace(CONFIG, momentum=momentum)), reference, "special")
+        verdict = judged(
+            case_of("training", value, config=replace(CONFIG, momentum=momentum)),
+            reference,
+            "special",
+        )
         assert not verdict.discrepancies
         assert verdict.judged == of_output + 2 * (momentum != 0)
 
@@ -97,7 +111,9 @@ def test_statistics_are_asked_to_show_what_is_not_finite_if_they_move(momentum: 
 @pytest.mark.parametrize("mode", ["training", "eval"])
 def test_a_negative_zero_gives_what_zero_gives(mode: str) -> None:
     for backend in SOUND:
-        negative, positive = (play(case_of(mode, zero), backend).answers[-1] for zero in (-0.0, 0.0))
+        negative, positive = (
+            play(case_of(mode, zero), backend).answers[-1] for zero in (-0.0, 0.0)
+        )
         for got, wanted in zip(_numbers(negative), _numbers(positive), strict=True):
             assert (got == wanted).all()
 
@@ -112,7 +128,9 @@ def _numbers(answer: Any) -> list[Array]:
 class Meddling(Reference):
     """The reference, but for one number that it puts into a result whenever it is given something special."""
 
-    def __init__(self, tensor: str, place: tuple[int, ...], number: float | Callable[[Any], float]) -> None:
+    def __init__(
+        self, tensor: str, place: tuple[int, ...], number: float | Callable[[Any], float]
+    ) -> None:
         self.name = "meddling"
         self.tensor, self.place = tensor, place
         self.number = number if callable(number) else lambda _: number
@@ -162,14 +180,28 @@ OUTSIDE, INSIDE = (1, 0, 0, 2), (1, 1, 0, 2)
 """An element of the other channel, and one of the channel with something special."""
 
 LEAKS = [
-    *(pytest.param("training", "output", OUTSIDE, n, id=f"{n} in another channel") for n in (NAN, INF, 0.0)),
+    *(
+        pytest.param("training", "output", OUTSIDE, n, id=f"{n} in another channel")
+        for n in (NAN, INF, 0.0)
+    ),
     pytest.param("training", "output", (0, 0, 0, 0), one_bit_more, id="one bit of another channel"),
-    *(pytest.param("eval", "output", p, NAN, id=f"NaN in {p} in eval") for p in (OUTSIDE, INSIDE, (0, 1, 0, 2))),
+    *(
+        pytest.param("eval", "output", p, NAN, id=f"NaN in {p} in eval")
+        for p in (OUTSIDE, INSIDE, (0, 1, 0, 2))
+    ),
     pytest.param("eval", "output", (0, 1, 0, 0), one_bit_more, id="one bit of a neighbour in eval"),
     pytest.param("backward", "grad_input", OUTSIDE, NAN, id="NaN in a gradient of another channel"),
-    pytest.param("backward", "grad_input", OUTSIDE, one_bit_more, id="one bit of a gradient of another channel"),
+    pytest.param(
+        "backward",
+        "grad_input",
+        OUTSIDE,
+        one_bit_more,
+        id="one bit of a gradient of another channel",
+    ),
     pytest.param("backward in eval", "grad_input", OUTSIDE, NAN, id="NaN in a gradient in eval"),
-    pytest.param("backward in eval", "grad_input", INSIDE, one_bit_more, id="one bit of a gradient in eval"),
+    pytest.param(
+        "backward in eval", "grad_input", INSIDE, one_bit_more, id="one bit of a gradient in eval"
+    ),
     *(
         pytest.param(mode, name, (0,), number, id=f"{number} in {name}, {mode}")
         for mode in ("backward", "backward in eval")
@@ -194,7 +226,10 @@ def test_what_leaks_from_something_special_is_found_elsewhere(
 
 
 SWALLOWED = [
-    *(pytest.param("training", "output", p, id=f"output {p}") for p in (PLACE, INSIDE, (0, 1, 0, 0))),
+    *(
+        pytest.param("training", "output", p, id=f"output {p}")
+        for p in (PLACE, INSIDE, (0, 1, 0, 0))
+    ),
     pytest.param("training", "running_mean", (1,), id="running_mean"),
     pytest.param("training", "running_var", (1,), id="running_var"),
     pytest.param("eval", "output", PLACE, id="output in eval"),
@@ -212,7 +247,9 @@ each_swallowed = pytest.mark.parametrize(("mode", "tensor", "place"), SWALLOWED)
 
 
 @each_swallowed
-@pytest.mark.parametrize(("special", "number"), [(NAN, 0.0), (NAN, INF), (NAN, -INF), (INF, 0.0), (-INF, 65504.0)])
+@pytest.mark.parametrize(
+    ("special", "number"), [(NAN, 0.0), (NAN, INF), (NAN, -INF), (INF, 0.0), (-INF, 65504.0)]
+)
 def test_what_swallows_something_special_is_found(
     mode: str, tensor: str, place: tuple[int, ...], special: float, number: float
 ) -> None:
@@ -226,11 +263,15 @@ def test_what_swallows_something_special_is_found(
 
 
 @each_swallowed
-@pytest.mark.parametrize(("special", "number"), [(INF, NAN), (INF, INF), (INF, -INF), (-0.0, 0.0), (-0.0, -0.0)])
+@pytest.mark.parametrize(
+    ("special", "number"), [(INF, NAN), (INF, INF), (INF, -INF), (-0.0, 0.0), (-0.0, -0.0)]
+)
 def test_an_infinite_number_may_give_what_is_not_finite_and_a_negative_zero_anything(
     mode: str, tensor: str, place: tuple[int, ...], special: float, number: float
 ) -> None:
-    verdict = judged(case_of(mode, special), Meddling(tensor, place, number), "special", "elsewhere")
+    verdict = judged(
+        case_of(mode, special), Meddling(tensor, place, number), "special", "elsewhere"
+    )
     assert not verdict.discrepancies
 
 
@@ -240,14 +281,18 @@ def test_what_leaks_into_the_running_statistics_of_another_channel_is_judged_by_
     tensor: str, number: Any
 ) -> None:
     for special in SPECIALS:
-        found = judged(case_of("training", special), Meddling(tensor, (0,), number), *DATA).discrepancies
+        found = judged(
+            case_of("training", special), Meddling(tensor, (0,), number), *DATA
+        ).discrepancies
         assert [d.observable for d in found] == ([] if number is one_bit_more else [tensor])
 
 
 @pytest.mark.parametrize("number", [NAN, INF, 0.0])
 def test_a_negative_zero_that_is_no_zero_is_judged_by_the_bounds(number: float) -> None:
     for mode in ("training", "eval"):
-        (found,) = judged(case_of(mode, -0.0), Meddling("output", PLACE, number), *DATA).discrepancies
+        (found,) = judged(
+            case_of(mode, -0.0), Meddling("output", PLACE, number), *DATA
+        ).discrepancies
         assert found.observable == "output"
 
 
@@ -284,7 +329,12 @@ def test_between_modes_and_between_forwards_there_is_no_elsewhere() -> None:
 
 def test_where_every_channel_is_spoilt_there_is_no_elsewhere() -> None:
     case = case_of("training", NAN)
-    assert judged(spoilt_again(case, x=np.full(X.shape, NAN, np.float32)), reference, "elsewhere").judged == 0
+    assert (
+        judged(
+            spoilt_again(case, x=np.full(X.shape, NAN, np.float32)), reference, "elsewhere"
+        ).judged
+        == 0
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 1, 1), (1, 3, 1, 2)])
@@ -329,7 +379,9 @@ def threaded(kernel: type[Kernel]) -> Cell:
 
 
 def test_a_workspace_that_layers_share_is_caught_with_another_thread_at_work() -> None:
-    with pytest.raises(Violation, match="while another layer was driven by another thread") as found:
+    with pytest.raises(
+        Violation, match="while another layer was driven by another thread"
+    ) as found:
         threaded(SharedWorkspace).judge_threads(case_of("backward", -0.0), "output", "grad_input")
     assert found.value.finding.discrepancy.observable == "output"
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import settings
 
 from bn_spec import UnknownBackend
-from bn_spec.audit import scaled_down
-from bn_spec.bounds import GRADES
-from bn_spec.cell import PROPERTIES, Cell, Property, Violation
-from bn_spec.dtypes import DTYPES
-from bn_spec.profiles import PROFILES
-from bn_spec.registry import load
-from bn_spec.requirements import CHAPTERS, REQUIREMENTS
+from bn_spec.backend.registry import load
+from bn_spec.case.dtypes import DTYPES
+from bn_spec.oracle.bounds import GRADES
+from bn_spec.specification.requirement import CHAPTERS, REQUIREMENTS
 from bn_spec.specimens import SPECIMENS, Specimen
-from bn_spec.suite import load_suite
+from bn_spec.suite.cell import PROPERTIES, Cell, Property, Violation
+from bn_spec.suite.chapters import load_suite
+from bn_spec.suite.profiles import PROFILES
+from bn_spec.tools.audit import scaled_down
 
 load_suite()
 
@@ -45,7 +45,9 @@ def the_property(requirement: str) -> Property:
     return declared
 
 
-def violation(specimen: Specimen, requirement: str, dtype: str, profile: settings = UNSHRUNK) -> Violation | None:
+def violation(
+    specimen: Specimen, requirement: str, dtype: str, profile: settings = UNSHRUNK
+) -> Violation | None:
     try:
         Cell(the_property(requirement), specimen, dtype, profile).examine()
     except Violation as found:
@@ -76,7 +78,9 @@ PAIRS = [
 """Each chapter looks at some of the specimens, at others than the chapter before; the audit looks at them all."""
 
 
-@pytest.mark.parametrize(("specimen", "chapter"), PAIRS, ids=[f"{s.name}-{chapter}" for s, chapter in PAIRS])
+@pytest.mark.parametrize(
+    ("specimen", "chapter"), PAIRS, ids=[f"{s.name}-{chapter}" for s, chapter in PAIRS]
+)
 def test_no_sound_specimen_is_flagged(specimen: Specimen, chapter: str) -> None:
     cells = [
         Cell(the_property(name), specimen, dtype, BRIEF)
@@ -121,14 +125,20 @@ def test_a_faulty_specimen_is_caught_by_each_requirement_that_it_names(specimen:
 
 def test_faults_are_looked_for_in_every_dtype() -> None:
     pairs = [(specimen, name) for specimen in FAULTY for name in specimen.caught_by]
-    looked = {dtype for specimen, name in pairs for dtype in in_turn(claimed(specimen, name), specimen, name)}
+    looked = {
+        dtype
+        for specimen, name in pairs
+        for dtype in in_turn(claimed(specimen, name), specimen, name)
+    }
     assert looked == set(DTYPES)
 
 
 def test_every_dtype_has_sound_specimens_of_every_grade() -> None:
     assert len(SOUND) >= 12
     for dtype in DTYPES:
-        assert {s.capabilities.grade for s in SOUND if dtype in s.capabilities.dtypes} == set(GRADES)
+        assert {s.capabilities.grade for s in SOUND if dtype in s.capabilities.dtypes} == set(
+            GRADES
+        )
 
 
 def test_faults_are_shown_in_two_steps_on_four_input_elements_or_fewer() -> None:
@@ -137,7 +147,9 @@ def test_faults_are_shown_in_two_steps_on_four_input_elements_or_fewer() -> None
         prop = the_property(specimen.caught_by[0])
         if prop.deep or prop.huge:
             continue  # large by nature
-        found = violation(specimen, specimen.caught_by[0], claimed(specimen, specimen.caught_by[0])[0], CI)
+        found = violation(
+            specimen, specimen.caught_by[0], claimed(specimen, specimen.caught_by[0])[0], CI
+        )
         assert found is not None, specimen.name
         shown.append(found.finding.case)
     sizes = [case.values for case in shown]
@@ -148,7 +160,9 @@ def test_faults_are_shown_in_two_steps_on_four_input_elements_or_fewer() -> None
 
 def test_every_requirement_catches_a_fault() -> None:
     assert len(FAULTY) >= 110
-    assert {requirement for specimen in FAULTY for requirement in specimen.caught_by} == set(REQUIREMENTS)
+    assert {requirement for specimen in FAULTY for requirement in specimen.caught_by} == set(
+        REQUIREMENTS
+    )
 
 
 @pytest.mark.parametrize("specimen", SPECIMENS.values(), ids=attrgetter("name"))
@@ -156,7 +170,10 @@ def test_a_specimen_has_a_plain_name_a_sentence_and_a_history(specimen: Specimen
     assert SPECIMENS[specimen.name] is specimen
     assert re.fullmatch(r"[a-z]+(-[a-z0-9]+)*", specimen.name)
     assert re.fullmatch(r"[^\n]+\.", specimen.sentence)
-    assert specimen.description == f"{'sound' if specimen.sound else 'faulty'} specimen: {specimen.sentence}"
+    assert (
+        specimen.description
+        == f"{'sound' if specimen.sound else 'faulty'} specimen: {specimen.sentence}"
+    )
     for entry in specimen.history:
         assert re.fullmatch(r"[\w.-]+/[\w.-]+#\d+", entry)
 

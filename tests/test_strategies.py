@@ -18,10 +18,16 @@ from hypothesis import find, given
 from hypothesis import strategies as st
 
 from bn_spec import Capabilities, Case, Config, ConfigError, Layer, State, check
-from bn_spec.backend import EVERYTHING, LAYOUTS
-from bn_spec.backends.reference import Reference
-from bn_spec.bias import LIMIT
-from bn_spec.case import (
+from bn_spec.backend.adapters.reference_backend import Reference
+from bn_spec.backend.claims import EVERYTHING
+from bn_spec.case.arrays import same_bits, take_apart
+from bn_spec.case.config import STATE_FIELDS, initial_state
+from bn_spec.case.dialect import Dialect
+from bn_spec.case.dtypes import DTYPES, Array, format_named
+from bn_spec.case.laws import LAWS
+from bn_spec.case.layouts import LAYOUTS, PLACED, USUAL_LAYOUTS
+from bn_spec.case.script import identical
+from bn_spec.case.steps import (
     DIFFERENTIABLE,
     Backward,
     DoubleBackward,
@@ -36,17 +42,10 @@ from bn_spec.case import (
     Set,
     Step,
     Train,
-    identical,
     training_after,
 )
-from bn_spec.cell import PROPERTIES, Cell, Violation
-from bn_spec.config import STATE_FIELDS, initial_state
-from bn_spec.dialect import Dialect
-from bn_spec.dtypes import DTYPES, Array, format_named
-from bn_spec.expectation import refusal_of, refusal_to_load
-from bn_spec.laws import LAWS
-from bn_spec.memory import same_bits, take_apart
-from bn_spec.profiles import PROFILES
+from bn_spec.oracle.bias import LIMIT
+from bn_spec.oracle.expectation import refusal_of, refusal_to_load
 from bn_spec.strategies import (
     ABSENT,
     BALANCED,
@@ -55,7 +54,6 @@ from bn_spec.strategies import (
     EPS,
     FAMILIES,
     LARGE,
-    LAYOUT,
     MIXED,
     MOMENTA,
     OFFSETS,
@@ -64,7 +62,6 @@ from bn_spec.strategies import (
     RUNNING_STYLES,
     SCALES,
     SPECIAL,
-    USUAL_LAYOUTS,
     WIDE,
     WORDS,
     Recipe,
@@ -85,6 +82,8 @@ from bn_spec.strategies import (
 from bn_spec.strategies.histories import LONGEST, USUAL
 from bn_spec.strategies.shapes import Shape, with_values
 from bn_spec.strategies.tensors import COUNTS, bounded
+from bn_spec.suite.cell import PROPERTIES, Cell, Violation
+from bn_spec.suite.profiles import PROFILES
 
 from .common import examples
 
@@ -178,7 +177,7 @@ def _counted(case: Case, count: int) -> bool:
 def _laid_out(case: Case, layout: str) -> bool:
     """Whether the input lies as ``layout`` says; sizes of 1 leave strides without meaning."""
     (x,) = case.forwards()
-    return min(x.shape) > 1 and x.strides == LAYOUT[layout](x).strides
+    return min(x.shape) > 1 and x.strides == PLACED[layout](x).strides
 
 
 SHAPES: Reached = {
@@ -195,15 +194,23 @@ CONFIGS: Reached = {
     **{f"eps {eps!r}": partial(_configured, eps=eps) for eps in EPS},
     **{f"momentum {momentum!r}": partial(_configured, momentum=momentum) for momentum in MOMENTA},
     **{f"affine {flag}": partial(_configured, affine=flag) for flag in (True, False)},
-    **{f"tracking {flag}": partial(_configured, track_running_stats=flag) for flag in (True, False)},
-    "eps far above a variance": lambda case: bool((case.config.eps > 1e3 * rows_of(case).var(axis=1)).any()),
-    "eps far below a variance": lambda case: bool((1e3 * case.config.eps < rows_of(case).var(axis=1)).any()),
+    **{
+        f"tracking {flag}": partial(_configured, track_running_stats=flag) for flag in (True, False)
+    },
+    "eps far above a variance": lambda case: bool(
+        (case.config.eps > 1e3 * rows_of(case).var(axis=1)).any()
+    ),
+    "eps far below a variance": lambda case: bool(
+        (1e3 * case.config.eps < rows_of(case).var(axis=1)).any()
+    ),
 }
 STATES: Reached = {
     "the state as built": lambda case: case.state is None,
     "negative weights": lambda case: bool((tensor(case, "weight") < 0).any()),
     "zero weights": lambda case: bool((tensor(case, "weight") == 0).any()),
-    "equal weights": lambda case: _all_same(tensor(case, "weight")) and tensor(case, "weight")[0] != 1,
+    "equal weights": lambda case: (
+        _all_same(tensor(case, "weight")) and tensor(case, "weight")[0] != 1
+    ),
     "distinct weights": lambda case: _spread(tensor(case, "weight")),
     "distinct biases": lambda case: _spread(tensor(case, "bias")),
     "loud weights": lambda case: bool((np.abs(tensor(case, "weight")) > 1e3).any()),
@@ -230,7 +237,11 @@ INPUTS: Reached = {
 
 
 @pytest.mark.parametrize(
-    "region", [pytest.param(reached, id=name) for name, reached in (SHAPES | CONFIGS | STATES | INPUTS).items()]
+    "region",
+    [
+        pytest.param(reached, id=name)
+        for name, reached in (SHAPES | CONFIGS | STATES | INPUTS).items()
+    ],
 )
 def test_a_region_is_reached_in_one_draw_of_a_hundred(region: Callable[[Case], bool]) -> None:
     assert sum(map(region, sample())) >= RARELY * len(sample())
@@ -260,7 +271,9 @@ def test_scales_and_offsets_go_far_both_ways() -> None:
 
 @pytest.mark.parametrize("names", [("tiny",), ("spatial edge", "channel edge")])
 def test_shapes_come_from_the_named_regions_alone(names: tuple[str, ...]) -> None:
-    assert set(drawn(chosen(shapes(*names)), 100)) <= {shape for name in names for shape in REGIONS[name]}
+    assert set(drawn(chosen(shapes(*names)), 100)) <= {
+        shape for name in names for shape in REGIONS[name]
+    }
 
 
 @pytest.mark.parametrize("name", [*REGIONS, *LARGE])
@@ -272,14 +285,18 @@ def test_a_region_is_listed_from_the_smallest_shape_to_the_largest(name: str) ->
 
 
 def test_large_regions_are_drawn_where_they_are_asked_for_alone() -> None:
-    large = {shape for name in LARGE for shape in LARGE[name]} - {s for name in REGIONS for s in REGIONS[name]}
+    large = {shape for name in LARGE for shape in LARGE[name]} - {
+        s for name in REGIONS for s in REGIONS[name]
+    }
     assert not large & set(sample_of_shapes())
     for name in LARGE:
         assert set(drawn(chosen(shapes(name)), 100)) <= set(LARGE[name])
 
 
 def test_large_regions_are_as_large_as_they_are_for() -> None:
-    values_per_channel = {name: [prod(shape) // shape[1] for shape in LARGE[name]] for name in LARGE}
+    values_per_channel = {
+        name: [prod(shape) // shape[1] for shape in LARGE[name]] for name in LARGE
+    }
     powers = values_per_channel["powers of two"]
     assert all(n & (n - 1) == 0 for n in powers)
     assert {2**k for k in range(1, 14)} <= set(powers)
@@ -312,7 +329,9 @@ def test_layers_of_networks_are_those_of_the_papers(layer: Shape) -> None:
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_the_largest_shape_of_a_region_fits_into_64_mebibytes_in_double_precision(name: str) -> None:
+def test_the_largest_shape_of_a_region_fits_into_64_mebibytes_in_double_precision(
+    name: str,
+) -> None:
     assert 8 * max(map(prod, LARGE[name])) <= 2**26
 
 
@@ -320,7 +339,9 @@ def test_the_largest_shape_of_a_region_fits_into_64_mebibytes_in_double_precisio
 
 
 def test_nothing_unclaimed_is_drawn() -> None:
-    claims = Capabilities(affine_off=False, tracking_off=False, cumulative_momentum=False, layouts=("contiguous",))
+    claims = Capabilities(
+        affine_off=False, tracking_off=False, cumulative_momentum=False, layouts=("contiguous",)
+    )
     for case in drawn(cases(claims=claims, running=(*RUNNING_STYLES, ABSENT)), 300):
         assert case.config.affine
         assert case.config.track_running_stats
@@ -346,14 +367,19 @@ def test_choices_are_kept_to() -> None:
         assert config.momentum in (0.25, None)
         assert x.shape == (5, 3, 1, 1)
         assert x.dtype == np.float64
-        assert (tensor(case, "weight").tolist(), tensor(case, "bias").tolist()) == ([3.0] * 3, [2.0] * 3)
+        assert (tensor(case, "weight").tolist(), tensor(case, "bias").tolist()) == (
+            [3.0] * 3,
+            [2.0] * 3,
+        )
         assert tensor(case, "running_mean").tolist() == [2.0, 3.0, 4.0]
         assert np.ptp(x, axis=0).max() == 0
 
 
 def test_running_statistics_are_finite_unless_absurd_ones_are_asked_for() -> None:
     def finite(case: Case) -> bool:
-        return all(np.isfinite(tensor(case, name)).all() for name in ("running_mean", "running_var"))
+        return all(
+            np.isfinite(tensor(case, name)).all() for name in ("running_mean", "running_var")
+        )
 
     assert all(map(finite, sample()))
     assert not any(map(finite, drawn(cases(running=("absurd",)), 50)))
@@ -373,7 +399,9 @@ def test_a_layer_that_stays_as_built_is_given_no_state() -> None:
 def test_a_state_has_gaps_where_they_are_asked_for_and_claimed_alone(dtype: str) -> None:
     def steps(claims: Capabilities, strided: bool = False) -> set[int]:
         met = drawn(cases(dtype=dtype, claims=claims, running=("distinct",), strided=strided), 30)
-        tensors = [a for case in met if case.state for a in case.state.tensors().values() if a.size > 1]
+        tensors = [
+            a for case in met if case.state for a in case.state.tensors().values() if a.size > 1
+        ]
         return {take_apart(a).strides[0] for a in tensors}
 
     assert steps(EVERYTHING, strided=True) == {1, 2, 3}
@@ -392,13 +420,21 @@ def test_a_state_fits_its_config() -> None:
         for name, held in state.items():
             wanted = config.affine if name in ("weight", "bias") else config.track_running_stats
             shape = () if name == "num_batches_tracked" else (config.num_features,)
-            assert (held is None) if not wanted or case.state is None else (held is not None and held.shape == shape)
+            assert (
+                (held is None)
+                if not wanted or case.state is None
+                else (held is not None and held.shape == shape)
+            )
 
 
 # Words
 
 
-WHOLE: dict[str, Any] = {"shape": among([(2, 3, 2, 2)]), "parameters": ("distinct",), "running": ("distinct",)}
+WHOLE: dict[str, Any] = {
+    "shape": among([(2, 3, 2, 2)]),
+    "parameters": ("distinct",),
+    "running": ("distinct",),
+}
 """Choices for layers that have all their tensors, and inputs of two samples."""
 
 NOTHING: tuple[str, ...] = ()
@@ -505,7 +541,9 @@ def test_a_word_adds_its_steps(word: str) -> None:
 
 
 @pytest.mark.parametrize("word", OF_OTHERS)
-def test_a_word_about_what_other_layers_have_adds_no_step_for_a_layer_that_has_it_all(word: str) -> None:
+def test_a_word_about_what_other_layers_have_adds_no_step_for_a_layer_that_has_it_all(
+    word: str,
+) -> None:
     assert kinds(word) == ()
 
 
@@ -526,7 +564,9 @@ def test_a_word_that_has_nothing_to_refer_to_adds_no_step(word: str) -> None:
     assert kinds(word) == ()
 
 
-@pytest.mark.parametrize(("word", "claim"), [(word, claim) for word in WORDS for claim in WORDS[word].needs])
+@pytest.mark.parametrize(
+    ("word", "claim"), [(word, claim) for word in WORDS for claim in WORDS[word].needs]
+)
 def test_a_word_that_a_backend_does_not_claim_adds_no_step(word: str, claim: str) -> None:
     past, _ = ADDED[word]
     choices = OF_OTHERS.get(word, {}) | {"claims": without(claim)}
@@ -539,17 +579,31 @@ def test_a_word_that_a_backend_does_not_claim_adds_no_step(word: str, claim: str
         pytest.param(("forward of another rank",), "spoilt", id="a spoilt input of another rank"),
         pytest.param(("forward of other channels",), "twice over", id="a law of other channels"),
         pytest.param(("forward of nothing",), "record again", id="an empty batch, recorded"),
-        pytest.param(("forward of nothing", "forward of nothing"), "joined", id="empty batches as one"),
+        pytest.param(
+            ("forward of nothing", "forward of nothing"), "joined", id="empty batches as one"
+        ),
         pytest.param(("forward",), "sum", id="a sum of one"),
         pytest.param(("record", "forward"), "backward", id="a backward of what was not recorded"),
         pytest.param(
-            ("forward", "record"), "backward of the first", id="a backward of a first that was not recorded"
+            ("forward", "record"),
+            "backward of the first",
+            id="a backward of a first that was not recorded",
         ),
         pytest.param(("record", "backward"), "backward of the sum", id="a sum of one gradient"),
-        pytest.param(("record", "backward", "forward", "again"), "backward spoilt", id="a gradient of an older step"),
-        pytest.param(("record", "backward", "backward of another shape"), "backward of the sum", id="other shapes"),
+        pytest.param(
+            ("record", "backward", "forward", "again"),
+            "backward spoilt",
+            id="a gradient of an older step",
+        ),
+        pytest.param(
+            ("record", "backward", "backward of another shape"),
+            "backward of the sum",
+            id="other shapes",
+        ),
         pytest.param(("eval", "train"), "fold", id="a fold in training mode"),
-        pytest.param(("eval", "save", "restore into a new layer"), "fold", id="a fold of a new layer"),
+        pytest.param(
+            ("eval", "save", "restore into a new layer"), "fold", id="a fold of a new layer"
+        ),
     ],
 )
 def test_what_a_word_cannot_refer_to_adds_no_step(past: tuple[str, ...], word: str) -> None:
@@ -560,29 +614,45 @@ def test_what_a_word_cannot_refer_to_adds_no_step(past: tuple[str, ...], word: s
     ("word", "choices"),
     [
         pytest.param("load", {"parameters": (ABSENT,), "running": (ABSENT,)}, id="load"),
-        pytest.param("load another size", {"parameters": (ABSENT,), "running": (ABSENT,)}, id="load another size"),
-        pytest.param("restore some", {"parameters": (ABSENT,), "running": (ABSENT,)}, id="restore some"),
-        pytest.param("forward of other channels", {"parameters": (ABSENT,), "running": (ABSENT,)}, id="channels"),
+        pytest.param(
+            "load another size",
+            {"parameters": (ABSENT,), "running": (ABSENT,)},
+            id="load another size",
+        ),
+        pytest.param(
+            "restore some", {"parameters": (ABSENT,), "running": (ABSENT,)}, id="restore some"
+        ),
+        pytest.param(
+            "forward of other channels",
+            {"parameters": (ABSENT,), "running": (ABSENT,)},
+            id="channels",
+        ),
         pytest.param("fold", {"running": (ABSENT,)}, id="fold"),
     ],
 )
-def test_a_word_about_tensors_that_the_layer_does_not_have_adds_no_step(word: str, choices: dict[str, Any]) -> None:
+def test_a_word_about_tensors_that_the_layer_does_not_have_adds_no_step(
+    word: str, choices: dict[str, Any]
+) -> None:
     past, _ = ADDED[word]
     assert kinds(*past, word, **choices) == kinds(*past, **choices)
 
 
 ANYTHING: dict[str, Any] = {
     "shape": shapes("tiny"),
-    "layouts": tuple(LAYOUT),
+    "layouts": tuple(PLACED),
     "running": (*RUNNING_STYLES, ABSENT),
     "strided": True,
 }
 ANY_WORDS = partial(histories, *WORDS, *("record", "eval", "save") * 4, least=0, most=10)
 """Any words, and more often those to which others refer."""
 
-FEWER = Capabilities(inference=False, affine_off=False, input_checks=False, layouts=("contiguous",), gradients=True)
+FEWER = Capabilities(
+    inference=False, affine_off=False, input_checks=False, layouts=("contiguous",), gradients=True
+)
 STORED = Capabilities(checkpoints=True, empty_batch=True, folding=True, cumulative_momentum=False)
-CHANGED = Capabilities(live_attributes=True, gradients=True, double_backward=("float32",), strided_state=True)
+CHANGED = Capabilities(
+    live_attributes=True, gradients=True, double_backward=("float32",), strided_state=True
+)
 
 
 @pytest.mark.parametrize(
@@ -590,11 +660,19 @@ CHANGED = Capabilities(live_attributes=True, gradients=True, double_backward=("f
     [
         pytest.param(EVERYTHING, (), id="everything"),
         pytest.param(
-            Capabilities(), (Backward, DoubleBackward, Save, Restore, Load, Set, Fold), id="what is claimed unasked"
+            Capabilities(),
+            (Backward, DoubleBackward, Save, Restore, Load, Set, Fold),
+            id="what is claimed unasked",
         ),
-        pytest.param(FEWER, (Eval, DoubleBackward, Save, Restore, Load, Set, Fold), id="training and gradients"),
+        pytest.param(
+            FEWER,
+            (Eval, DoubleBackward, Save, Restore, Load, Set, Fold),
+            id="training and gradients",
+        ),
         pytest.param(STORED, (Backward, DoubleBackward, Set), id="checkpoints and folding"),
-        pytest.param(CHANGED, (Save, Restore, Load, Fold), id="live attributes and double backwards"),
+        pytest.param(
+            CHANGED, (Save, Restore, Load, Fold), id="live attributes and double backwards"
+        ),
         pytest.param(replace(EVERYTHING, expensive_signatures=True), (), id="expensive signatures"),
     ],
 )
@@ -612,16 +690,22 @@ def test_any_list_of_words_is_a_history_of_all_that_is_claimed_and_of_nothing_el
 @pytest.mark.parametrize("dtype", ["float32", "float64", "mixed_bfloat16", "float16"])
 def test_whatever_the_history_the_reference_conforms(dtype: str) -> None:
     reference = Reference()
-    for case in drawn(cases(dtype=dtype, claims=reference.capabilities, history=ANY_WORDS(), **ANYTHING), 60):
+    for case in drawn(
+        cases(dtype=dtype, claims=reference.capabilities, history=ANY_WORDS(), **ANYTHING), 60
+    ):
         assert check(case, reference) == []
 
 
 @pytest.mark.parametrize(
     "history",
     [
-        pytest.param(("record", "set eps", "backward"), id="eps is set between a forward and its backward"),
+        pytest.param(
+            ("record", "set eps", "backward"), id="eps is set between a forward and its backward"
+        ),
         pytest.param(("eval", "forward of another rank", "again"), id="what is refused, twice"),
-        pytest.param(("record nothing", "backward", "double backward"), id="gradients of an empty batch"),
+        pytest.param(
+            ("record nothing", "backward", "double backward"), id="gradients of an empty batch"
+        ),
     ],
 )
 def test_histories_that_were_once_misjudged_are_not(history: tuple[str, ...]) -> None:
@@ -635,12 +719,16 @@ def test_any_history_keeps_to_the_layouts_that_are_claimed() -> None:
     history = ANY_WORDS(after=("record", "backward expanded", "double backward"))
     for case in drawn(cases(claims=claims, history=history, **ANYTHING), 100):
         inputs = list(case.forwards())
-        gradients_of_output = [step.dy for step in case.steps if isinstance(step, Backward | DoubleBackward)]
+        gradients_of_output = [
+            step.dy for step in case.steps if isinstance(step, Backward | DoubleBackward)
+        ]
         assert all(a.flags.c_contiguous for a in inputs + gradients_of_output)
 
 
 def test_an_unknown_word_is_answered_with_the_nearest_one() -> None:
-    with pytest.raises(ConfigError, match=r"step of a history 'forwrad' is not known; .*; did you mean 'forward'\?"):
+    with pytest.raises(
+        ConfigError, match=r"step of a history 'forwrad' is not known; .*; did you mean 'forward'\?"
+    ):
         drawn(cases(history=("forwrad",)), 1)
 
 
@@ -658,8 +746,12 @@ def test_no_case_is_a_near_copy_of_another() -> None:
     met = drawn(cases(history=("record", "backward", "eval", "record", "backward")), 200)
     shared = [sum(map(same_bits, arrays(one), arrays(other))) for one, other in pairwise(met)]
     assert sum(map(bool, shared)) < 0.1 * len(shared)
-    # were they copied from each other, this would vary several times as much as independent choices do
-    counts = [sum(not case.config.affine for case in met[start : start + 20]) for start in range(0, 200, 20)]
+    # were they copied from each other, this would vary several times as much as independent choices
+    # do
+    counts = [
+        sum(not case.config.affine for case in met[start : start + 20])
+        for start in range(0, 200, 20)
+    ]
     mean = sum(counts) / len(counts)
     assert sum((count - mean) ** 2 for count in counts) / (len(counts) - 1) < 2.5 * mean
 
@@ -684,7 +776,9 @@ def test_a_forward_of_nothing_lacks_samples_rows_or_columns(dtype: str) -> None:
     assert lacking == {("N",), ("H",), ("W",)}
 
 
-@pytest.mark.parametrize("word", ["forward of single values", "forward of another rank", "forward of other channels"])
+@pytest.mark.parametrize(
+    "word", ["forward of single values", "forward of another rank", "forward of other channels"]
+)
 def test_a_forward_of_what_is_wrong_must_be_refused(word: str) -> None:
     for case in drawn(cases(history=(word,), shape=shapes("tiny", "different")), 50):
         assert case.steps
@@ -709,15 +803,21 @@ def bits(a: Array) -> Array:
     return np.ascontiguousarray(a).view(f"u{a.itemsize}")
 
 
-@pytest.mark.parametrize(("past", "word"), [(("forward",), "spoilt"), (("record", "backward"), "backward spoilt")])
+@pytest.mark.parametrize(
+    ("past", "word"), [(("forward",), "spoilt"), (("record", "backward"), "backward spoilt")]
+)
 @each_dtype
 def test_what_is_spoilt_has_exactly_one_special_element_and_is_laid_out_as_before(
     dtype: str, past: tuple[str, ...], word: str
 ) -> None:
     met = set()
     for case in drawn(cases(dtype=dtype, history=(*past, word)), 60):
-        before, after = (step.x if isinstance(step, Forward) else step.dy for step in last_two(case))
-        (changed,) = after[bits(after) != bits(before)].astype(np.float64).tolist() or [-0.0]  # -0 may stand for -0
+        before, after = (
+            step.x if isinstance(step, Forward) else step.dy for step in last_two(case)
+        )
+        (changed,) = after[bits(after) != bits(before)].astype(np.float64).tolist() or [
+            -0.0
+        ]  # -0 may stand for -0
         met.add(str(changed))
         assert (after.strides, after.dtype) == (before.strides, before.dtype)
     assert met == set(map(str, SPECIAL))
@@ -731,7 +831,9 @@ def test_only_the_special_numbers_that_are_asked_for_are_put_in() -> None:
 
 @each_dtype
 def test_a_sum_of_two_inputs_is_rounded_once_and_zeros_come_after(dtype: str) -> None:
-    for case in drawn(cases(dtype=dtype, history=(*TWO_ALIKE, "sum"), value=values(scales=(0.9,))), 30):
+    for case in drawn(
+        cases(dtype=dtype, history=(*TWO_ALIKE, "sum"), value=values(scales=(0.9,))), 30
+    ):
         first, second, total, zeros = case.forwards()
         with np.errstate(over="ignore"):
             wanted = (first.astype(np.float64) + second.astype(np.float64)).astype(first.dtype)
@@ -752,7 +854,9 @@ def test_a_law_changes_the_input_the_parameters_and_eps_as_it_says(name: str) ->
         first, second = case.forwards()
         assert same_bits(second, law.change(first))
         eps = [step for step in case.steps if isinstance(step, Set)]
-        assert eps == ([Set("eps", case.config.eps * law.eps_factor)] if law.eps_factor != 1 else [])
+        assert eps == (
+            [Set("eps", case.config.eps * law.eps_factor)] if law.eps_factor != 1 else []
+        )
         loads = [step for step in case.steps if isinstance(step, Load)]
         assert len(loads) == (law.parameters and case.config.affine)
         for step in loads:
@@ -774,7 +878,10 @@ def test_unscaled_hands_the_same_input_to_a_layer_of_weight_1_and_bias_0() -> No
         first, load, second = case.steps
         assert second is first
         assert isinstance(load, Load)
-        assert {name: set(a.tolist()) for name, a in load.tensors().items()} == {"weight": {1}, "bias": {0}}
+        assert {name: set(a.tolist()) for name, a in load.tensors().items()} == {
+            "weight": {1},
+            "bias": {0},
+        }
         assert not load.strict
 
 
@@ -794,7 +901,9 @@ def test_a_change_is_applied_to_what_is_drawn_and_not_to_what_is_handed_over_onc
 
 
 def gradient_cases(*history: str, **choices: Any) -> list[Case]:
-    return drawn(cases(history=("record", *history), running=(*RUNNING_STYLES, ABSENT), **choices), 60)
+    return drawn(
+        cases(history=("record", *history), running=(*RUNNING_STYLES, ABSENT), **choices), 60
+    )
 
 
 def test_a_recorded_forward_asks_for_a_choice_of_the_gradients_that_its_layer_has() -> None:
@@ -819,7 +928,11 @@ def test_all_gradients_are_asked_unless_it_is_said_which() -> None:
 def test_a_backward_is_handed_a_gradient_for_the_last_forward(dtype: str) -> None:
     for case in gradient_cases("record", "backward", dtype=dtype):
         forward, step = last_two(case)
-        assert (step.of, step.dy.shape, step.dy.dtype) == (-1, forward.x.shape, DTYPES[dtype].data.dtype)
+        assert (step.of, step.dy.shape, step.dy.dtype) == (
+            -1,
+            forward.x.shape,
+            DTYPES[dtype].data.dtype,
+        )
         assert np.isfinite(step.dy.astype(np.float64)).all()
 
 
@@ -840,15 +953,27 @@ def test_a_backward_of_the_first_is_handed_a_gradient_for_the_first_forward() ->
         pytest.param(("record",), 0, id="the last"),
         pytest.param(("record", "forward", "eval", "forward"), 0, id="one before others"),
         pytest.param(("record", "forward", "record", "forward"), 2, id="the last of two"),
-        pytest.param(("record", "set eps", "set momentum", "save"), 0, id="attributes are no tensors"),
+        pytest.param(
+            ("record", "set eps", "set momentum", "save"), 0, id="attributes are no tensors"
+        ),
         pytest.param(("record", "forward of single values"), 0, id="one before what was refused"),
         pytest.param(("record", "load"), None, id="parameters were loaded"),
-        pytest.param(("record", "load one too few"), None, id="parameters may have been loaded in part"),
+        pytest.param(
+            ("record", "load one too few"), None, id="parameters may have been loaded in part"
+        ),
         pytest.param(("save", "record", "restore some"), None, id="parameters were restored"),
         pytest.param(("record", "reset all"), None, id="parameters were reset"),
         pytest.param(("eval", "record", "reset"), None, id="statistics were reset"),
-        pytest.param(("eval", "record", "train", "forward"), None, id="statistics moved after an eval forward"),
-        pytest.param(("eval", "record", "forward", "train"), 0, id="no statistics moved after an eval forward"),
+        pytest.param(
+            ("eval", "record", "train", "forward"),
+            None,
+            id="statistics moved after an eval forward",
+        ),
+        pytest.param(
+            ("eval", "record", "forward", "train"),
+            0,
+            id="no statistics moved after an eval forward",
+        ),
         pytest.param(("record", "load", "record"), 1, id="one since parameters were loaded"),
     ],
 )
@@ -856,7 +981,9 @@ def test_a_backward_if_recorded_needs_a_record_whose_tensors_have_not_moved(
     past: tuple[str, ...], of: int | None
 ) -> None:
     for case in told(*past, "backward if recorded"):
-        assert [step.of for step in case.steps if isinstance(step, Backward)] == ([] if of is None else [of])
+        assert [step.of for step in case.steps if isinstance(step, Backward)] == (
+            [] if of is None else [of]
+        )
 
 
 def test_recording_again_hands_the_same_input_over_and_asks_anew() -> None:
@@ -919,7 +1046,7 @@ def test_a_double_backward_is_handed_cotangents_of_all_that_the_layer_has(dtype:
 
 
 def layout_of(a: Array) -> str:
-    return next(name for name, lay in LAYOUT.items() if lay(a).strides == a.strides)
+    return next(name for name, lay in PLACED.items() if lay(a).strides == a.strides)
 
 
 def test_a_gradient_is_laid_out_apart_from_its_input() -> None:
@@ -966,9 +1093,13 @@ def test_a_checkpoint_is_restored_whole(word: str, step: Restore) -> None:
     assert {case.steps[-1] for case in told("save", "forward", "save", word)} == {step}
 
 
-def test_each_tensor_is_restored_alone_and_beside_others_and_only_those_that_the_layer_has() -> None:
+def test_each_tensor_is_restored_alone_and_beside_others_and_only_those_that_the_layer_has() -> (
+    None
+):
     met = set()
-    for case in drawn(cases(history=("save", "restore some"), running=(*RUNNING_STYLES, ABSENT)), 150):
+    for case in drawn(
+        cases(history=("save", "restore some"), running=(*RUNNING_STYLES, ABSENT)), 150
+    ):
         for step in case.steps[1:]:
             assert isinstance(step, Restore)
             assert step.of == -1
@@ -1000,7 +1131,9 @@ def test_a_state_that_is_loaded_is_one_that_the_layer_can_be_built_with(dtype: s
         ("load another rank", r"has shape \(2, 3\), the layer's \(3,\)"),
     ],
 )
-def test_each_tensor_but_the_counter_is_wrong_in_turn_and_must_be_refused(word: str, reason: str) -> None:
+def test_each_tensor_but_the_counter_is_wrong_in_turn_and_must_be_refused(
+    word: str, reason: str
+) -> None:
     met = set()
     for case in told(word, number=60):
         (step,) = case.steps
@@ -1014,16 +1147,21 @@ def test_each_tensor_but_the_counter_is_wrong_in_turn_and_must_be_refused(word: 
 
 
 @pytest.mark.parametrize(
-    ("word", "name", "choices"), [("set eps", "eps", EPS[:3]), ("set momentum", "momentum", MOMENTA[:4])]
+    ("word", "name", "choices"),
+    [("set eps", "eps", EPS[:3]), ("set momentum", "momentum", MOMENTA[:4])],
 )
-def test_an_attribute_is_set_to_one_of_the_choices(word: str, name: str, choices: tuple[float | None, ...]) -> None:
+def test_an_attribute_is_set_to_one_of_the_choices(
+    word: str, name: str, choices: tuple[float | None, ...]
+) -> None:
     met = {case.steps[0] for case in told(word, number=50, **{name: choices})}
     assert met == {Set(name, value) for value in choices}
 
 
 def test_momentum_is_not_set_to_none_where_that_is_not_claimed() -> None:
     claims = replace(EVERYTHING, cumulative_momentum=False)
-    assert Set("momentum", None) not in {case.steps[0] for case in told("set momentum", number=50, claims=claims)}
+    assert Set("momentum", None) not in {
+        case.steps[0] for case in told("set momentum", number=50, claims=claims)
+    }
 
 
 @each_dtype
@@ -1035,9 +1173,14 @@ def test_a_layer_is_folded_into_convolutions_of_every_form(dtype: str) -> None:
         channels = case.config.num_features
         assert len(step.weight) == channels
         assert step.weight.dtype == DTYPES[dtype].data.dtype
-        assert step.bias is None or (step.bias.shape, step.bias.dtype) == ((channels,), step.weight.dtype)
+        assert step.bias is None or (step.bias.shape, step.bias.dtype) == (
+            (channels,),
+            step.weight.dtype,
+        )
         met.add((step.weight.shape[1:], step.bias is None))
-    assert met == {(kernel, bare) for kernel in ((1, 1, 1), (2, 3, 3), (3, 1, 2)) for bare in (True, False)}
+    assert met == {
+        (kernel, bare) for kernel in ((1, 1, 1), (2, 3, 3), (3, 1, 2)) for bare in (True, False)
+    }
 
 
 # Histories that are drawn
@@ -1081,27 +1224,51 @@ def steps_with_mode(case: Case) -> Iterator[tuple[Step, bool]]:
     [
         pytest.param(lambda step, _: isinstance(step, Backward), 0.15, id="a backward"),
         pytest.param(
-            lambda step, training: isinstance(step, Backward) and not training, 0.03, id="a backward in eval"
+            lambda step, training: isinstance(step, Backward) and not training,
+            0.03,
+            id="a backward in eval",
         ),
-        pytest.param(lambda step, training: isinstance(step, Forward) and not training, 0.2, id="an eval forward"),
-        pytest.param(lambda step, _: isinstance(step, Restore) and not step.fresh, 0.2, id="a restore"),
-        pytest.param(lambda step, _: isinstance(step, Restore) and step.fresh, 0.05, id="a new layer"),
-        pytest.param(lambda step, _: isinstance(step, Restore) and bool(step.only), 0.05, id="a restore in part"),
+        pytest.param(
+            lambda step, training: isinstance(step, Forward) and not training,
+            0.2,
+            id="an eval forward",
+        ),
+        pytest.param(
+            lambda step, _: isinstance(step, Restore) and not step.fresh, 0.2, id="a restore"
+        ),
+        pytest.param(
+            lambda step, _: isinstance(step, Restore) and step.fresh, 0.05, id="a new layer"
+        ),
+        pytest.param(
+            lambda step, _: isinstance(step, Restore) and bool(step.only),
+            0.05,
+            id="a restore in part",
+        ),
         pytest.param(lambda step, _: isinstance(step, Load), 0.2, id="a state that is loaded"),
         pytest.param(lambda step, _: isinstance(step, Set), 0.2, id="an attribute that is set"),
-        pytest.param(lambda step, _: isinstance(step, ResetRunningStats | ResetParameters), 0.3, id="a reset"),
-        pytest.param(lambda step, _: isinstance(step, Forward) and not step.x.size, 0.1, id="an empty batch"),
+        pytest.param(
+            lambda step, _: isinstance(step, ResetRunningStats | ResetParameters), 0.3, id="a reset"
+        ),
+        pytest.param(
+            lambda step, _: isinstance(step, Forward) and not step.x.size, 0.1, id="an empty batch"
+        ),
     ],
 )
 def test_usual_histories_often_reach(reaches: Callable[[Step, bool], bool], least: float) -> None:
-    met = [case for case in usual() if any(reaches(step, training) for step, training in steps_with_mode(case))]
+    met = [
+        case
+        for case in usual()
+        if any(reaches(step, training) for step, training in steps_with_mode(case))
+    ]
     assert len(met) > least * len(usual())
 
 
 def test_usual_histories_often_have_inputs_that_must_be_refused() -> None:
     def refused(case: Case) -> bool:
         return any(
-            isinstance(step, Forward) and refusal_of(case.config, step.x, training) is not None and step.x.size > 0
+            isinstance(step, Forward)
+            and refusal_of(case.config, step.x, training) is not None
+            and step.x.size > 0
             for step, training in steps_with_mode(case)
         )
 
@@ -1112,11 +1279,16 @@ def test_usual_histories_often_have_inputs_that_must_be_refused() -> None:
 
 
 def test_a_case_shrinks_to_a_ramp_of_two_values_on_a_layer_of_defaults() -> None:
-    assert identical(find(cases(), lambda _: True, settings=examples(10)), Case(Config(1), None, (Forward(RAMP),)))
+    assert identical(
+        find(cases(), lambda _: True, settings=examples(10)),
+        Case(Config(1), None, (Forward(RAMP),)),
+    )
 
 
 def test_values_shrink_to_a_plain_ramp() -> None:
-    assert find(chosen(values()), lambda _: True, settings=examples(10)) == Recipe("ramp", 0, 0.0, 0)
+    assert find(chosen(values()), lambda _: True, settings=examples(10)) == Recipe(
+        "ramp", 0, 0.0, 0
+    )
 
 
 @pytest.mark.parametrize("name", REGIONS)
@@ -1140,7 +1312,9 @@ def test_a_fault_of_several_channels_is_shown_on_the_smallest_of_them() -> None:
 
 def test_a_gradient_shrinks_to_a_ramp_in_c_order() -> None:
     smallest = find(cases(history=("record", "backward")), lambda _: True, settings=examples(10))
-    assert identical(smallest, Case(Config(1), None, (Forward(RAMP, DIFFERENTIABLE), Backward(RAMP))))
+    assert identical(
+        smallest, Case(Config(1), None, (Forward(RAMP, DIFFERENTIABLE), Backward(RAMP)))
+    )
 
 
 def test_a_history_shrinks_to_a_single_forward() -> None:
@@ -1161,7 +1335,9 @@ def test_a_history_shrinks_to_the_shortest_that_has_what_is_looked_for(
         steps = iter(case.steps)
         return all(any(isinstance(step, kind) for step in steps) for kind in wanted)
 
-    found = find(cases(history=histories(), shape=among([(2, 1, 1, 1)])), has, settings=examples(300))
+    found = find(
+        cases(history=histories(), shape=among([(2, 1, 1, 1)])), has, settings=examples(300)
+    )
     assert len(found.steps) == shortest
 
 
@@ -1264,7 +1440,10 @@ def test_another_seed_makes_other_values(family: str) -> None:
 
 def test_scale_and_offset_act_exactly() -> None:
     plain = Recipe("small integers", 0, 0.0, 5).make((4, 3, 2, 1), FLOAT32)
-    assert same_bits(Recipe("small integers", -20, 100.0, 5).make((4, 3, 2, 1), FLOAT32), np.ldexp(plain + 100, -20))
+    assert same_bits(
+        Recipe("small integers", -20, 100.0, 5).make((4, 3, 2, 1), FLOAT32),
+        np.ldexp(plain + 100, -20),
+    )
 
 
 def test_a_ramp_counts_up_from_the_number_of_its_channel() -> None:
@@ -1275,7 +1454,14 @@ def test_a_ramp_counts_up_from_the_number_of_its_channel() -> None:
 
 @pytest.mark.parametrize(
     ("family", "different"),
-    [("ramp", 200), ("small integers", 9), ("gaussian", 200), ("constant", 1), ("one-hot", 2), ("two-valued", 2)],
+    [
+        ("ramp", 200),
+        ("small integers", 9),
+        ("gaussian", 200),
+        ("constant", 1),
+        ("one-hot", 2),
+        ("two-valued", 2),
+    ],
 )
 def test_a_family_keeps_its_promise_in_every_channel(family: str, different: int) -> None:
     x = Recipe(family, 0, 0.0, 3).make((200, 5, 1, 1), DTYPES["float64"])
@@ -1291,7 +1477,9 @@ def test_mixed_values_are_of_a_different_family_in_each_channel() -> None:
 @pytest.mark.parametrize("n", [2, 7, 64, 4096])
 def test_balanced_values_are_small_integers_beside_their_negatives(n: int) -> None:
     for dtype in DTYPES.values():
-        rows = Recipe(BALANCED, 0, 0.0, 5).make((n, 3, 1, 1), dtype)[:, :, 0, 0].T.astype(np.float64)
+        rows = (
+            Recipe(BALANCED, 0, 0.0, 5).make((n, 3, 1, 1), dtype)[:, :, 0, 0].T.astype(np.float64)
+        )
         assert np.array_equal(np.sort(rows), -np.sort(rows)[:, ::-1])
         assert set(np.unique(np.abs(rows))) <= {0, 1, 2, 3, 4}
         assert (rows == 0).sum(axis=1).tolist() == [n % 2] * 3
@@ -1321,7 +1509,9 @@ def test_a_scale_that_is_a_share_reaches_as_far_in_every_format(share: float, dt
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("family", [*FAMILIES, MIXED, BALANCED])
 @pytest.mark.parametrize("scale", [0.9, 1.0, 2000, -1.15, -2000, -1.0])
-def test_a_scale_beyond_the_format_is_brought_to_the_nearest_within_it(scale: float, family: str, dtype: str) -> None:
+def test_a_scale_beyond_the_format_is_brought_to_the_nearest_within_it(
+    scale: float, family: str, dtype: str
+) -> None:
     for offset in (0.0, -10.0, 1e6):
         x = Recipe(family, scale, offset, 3).make((20, 7, 1, 1), DTYPES[dtype]).astype(np.float64)
         assert np.isfinite(x).all()
@@ -1331,12 +1521,16 @@ def test_a_scale_beyond_the_format_is_brought_to_the_nearest_within_it(scale: fl
 @pytest.mark.parametrize("dtype", ["float32", "float64", "mixed_bfloat16", "bfloat16"])
 def test_data_beyond_have_squares_that_overflow_and_sums_that_do_not(dtype: str) -> None:
     largest = DTYPES[dtype].accumulation.largest
-    met = drawn(cases(dtype=dtype, shape=shapes("small"), value=values(scales=BEYOND, offsets=(0.0, 1.0))), 200)
+    met = drawn(
+        cases(dtype=dtype, shape=shapes("small"), value=values(scales=BEYOND, offsets=(0.0, 1.0))),
+        200,
+    )
     sizes = [np.abs(rows_of(case)).max(axis=1) for case in met]
     with np.errstate(over="ignore"):
         overflowing = sum((size.max() ** 2 > largest) for size in sizes)
     summable = sum(
-        bool((rows_of(case).shape[1] * size < largest).all()) for case, size in zip(met, sizes, strict=True)
+        bool((rows_of(case).shape[1] * size < largest).all())
+        for case, size in zip(met, sizes, strict=True)
     )
     assert overflowing > 0.7 * len(met)
     assert summable > 0.7 * len(met)
@@ -1344,7 +1538,9 @@ def test_data_beyond_have_squares_that_overflow_and_sums_that_do_not(dtype: str)
 
 def test_data_up_to_half_the_exponents_have_squares_in_range_more_often_than_not() -> None:
     met = drawn(cases(shape=shapes("small"), value=values(scales=WIDE, offsets=(0.0, 1.0))), 200)
-    in_range = sum(bool(np.abs(rows_of(case)).max() ** 2 < FLOAT32.data.largest / 64) for case in met)
+    in_range = sum(
+        bool(np.abs(rows_of(case)).max() ** 2 < FLOAT32.data.largest / 64) for case in met
+    )
     assert in_range > 0.6 * len(met)
 
 
@@ -1411,7 +1607,9 @@ def test_neighbours_are_made_loud_and_the_first_channel_is_left_alone() -> None:
 
 @given(st.tuples(*[st.integers(1, 9)] * 4), st.integers(1, 9))
 @examples(120)
-def test_the_batch_is_raised_as_little_as_the_values_per_channel_need(shape: Shape, least: int) -> None:
+def test_the_batch_is_raised_as_little_as_the_values_per_channel_need(
+    shape: Shape, least: int
+) -> None:
     n, c, h, w = with_values(shape, least)
     assert (c, h, w) == shape[1:]
     assert n * h * w >= least
@@ -1421,7 +1619,7 @@ def test_the_batch_is_raised_as_little_as_the_values_per_channel_need(shape: Sha
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "expanded"])
 def test_a_layout_moves_values_and_changes_none(layout: str) -> None:
     x = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
-    laid = LAYOUT[layout](x)
+    laid = PLACED[layout](x)
     strides = {
         "contiguous": (60, 20, 5, 1),
         "channels_last": (60, 1, 15, 3),
@@ -1452,17 +1650,17 @@ def test_an_ambiguous_layout_has_odd_strides_for_axes_of_length_1_alone(
     shape: Shape, strides: tuple[int, ...]
 ) -> None:
     x = np.arange(prod(shape), dtype=np.float32).reshape(shape)
-    laid = LAYOUT["ambiguous"](x)
+    laid = PLACED["ambiguous"](x)
     assert same_bits(laid, x)
     assert take_apart(laid).strides == strides
     assert not np.shares_memory(laid, x)
 
 
-@pytest.mark.parametrize("layout", LAYOUT)
+@pytest.mark.parametrize("layout", PLACED)
 def test_what_was_reversed_is_laid_out_as_anything_else(layout: str) -> None:
     x = np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1)
     for backwards in (x[::-1], x[:, :, ::-1, ::-1]):
-        assert LAYOUT[layout](backwards).strides == LAYOUT[layout](backwards.copy()).strides
+        assert PLACED[layout](backwards).strides == PLACED[layout](backwards.copy()).strides
 
 
 @pytest.mark.parametrize(
@@ -1474,7 +1672,7 @@ def test_an_expanded_layout_repeats_its_first_sample_or_else_its_first_column(
     shape: Shape, strides: tuple[int, ...]
 ) -> None:
     x = np.arange(prod(shape), dtype=np.float32).reshape(shape)
-    laid = LAYOUT["expanded"](x)
+    laid = PLACED["expanded"](x)
     kept = x[:1] if len(x) > 1 else x[..., :1]
     assert same_bits(laid, np.broadcast_to(kept, shape))
     assert take_apart(laid).strides == strides
@@ -1482,9 +1680,15 @@ def test_an_expanded_layout_repeats_its_first_sample_or_else_its_first_column(
 
 
 def test_layouts_about_memory_are_drawn_where_they_are_asked_for_alone() -> None:
-    asked = {layout_of(x) for case in drawn(cases(layouts=tuple(LAYOUT), **LARGER), 200) for x in case.forwards()}
-    assert asked == set(LAYOUT)
-    assert {layout_of(x) for case in drawn(cases(**LARGER), 200) for x in case.forwards()} == set(USUAL_LAYOUTS)
+    asked = {
+        layout_of(x)
+        for case in drawn(cases(layouts=tuple(PLACED), **LARGER), 200)
+        for x in case.forwards()
+    }
+    assert asked == set(PLACED)
+    assert {layout_of(x) for case in drawn(cases(**LARGER), 200) for x in case.forwards()} == set(
+        USUAL_LAYOUTS
+    )
 
 
 LARGER: dict[str, Any] = {"shape": among([(1, 2, 3, 4)])}
@@ -1492,12 +1696,14 @@ LARGER: dict[str, Any] = {"shape": among([(1, 2, 3, 4)])}
 
 
 def test_every_layout_has_a_way_to_be_laid_out() -> None:
-    assert tuple(LAYOUT) == LAYOUTS
+    assert tuple(PLACED) == LAYOUTS
 
 
 @pytest.mark.parametrize("in_eval", [False, True])
 @pytest.mark.parametrize("way", [of_single_values, of_wrong_rank, of_wrong_channels])
-def test_every_misused_input_must_be_refused(way: Callable[[Array], list[Array]], in_eval: bool) -> None:
+def test_every_misused_input_must_be_refused(
+    way: Callable[[Array], list[Array]], in_eval: bool
+) -> None:
     for case in drawn(cases(shape=shapes("tiny", "different"), parameters=tuple(PARAMETERS)), 50):
         wrong = misused(case, way, in_eval=in_eval)
         assert (wrong.config, wrong.state) == (case.config, case.state)
@@ -1508,7 +1714,10 @@ def test_every_misused_input_must_be_refused(way: Callable[[Array], list[Array]]
 
 def test_misuse_in_eval_repeats_the_same_inputs_after_the_switch() -> None:
     case = Case(Config(1), None, (Forward(RAMP),))
-    once, again = misused(case, of_wrong_rank).steps, misused(case, of_wrong_rank, in_eval=True).steps
+    once, again = (
+        misused(case, of_wrong_rank).steps,
+        misused(case, of_wrong_rank, in_eval=True).steps,
+    )
     assert [type(step) for step in again] == [Forward] * len(once) + [Eval] + [Forward] * len(once)
     assert again[: len(once)] == again[len(once) + 1 :]
 

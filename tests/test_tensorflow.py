@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from bn_spec import Backend, Case, Config, State, check
-from bn_spec.case import Eval, Forward, Set
-from bn_spec.config import STATE_FIELDS
-from bn_spec.dtypes import Array
+from bn_spec.case.config import STATE_FIELDS
+from bn_spec.case.dtypes import Array
+from bn_spec.case.steps import Eval, Forward, Set
 
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is an extra")
 
-from bn_spec.backends import tensorflow as adapter  # noqa: E402 - it needs TensorFlow
+from bn_spec.backend.adapters import tensorflow as adapter  # noqa: E402 - it needs TensorFlow
 
 BACKENDS = (adapter.nhwc, adapter.nchw, adapter.xla_nhwc, adapter.xla_nchw)
 each_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
@@ -27,7 +27,13 @@ def batch(*numbers: float, dtype: Any = np.float32) -> Array:
 
 def held(mean: float, var: float) -> State:
     """One channel with weight 1 and bias 0."""
-    tensors = dict(zip(STATE_FIELDS, (np.array([number], np.float32) for number in (1, 0, mean, var)), strict=False))
+    tensors = dict(
+        zip(
+            STATE_FIELDS,
+            (np.array([number], np.float32) for number in (1, 0, mean, var)),
+            strict=False,
+        )
+    )
     return State(**tensors, num_batches_tracked=np.zeros((), np.int64))
 
 
@@ -43,7 +49,9 @@ def after(backend: Backend, x: Array, **config: Any) -> tuple[float, float]:
 
 @each_backend
 def test_the_factor_weighs_the_new_value_and_the_variance_is_unbiased(backend: Backend) -> None:
-    assert after(backend, batch(1, 2, 3, 6), momentum=0.25) == pytest.approx((0.75 * 10 + 0.25 * 3, 15 + 14 / 12))
+    assert after(backend, batch(1, 2, 3, 6), momentum=0.25) == pytest.approx(
+        (0.75 * 10 + 0.25 * 3, 15 + 14 / 12)
+    )
     assert after(backend, batch(1, 2, 3, 6), momentum=1.0) == pytest.approx((3, 14 / 3))
     assert after(backend, batch(1, 2, 3, 6), momentum=0.0) == (10, 20)
 
@@ -57,16 +65,24 @@ def test_a_single_value_has_a_variance_of_zero(backend: Backend) -> None:
 @pytest.mark.parametrize("eps", [1e-20, 1e-12, 1e-3, 3.0])
 def test_any_eps_is_taken(backend: Backend, eps: float) -> None:
     assert not check(
-        Case(Config(1, eps=eps), held(0, 1), (Forward(batch(0, 2)), Eval(), Forward(batch(0, 2)))), backend
+        Case(Config(1, eps=eps), held(0, 1), (Forward(batch(0, 2)), Eval(), Forward(batch(0, 2)))),
+        backend,
     )
-    assert not check(Case(Config(1), None, (Forward(batch(0, 2)), Set("eps", eps), Forward(batch(0, 2)))), backend)
+    assert not check(
+        Case(Config(1), None, (Forward(batch(0, 2)), Set("eps", eps), Forward(batch(0, 2)))),
+        backend,
+    )
 
 
 @each_backend
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_parameters_of_half_precision_data_are_in_float32(backend: Backend, dtype: str) -> None:
     layer = backend.layer(Config(1, dtype=f"mixed_{dtype}"), None)
-    y = layer.forward(backend.to_native(batch(0, 2).astype(Config(1, dtype=f"mixed_{dtype}").arithmetic.data.dtype)))
+    y = layer.forward(
+        backend.to_native(
+            batch(0, 2).astype(Config(1, dtype=f"mixed_{dtype}").arithmetic.data.dtype)
+        )
+    )
     assert backend.to_numpy(y).dtype.name == dtype
     tensors = layer.state().tensors()
     assert tensors["weight"].dtype == tensors["running_var"].dtype == np.float32

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("tinygrad")
 
-from bn_spec.backends import tinygrad as adapter
+from bn_spec.backend.adapters import tinygrad as adapter
 from bn_spec.errors import UnavailableBackend
 
 from .conventions import Conventions, X, layer_of

@@ -13,19 +13,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_spec import Case, Config, State, check
-from bn_spec.backend import DOUBLE_GRADIENTS, GRADIENTS
-from bn_spec.bounds import Accuracy
-from bn_spec.case import DIFFERENTIABLE, Backward, DoubleBackward, Eval, Forward
-from bn_spec.cell import PROPERTIES, Cell
-from bn_spec.config import STATE_FIELDS
-from bn_spec.dtypes import DTYPES, Array, format_named
-from bn_spec.judge import judge
-from bn_spec.memory import same_bits, take_apart
-from bn_spec.play import Raised, play
-from bn_spec.profiles import PROFILES
-from bn_spec.strategies import LAYOUT, Recipe, cases, histories, shapes
-from bn_spec.strategies.layouts import spread
-from bn_spec.verdict import Verdict
+from bn_spec.case.arrays import same_bits, take_apart
+from bn_spec.case.config import STATE_FIELDS
+from bn_spec.case.dtypes import DTYPES, Array, format_named
+from bn_spec.case.layouts import PLACED, spread
+from bn_spec.case.steps import (
+    DIFFERENTIABLE,
+    DOUBLE_GRADIENTS,
+    GRADIENTS,
+    Backward,
+    DoubleBackward,
+    Eval,
+    Forward,
+)
+from bn_spec.judge.judging import judge
+from bn_spec.judge.verdict import Verdict
+from bn_spec.oracle.bounds import Accuracy
+from bn_spec.play.observation import Raised
+from bn_spec.play.player import play
+from bn_spec.strategies import Recipe, cases, histories, shapes
+from bn_spec.suite.cell import PROPERTIES, Cell
+from bn_spec.suite.profiles import PROFILES
 
 from .common import examples
 
@@ -33,8 +41,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is an extra")
 
 from torch._prims_common import suggest_memory_format  # noqa: E402
 
-from bn_spec.backends import torch_known as known  # noqa: E402
-from bn_spec.backends.torch import cpu  # noqa: E402 - it needs torch
+from bn_spec.backend.adapters import torch_known as known  # noqa: E402
+from bn_spec.backend.adapters.torch import cpu  # noqa: E402 - it needs torch
 
 CPU = cpu()
 SHARP = replace(CPU.capabilities, statistics="accumulation", elementwise="accumulation")
@@ -46,9 +54,9 @@ HALF = ("float16", "bfloat16")
 DENSE = ("contiguous", "channels_last", "ambiguous")
 """Layouts that are NCHW or NHWC order, for batches without axes of length 1."""
 
-STRIDED = tuple(name for name in LAYOUT if name not in (*DENSE, "expanded"))
+STRIDED = tuple(name for name in PLACED if name not in (*DENSE, "expanded"))
 
-each_layout = pytest.mark.parametrize("layout", LAYOUT)
+each_layout = pytest.mark.parametrize("layout", PLACED)
 
 
 def batch(*numbers: float, dtype: Any = torch.float32) -> Any:
@@ -109,7 +117,9 @@ def test_an_all_float16_layer_gives_nan_for_a_constant_channel_and_a_minute_eps(
     assert output(1e-9) == [0, 0, 0]
 
 
-def test_strided_inputs_of_an_all_float16_layer_overflow_in_a_difference_that_no_result_needs() -> None:
+def test_strided_inputs_of_an_all_float16_layer_overflow_in_a_difference_that_no_result_needs() -> (
+    None
+):
     x = batch(-6e4, 6e4, 6e4, 6e4, dtype=torch.float16)
     layer = torch.nn.BatchNorm2d(1, dtype=torch.float16)
     assert torch.isfinite(layer(x)).all()
@@ -122,7 +132,7 @@ def test_strided_inputs_of_an_all_float16_layer_overflow_in_a_difference_that_no
 def gaussian_case(dtype: str, layout: str, seed: int) -> Case:
     row, rng = DTYPES[dtype], np.random.default_rng(seed)
     held = row.parameters.dtype
-    x = LAYOUT[layout](Recipe("gaussian", 0, float(seed % 3), seed).make((3, 4, 3, 5), row))
+    x = PLACED[layout](Recipe("gaussian", 0, float(seed % 3), seed).make((3, 4, 3, 5), row))
     weight, bias, mean = rng.normal(size=(3, 4)).astype(held)
     var = np.exp(rng.normal(size=4)).astype(held)
     state = State(weight, bias, mean, var, np.array(3))
@@ -139,7 +149,9 @@ def verdicts(dtype: str, layout: str, claims: Accuracy) -> list[Verdict]:
 def test_mixed_layers_take_every_step_in_float32(dtype: str, layout: str) -> None:
     found = verdicts(dtype, layout, SHARP)
     assert not any(verdict.discrepancies for verdict in found)
-    assert max(verdict.shares["output"] for verdict in found) > 0.9  # one rounding to half, at the end
+    assert (
+        max(verdict.shares["output"] for verdict in found) > 0.9
+    )  # one rounding to half, at the end
     assert max(verdict.shares[name] for verdict in found for name in OBSERVABLES[1:]) < 0.5
 
 
@@ -147,7 +159,9 @@ def test_mixed_layers_take_every_step_in_float32(dtype: str, layout: str) -> Non
 @pytest.mark.parametrize("dtype", HALF)
 def test_all_half_layers_keep_statistics_in_half_as_claimed(dtype: str, layout: str) -> None:
     assert not any(verdict.discrepancies for verdict in verdicts(dtype, layout, CPU.capabilities))
-    beyond = {d.observable for verdict in verdicts(dtype, layout, SHARP) for d in verdict.discrepancies}
+    beyond = {
+        d.observable for verdict in verdicts(dtype, layout, SHARP) for d in verdict.discrepancies
+    }
     assert "output" in beyond
     assert "running_mean" in beyond or (dtype == "float16" and layout in DENSE)
 
@@ -155,7 +169,11 @@ def test_all_half_layers_keep_statistics_in_half_as_claimed(dtype: str, layout: 
 @pytest.mark.parametrize("dtype", HALF)
 def test_strided_inputs_of_an_all_half_layer_give_other_bits_all_alike(dtype: str) -> None:
     def same(first: str, second: str) -> bool:
-        return all(map(same_bits, *(outputs(gaussian_case(dtype, layout, 1)) for layout in (first, second))))
+        return all(
+            map(
+                same_bits, *(outputs(gaussian_case(dtype, layout, 1)) for layout in (first, second))
+            )
+        )
 
     assert all(same("contiguous", layout) for layout in DENSE)
     assert not same("contiguous", "sliced")
@@ -167,7 +185,10 @@ def test_an_expanded_input_of_an_all_half_layer_is_one_of_other_strides(dtype: s
     expanded = gaussian_case(dtype, "expanded", 1)
 
     def written_out(layout: str) -> Case:
-        steps = (replace(s, x=LAYOUT[layout](s.x)) if isinstance(s, Forward) else s for s in expanded.steps)
+        steps = (
+            replace(s, x=PLACED[layout](s.x)) if isinstance(s, Forward) else s
+            for s in expanded.steps
+        )
         return replace(expanded, steps=tuple(steps))
 
     assert all(map(same_bits, outputs(expanded), outputs(written_out("sliced"))))
@@ -190,8 +211,10 @@ def every_half(name: str) -> Array:
 
 @each_layout
 @pytest.mark.parametrize("name", HALF)
-def test_half_precision_numbers_cross_bit_for_bit_with_their_strides(name: str, layout: str) -> None:
-    there = LAYOUT[layout](every_half(name))
+def test_half_precision_numbers_cross_bit_for_bit_with_their_strides(
+    name: str, layout: str
+) -> None:
+    there = PLACED[layout](every_half(name))
     tensor = CPU.to_native(there)
     assert tensor.dtype == getattr(torch, name)
     assert tensor.stride() == tuple(stride // 2 for stride in there.strides)
@@ -226,7 +249,7 @@ def test_a_tensor_crosses_bit_for_bit_with_its_strides_and_its_gaps(
     name: str, layout: str, shape: tuple[int, ...]
 ) -> None:
     row = DTYPES[name].data
-    there = LAYOUT[layout](np.arange(np.prod(shape)).astype(row.dtype).reshape(shape))
+    there = PLACED[layout](np.arange(np.prod(shape)).astype(row.dtype).reshape(shape))
     tensor = CPU.to_native(there)
     back = CPU.to_numpy(tensor)
     assert tensor.stride() == tuple(stride // there.itemsize for stride in there.strides)
@@ -287,33 +310,44 @@ def test_loading_copies_what_is_handed_over() -> None:
     ("config", "changes", "reason"),
     [
         pytest.param({}, {"bias": None}, "Missing key", id="a tensor that is missing"),
-        pytest.param({"affine": False}, {}, "Unexpected key", id="tensors that the layer does not have"),
+        pytest.param(
+            {"affine": False}, {}, "Unexpected key", id="tensors that the layer does not have"
+        ),
     ],
 )
 def test_a_strict_load_wants_all_tensors_and_no_other_and_one_that_is_not_takes_what_there_is(
     config: dict[str, Any], changes: dict[str, Any], reason: str
 ) -> None:
     layer = layer_of(None, **config)
-    before, native = numbers(layer.state()), dict(zip(STATE_FIELDS, tensors(*STATE.tensors().values()), strict=True))
+    before, native = (
+        numbers(layer.state()),
+        dict(zip(STATE_FIELDS, tensors(*STATE.tensors().values()), strict=True)),
+    )
     some = {name: tensor for name, tensor in (native | changes).items() if tensor is not None}
     with pytest.raises(RuntimeError, match=reason):
         layer.load(some, strict=True)
     layer.load(some, strict=False)
     held = {name: tensor for name, tensor in before.items() if tensor is not None}
     wanted = held | {name: tensor for name, tensor in numbers(some).items() if name in held}
-    assert {name: tensor for name, tensor in numbers(layer.state()).items() if tensor is not None} == wanted
+    assert {
+        name: tensor for name, tensor in numbers(layer.state()).items() if tensor is not None
+    } == wanted
 
 
 @pytest.mark.parametrize("shape", [(4,), (3, 1), (1, 3), ()], ids=str)
 @pytest.mark.parametrize("strict", [True, False])
-def test_a_tensor_of_another_shape_is_refused_in_either_way(strict: bool, shape: tuple[int, ...]) -> None:
+def test_a_tensor_of_another_shape_is_refused_in_either_way(
+    strict: bool, shape: tuple[int, ...]
+) -> None:
     layer = layer_of()
     with pytest.raises(RuntimeError, match="size mismatch for running_var"):
         layer.load(layer.save() | {"running_var": torch.ones(shape)}, strict=strict)
     assert numbers(layer.state()) == numbers(STATE)
 
 
-def test_what_is_configured_is_an_attribute_of_the_module_and_counts_from_the_next_forward() -> None:
+def test_what_is_configured_is_an_attribute_of_the_module_and_counts_from_the_next_forward() -> (
+    None
+):
     layer = layer_of(None)
     (x,) = tensors(INPUT)
     layer.configure("momentum", 1.0)
@@ -341,7 +375,9 @@ def test_folding_is_what_torch_fuses_and_the_convolution_does_what_both_did(
     convolution = torch.nn.Conv2d(2, 3, kernel, bias=biased).eval()
     fused = torch.nn.utils.fuse_conv_bn_eval(convolution, layer.module)
     before = numbers(layer.module.state_dict()), numbers(convolution.state_dict())
-    weight, bias = layer.fold(convolution.weight.detach(), convolution.bias.detach() if biased else None)
+    weight, bias = layer.fold(
+        convolution.weight.detach(), convolution.bias.detach() if biased else None
+    )
     assert torch.equal(weight, fused.weight)
     assert torch.equal(bias, fused.bias)
     assert before == (numbers(layer.module.state_dict()), numbers(convolution.state_dict()))
@@ -376,7 +412,17 @@ def layer_of_after_a_forward() -> State:
 
 def test_no_gradient_is_asked_that_torch_refuses_since_a_tensor_has_moved() -> None:
     words = histories(
-        *("record", "backward if recorded", "eval", "train", "forward", "load", "reset", "reset all", "save"),
+        *(
+            "record",
+            "backward if recorded",
+            "eval",
+            "train",
+            "forward",
+            "load",
+            "reset",
+            "reset all",
+            "save",
+        ),
         *(
             "restore",
             "restore some",
@@ -421,12 +467,16 @@ def by_autograd(config: Config, training: bool) -> dict[str, Any]:
     x, dy = tensors(X, DY)
     x.requires_grad_()
     module(x).backward(dy)
-    return {"input": x.grad} | {name: parameter.grad for name, parameter in module.named_parameters()}
+    return {"input": x.grad} | {
+        name: parameter.grad for name, parameter in module.named_parameters()
+    }
 
 
 @in_either_mode
 @pytest.mark.parametrize("wrt", SUBSETS, ids="+".join)
-def test_any_subset_of_gradients_is_that_of_autograd_and_nothing_else(wrt: tuple[str, ...], training: bool) -> None:
+def test_any_subset_of_gradients_is_that_of_autograd_and_nothing_else(
+    wrt: tuple[str, ...], training: bool
+) -> None:
     layer: Any = CPU.layer(Config(3), None)
     layer.train(training)
     x, dy = tensors(X, DY)
@@ -470,7 +520,9 @@ def test_a_parameter_that_was_frozen_for_one_forward_is_not_frozen_afterwards() 
         assert set(found.values()) == {None}
 
 
-def test_a_parameter_that_was_frozen_for_a_forward_that_is_refused_is_not_frozen_afterwards() -> None:
+def test_a_parameter_that_was_frozen_for_a_forward_that_is_refused_is_not_frozen_afterwards() -> (
+    None
+):
     layer: Any = CPU.layer(Config(3), None)
     with pytest.raises(RuntimeError):
         layer.record(*tensors(X[:, :2]), ("input",))
@@ -482,7 +534,9 @@ def test_a_parameter_that_was_frozen_for_a_forward_that_is_refused_is_not_frozen
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("affine", [True, False], ids=["affine", "no affine"])
 @in_either_mode
-def test_second_derivatives_are_within_their_bounds(training: bool, affine: bool, dtype: str) -> None:
+def test_second_derivatives_are_within_their_bounds(
+    training: bool, affine: bool, dtype: str
+) -> None:
     x, dy, v = (a.astype(dtype) for a in (X, DY, np.cos(X)))
     of_parameters = (DY[0, :, 0, 0].astype(dtype), v[0, :, 0, 0]) if affine else ()
     wrt = DIFFERENTIABLE if affine else ("input",)
@@ -498,10 +552,16 @@ def test_second_derivatives_are_within_their_bounds(training: bool, affine: bool
 
 @in_either_mode
 @pytest.mark.parametrize("shape", [(0, 3, 2, 2), (2, 3, 0, 2), (2, 3, 2, 0)], ids=str)
-def test_gradients_of_an_empty_batch_are_empty_or_zero(shape: tuple[int, ...], training: bool) -> None:
+def test_gradients_of_an_empty_batch_are_empty_or_zero(
+    shape: tuple[int, ...], training: bool
+) -> None:
     nothing = np.zeros(shape, np.float32)
     of_parameters = (DY[0, :, 0, 0], DY[1, :, 0, 0])
-    asked = (Forward(nothing, DIFFERENTIABLE), Backward(nothing), DoubleBackward(nothing, nothing, *of_parameters))
+    asked = (
+        Forward(nothing, DIFFERENTIABLE),
+        Backward(nothing),
+        DoubleBackward(nothing, nothing, *of_parameters),
+    )
     case = Case(Config(3), None, asked if training else (Eval(), *asked))
     assert check(case, CPU) == []
     results: Any = play(case, CPU).answers[-2].results
@@ -514,8 +574,12 @@ def test_gradients_of_an_empty_batch_are_empty_or_zero(shape: tuple[int, ...], t
 # Known failures: once torch mends one, the test says so ------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 3, 1, 1)], ids=["a single value", "other channels"])
-def test_a_refused_batch_is_counted_and_has_a_weight_in_the_cumulative_mean(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (2, 3, 1, 1)], ids=["a single value", "other channels"]
+)
+def test_a_refused_batch_is_counted_and_has_a_weight_in_the_cumulative_mean(
+    shape: tuple[int, ...],
+) -> None:
     layer = torch.nn.BatchNorm2d(1, momentum=None)
     layer(batch(1, 1))
     with pytest.raises((ValueError, RuntimeError)):
@@ -536,16 +600,24 @@ def test_a_refused_batch_is_counted_and_has_a_weight_in_the_cumulative_mean(shap
 )
 def test_of_tensors_that_are_refused_those_that_fit_are_loaded(changes: dict[str, Any]) -> None:
     layer = torch.nn.BatchNorm2d(2)
-    tensors = layer.state_dict() | {"bias": torch.ones(2), "num_batches_tracked": torch.tensor(5)} | changes
+    tensors = (
+        layer.state_dict()
+        | {"bias": torch.ones(2), "num_batches_tracked": torch.tensor(5)}
+        | changes
+    )
     with pytest.raises(RuntimeError, match="running_mean"):
-        layer.load_state_dict({name: tensor for name, tensor in tensors.items() if tensor is not None})
+        layer.load_state_dict(
+            {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        )
     assert layer.running_mean.tolist() == [0, 0]
     found = layer.bias.tolist(), layer.num_batches_tracked.item()
     assert found == ([1, 1], 5), "torch has mended it: remove the known failure"
 
 
 @pytest.mark.parametrize("requirement", ["ERR-04", "ERR-06", "STA-09"])
-def test_the_failures_of_the_state_that_are_known_are_seen_by_their_properties(requirement: str) -> None:
+def test_the_failures_of_the_state_that_are_known_are_seen_by_their_properties(
+    requirement: str,
+) -> None:
     import_module(f"conformance.test_{requirement[:3].lower()}")
     (prop,) = PROPERTIES[requirement]
     cell = Cell(prop, CPU, "float32", PROFILES["ci"].settings(40))
@@ -567,7 +639,9 @@ def test_a_dy_in_another_order_whose_first_stride_is_1_is_misread() -> None:
 
 
 @pytest.mark.parametrize("changes", ["forward", "reset_running_stats"])
-def test_running_statistics_that_change_after_an_eval_forward_change_its_gradients(changes: str) -> None:
+def test_running_statistics_that_change_after_an_eval_forward_change_its_gradients(
+    changes: str,
+) -> None:
     layer = torch.nn.BatchNorm2d(1, eps=1e-12, momentum=1.0).eval()
     torch.nn.init.constant_(layer.running_var, 4.0)
     x = batch(1, 2, 3).requires_grad_()
@@ -577,7 +651,9 @@ def test_running_statistics_that_change_after_an_eval_forward_change_its_gradien
     if changes == "forward":
         layer.train()(batch(0, 2**0.5))
         (after,) = torch.autograd.grad(y.sum(), x)
-        assert after.ravel().tolist() == pytest.approx([1, 1, 1]), "torch has mended it: remove the known failure"
+        assert after.ravel().tolist() == pytest.approx([1, 1, 1]), (
+            "torch has mended it: remove the known failure"
+        )
     else:
         layer.reset_running_stats()  # is seen
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -586,13 +662,19 @@ def test_running_statistics_that_change_after_an_eval_forward_change_its_gradien
 
 def test_the_sum_of_a_strided_dy_of_bfloat16_is_rounded_to_it() -> None:
     ones = torch.ones(257, 1, 1, 1, dtype=torch.bfloat16)
-    layer, x = torch.nn.BatchNorm2d(1), torch.arange(257).remainder(7).reshape(-1, 1, 1, 1).bfloat16()
+    layer, x = (
+        torch.nn.BatchNorm2d(1),
+        torch.arange(257).remainder(7).reshape(-1, 1, 1, 1).bfloat16(),
+    )
     sums = [torch.autograd.grad(layer(x), layer.bias, dy)[0].item() for dy in (ones, strided(ones))]
     assert sums == [257, 256], "torch has mended it: remove the known failure"
 
 
 def test_a_strided_dy_of_float16_overflows_in_a_product_that_no_result_needs() -> None:
-    x, dy = batch(0, 1, 2, 3, dtype=torch.float16).requires_grad_(), batch(4e4, 4e4, 0, 0, dtype=torch.float16)
+    x, dy = (
+        batch(0, 1, 2, 3, dtype=torch.float16).requires_grad_(),
+        batch(4e4, 4e4, 0, 0, dtype=torch.float16),
+    )
     y = torch.nn.BatchNorm2d(1)(x)
     (dense,) = torch.autograd.grad(y, x, dy, retain_graph=True)
     assert torch.isfinite(dense).all()
@@ -620,7 +702,9 @@ def test_a_refused_batch_is_expected_to_be_counted_where_its_rank_is_right(
 ) -> None:
     case = Case(Config(3), None, (Forward(X), Forward(np.ones(shape, np.float32))))
     for requirement in ("ERR-04", "STA-09"):
-        (failure,) = [failure for failure in CPU.known_failures if failure.requirement == requirement]
+        (failure,) = [
+            failure for failure in CPU.known_failures if failure.requirement == requirement
+        ]
         assert failure.covers("num_batches_tracked", case) is expected
         assert not failure.covers("running_mean", case)
     before, answer = play(case, CPU).answers
@@ -629,14 +713,18 @@ def test_a_refused_batch_is_expected_to_be_counted_where_its_rank_is_right(
 
 
 SIZES = st.tuples(*[st.sampled_from((1, 1, 1, 2, 3))] * 4)
-ORDERS = (*LAYOUT, "expanded")
+ORDERS = (*PLACED, "expanded")
 FIRST_STRIDES = st.sampled_from((None, None, 1, 2, 3, 6, 100))
 
 
 def laid(shape: tuple[int, ...], order: str, first_stride: int | None) -> Array:
     """Different numbers in an order; an axis of a single sample may have any stride."""
     numbers = np.arange(1, 1 + np.prod(shape), dtype=np.float32).reshape(shape)
-    a = np.broadcast_to(numbers[:1, :1, :1, :1], shape) if order == "expanded" else LAYOUT[order](numbers)
+    a = (
+        np.broadcast_to(numbers[:1, :1, :1, :1], shape)
+        if order == "expanded"
+        else PLACED[order](numbers)
+    )
     if shape[0] > 1 or first_stride is None:
         return a
     return np.lib.stride_tricks.as_strided(a, shape, (first_stride * a.itemsize, *a.strides[1:]))
@@ -656,11 +744,16 @@ def is_dense(tensor: Any) -> bool:
 @given(inputs())
 def test_the_predicates_of_the_adapter_agree_with_torch(pair: tuple[Array, Array]) -> None:
     x, dy = (
-        torch.empty_strided(a.shape, tuple(stride // a.itemsize for stride in a.strides), device="meta") for a in pair
+        torch.empty_strided(
+            a.shape, tuple(stride // a.itemsize for stride in a.strides), device="meta"
+        )
+        for a in pair
     )
     for a, tensor in zip(pair, (x, dy), strict=True):
         assert known._is_dense(a) == is_dense(tensor)
-        assert known._suggests_channels_last(a) == (suggest_memory_format(tensor) == torch.channels_last)
+        assert known._suggests_channels_last(a) == (
+            suggest_memory_format(tensor) == torch.channels_last
+        )
         assert known._direct_order(a) == (
             tensor.is_contiguous(),
             tensor.is_contiguous(memory_format=torch.channels_last),

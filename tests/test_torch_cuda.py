@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from bn_spec import Case, Config
-from bn_spec.backends import torch_known as known
-from bn_spec.case import Backward, Eval, Forward, Restore, Save
-from bn_spec.config import initial_state
-from bn_spec.dtypes import DTYPES, Array
-from bn_spec.strategies import LAYOUT
-from bn_spec.strategies.layouts import spread
+from bn_spec.backend.adapters import torch_known as known
+from bn_spec.case.config import initial_state
+from bn_spec.case.dtypes import DTYPES, Array
+from bn_spec.case.layouts import PLACED, spread
+from bn_spec.case.steps import Backward, Eval, Forward, Restore, Save
 
 
 def batch(order: str, dtype: str) -> Array:
@@ -24,13 +23,19 @@ def batch(order: str, dtype: str) -> Array:
         return np.lib.stride_tricks.as_strided(
             np.ones(6, data), (1, 2, 1, 3), [n * data.itemsize for n in (1, 1, 2, 2)]
         )
-    return LAYOUT[order](np.ones((2, 3, 2, 4), data))
+    return PLACED[order](np.ones((2, 3, 2, 4), data))
 
 
-def expected_on_cuda(x: Array, dy: Array, dtype: str, training: bool = True, **options: Any) -> set[str]:
+def expected_on_cuda(
+    x: Array, dy: Array, dtype: str, training: bool = True, **options: Any
+) -> set[str]:
     """Which of its failures, by a word of their reasons, are expected of a forward and its backward."""
     mode = () if training else (Eval(),)
-    case = Case(Config(x.shape[1], dtype=dtype, **options), None, (*mode, Forward(x, ("input",)), Backward(dy)))
+    case = Case(
+        Config(x.shape[1], dtype=dtype, **options),
+        None,
+        (*mode, Forward(x, ("input",)), Backward(dy)),
+    )
     words = {"Float2": "sums", "WelfordOps": "mean", "elementwise_backward_eval": "order"}
     found = [f for f in known.CUDA if (not f.dtypes or dtype in f.dtypes) and f.where(case)]
     return {word for part, word in words.items() if any(part in f.reason for f in found)}
@@ -53,7 +58,13 @@ def expected_on_cuda(x: Array, dy: Array, dtype: str, training: bool = True, **o
         ("sliced", "contiguous", "mixed_float16", {"affine": False}, {"sums", "mean"}),
         ("sliced", "contiguous", "float16", {}, {"sums", "mean"}),
         ("sliced", "contiguous", "float16", {"training": False}, {"sums"}),
-        ("sliced", "contiguous", "float16", {"training": False, "track_running_stats": False}, {"sums", "mean"}),
+        (
+            "sliced",
+            "contiguous",
+            "float16",
+            {"training": False, "track_running_stats": False},
+            {"sums", "mean"},
+        ),
         ("channels_last", "channels_last", "float16", {"training": False}, {"order"}),
         ("channels_last", "contiguous", "float32", {"training": False}, {"order"}),
         ("contiguous", "channels_last", "float32", {"training": False}, set()),
@@ -77,7 +88,11 @@ def test_updates_are_expected_to_be_lost_on_cuda_where_cudnn_has_statistics_with
     statistics = spread(np.ones(3, config.arithmetic.parameters.dtype), step)
     state = replace(initial_state(config), running_mean=statistics, running_var=statistics.copy())
     case = Case(config, state, (Forward(batch("contiguous", dtype)),))
-    lost = [f for f in known.CUDA if f.requirement == "LAY-04" and f.concerns("LAY-04", dtype) and f.where(case)]
+    lost = [
+        f
+        for f in known.CUDA
+        if f.requirement == "LAY-04" and f.concerns("LAY-04", dtype) and f.where(case)
+    ]
     assert bool(lost) == (affine and step > 1 and dtype in ("float32", "float64", "mixed_float16"))
 
 
@@ -86,7 +101,10 @@ def test_a_new_layer_that_loads_a_checkpoint_trains() -> None:
     for fresh in (True, False):
         steps = (Save(), Eval(), Restore(fresh=fresh), Forward(x))
         case = Case(Config(x.shape[1], affine=False, dtype="float16"), None, steps)
-        assert any(failure.where(case) for failure in known.CUDA if failure.requirement == "*") is fresh
+        assert (
+            any(failure.where(case) for failure in known.CUDA if failure.requirement == "*")
+            is fresh
+        )
 
 
 def test_inputs_of_another_rank_are_nothing_to_the_expected_failures() -> None:

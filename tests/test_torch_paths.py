@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from bn_spec import Case, Config, State, check
-from bn_spec.backend import Backend, known_failures
-from bn_spec.case import DIFFERENTIABLE, Backward, Eval, Forward, ResetRunningStats, Step
+from bn_spec.backend.contract import Backend
+from bn_spec.backend.known_failure import known_failures
+from bn_spec.case.steps import DIFFERENTIABLE, Backward, Eval, Forward, ResetRunningStats, Step
 
 torch = pytest.importorskip("torch", reason="PyTorch is an extra")
 
-from bn_spec.backends import torch_decomp, torch_paths  # noqa: E402 - they need torch
-from bn_spec.registry import registered  # noqa: E402
+from bn_spec.backend.adapters import torch_decomp, torch_paths  # noqa: E402 - they need torch
+from bn_spec.backend.registry import registered  # noqa: E402
 
 PATHS: dict[str, Callable[[], Backend]] = {
     "torch-decomp": torch_decomp.decomposed,
@@ -47,7 +48,14 @@ def test_each_is_registered_under_its_name(name: str) -> None:
 @filters
 @each_path
 def test_each_conforms_over_a_small_history(name: str) -> None:
-    steps: list[Step] = [Forward(X), Forward(2 * X), ResetRunningStats(), Forward(X), Eval(), Forward(X)]
+    steps: list[Step] = [
+        Forward(X),
+        Forward(2 * X),
+        ResetRunningStats(),
+        Forward(X),
+        Eval(),
+        Forward(X),
+    ]
     backend = PATHS[name]()
     if backend.capabilities.gradients:
         steps = [*steps[:-2], ALL, Backward(X), *steps[-2:]]
@@ -109,7 +117,7 @@ def test_a_scripted_module_shares_the_tensors_and_follows_the_mode() -> None:
         warnings.simplefilter("error")  # the adapter keeps TorchScript's deprecation to itself
         torch_paths._scripted(module, torch.from_numpy(X))
     assert module.running_mean.tolist() == [2.5, 4.5]
-    assert torch_paths._scripted(module.eval(), torch.zeros(1, 2, 1, 1)).ravel().tolist() == pytest.approx(
-        [-2.5 / (17 / 3) ** 0.5, -4.5 / (17 / 3) ** 0.5], rel=1e-5
-    )
+    assert torch_paths._scripted(
+        module.eval(), torch.zeros(1, 2, 1, 1)
+    ).ravel().tolist() == pytest.approx([-2.5 / (17 / 3) ** 0.5, -4.5 / (17 / 3) ** 0.5], rel=1e-5)
     assert module.num_batches_tracked == 1

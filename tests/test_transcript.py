@@ -7,8 +7,8 @@ import re
 import sys
 from pathlib import Path
 
-from bn_spec.scaffold import rendered
-from docs.transcript import PAGE, transcript
+from bn_spec.tools.scaffold import rendered
+from scripts.transcript import PAGE, transcript
 
 
 def without_counts(line: str) -> str:
@@ -19,7 +19,9 @@ def without_counts(line: str) -> str:
 def test_every_step_works_as_the_page_says(tmp_path: Path) -> None:
     info = tmp_path / "mykernel" / "mykernel-0.1.dist-info"
     scripts = Path(sys.executable).parent
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PYTEST")
+    }
     environment |= {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "110"}
     environment |= {"PYTHONPATH": str(tmp_path / "mykernel")}
     lines = []
@@ -29,6 +31,8 @@ def test_every_step_works_as_the_page_says(tmp_path: Path) -> None:
             assert Path("pyproject.toml") in rendered("mykernel")
             info.mkdir(parents=True)
             (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mykernel\nVersion: 0.1\n")
-            (info / "entry_points.txt").write_text("[bn_spec.backends]\nmykernel = mykernel:backend\n")
+            (info / "entry_points.txt").write_text(
+                "[bn_spec.backends]\nmykernel = mykernel:backend\n"
+            )
     page = PAGE.read_text("utf-8").splitlines()
     assert [*map(without_counts, lines)] == [*map(without_counts, page)]

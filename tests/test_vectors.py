@@ -14,12 +14,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bn_spec import BatchNorm2d
-from bn_spec.bounded import Bounded
+from bn_spec.case.dtypes import Array, format_named
 from bn_spec.cli import main
-from bn_spec.dtypes import Array, format_named
-from bn_spec.pinned import pinned
-from bn_spec.reference import Extended
-from bn_spec.vectors import Call, Vector, _judged, claims_of, vectors
+from bn_spec.oracle.bounded import Bounded
+from bn_spec.oracle.reference import Extended
+from bn_spec.suite.pinned import pinned
+from bn_spec.tools.vectors import Call, Vector, _judged, claims_of, vectors
 
 from .needs import missing
 from .process import REPOSITORY, run
@@ -45,7 +45,9 @@ def safetensors(path: Path) -> dict[str, Array]:
     length = int.from_bytes(raw[:8], "little")
     header, data = json.loads(raw[8 : 8 + length]), raw[8 + length :]
     assert header.pop("__metadata__")["format"] == "bn-spec vectors"
-    assert sorted(end for e in header.values() for end in e["data_offsets"])[-1] == len(data)  # no holes, no rest
+    assert sorted(end for e in header.values() for end in e["data_offsets"])[-1] == len(
+        data
+    )  # no holes, no rest
     arrays = {}
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
@@ -77,14 +79,17 @@ def discrepancies(manifest: dict[str, Any], arrays: Any) -> Iterator[str]:
                 dtype=vector["dtype"],
             )
             x, counter = tensors.pop("x"), call["num_batches_tracked"]
-            layer.load_state_dict(tensors | ({"num_batches_tracked": np.array(counter[0])} if counter else {}))
+            layer.load_state_dict(
+                tensors | ({"num_batches_tracked": np.array(counter[0])} if counter else {})
+            )
             layer.train(call["training"])
             got = {"output": layer(x)} | layer.state_dict()
             if counter:
                 assert got["num_batches_tracked"] == counter[1]
             for name, expected in call["expected"].items():
                 value, bound, judged = (
-                    arrays[expected[part]].reshape(expected["shape"]) for part in ("value", "bound", "judged")
+                    arrays[expected[part]].reshape(expected["shape"])
+                    for part in ("value", "bound", "judged")
                 )
                 assert judged.any() or name != "output"
                 with np.errstate(invalid="ignore"):
@@ -99,24 +104,45 @@ def discrepancies(manifest: dict[str, Any], arrays: Any) -> Iterator[str]:
 def test_a_right_layer_gives_what_is_expected_in_any_dtype_and_container(
     dtype: str, form: str, tmp_path: Path
 ) -> None:
-    options = ("--dtype", dtype, "--format", form, "--count", "2", "--requirement", "[ER][VU][LN]-0[1-4]")
+    options = (
+        "--dtype",
+        dtype,
+        "--format",
+        form,
+        "--count",
+        "2",
+        "--requirement",
+        "[ER][VU][LN]-0[1-4]",
+    )
     manifest = exported(tmp_path / "v", *options)
     path = tmp_path / "v" / manifest["arrays"]
     arrays = safetensors(path) if form == "safetensors" else np.load(path, allow_pickle=False)
-    assert {vector["requirement"] for vector in manifest["vectors"]} >= {"RUN-01", "RUN-03", "EVL-01"}
+    assert {vector["requirement"] for vector in manifest["vectors"]} >= {
+        "RUN-01",
+        "RUN-03",
+        "EVL-01",
+    }
     assert not list(discrepancies(manifest, arrays))
     for vector in manifest["vectors"]:
-        vector["calls"] = [c | {"momentum": 0.75} for c in vector["calls"] if c["training"] and c["momentum"] != 0.75]
+        vector["calls"] = [
+            c | {"momentum": 0.75}
+            for c in vector["calls"]
+            if c["training"] and c["momentum"] != 0.75
+        ]
     assert any("running_mean" in found for found in discrepancies(manifest, arrays))
 
 
 def test_strides_and_bits_of_every_tensor_survive(tmp_path: Path) -> None:
-    manifest = exported(tmp_path / "v", "--dtype", "bfloat16", "--requirement", "GRD-21", "--count", "4")
+    manifest = exported(
+        tmp_path / "v", "--dtype", "bfloat16", "--requirement", "GRD-21", "--count", "4"
+    )
     arrays = safetensors(tmp_path / "v" / "arrays.safetensors")
     drawn = list(vectors(claims_of(("bfloat16",), "welford"), "GRD-21", 4))
     assert [vector["name"] for vector in manifest["vectors"]] == [vector.name for vector in drawn]
     tensors = 0
-    for call, entry in zip(_calls(drawn), (c for v in manifest["vectors"] for c in v["calls"]), strict=True):
+    for call, entry in zip(
+        _calls(drawn), (c for v in manifest["vectors"] for c in v["calls"]), strict=True
+    ):
         for name, a in call.tensors.items():
             read = laid_out(arrays, entry["tensors"][name])
             assert (read.dtype, read.shape, read.strides) == (a.dtype, a.shape, a.strides)
@@ -135,13 +161,17 @@ def test_the_seed_decides_every_byte(form: str, tmp_path: Path) -> None:
     options = ("--requirement", "RUN-03", "--format", form)
     for name, seed in (("one", "1"), ("same", "1"), ("other", "2")):
         exported(tmp_path / name, *options, "--seed", seed)
-    one, same, other = ((tmp_path / name / f"arrays.{form}").read_bytes() for name in ("one", "same", "other"))
+    one, same, other = (
+        (tmp_path / name / f"arrays.{form}").read_bytes() for name in ("one", "same", "other")
+    )
     assert one == same
     assert one != other
 
 
 def test_without_a_count_the_pinned_cases_are_left_which_show_the_faults_of_the_catalogue() -> None:
-    found = [vector.requirement.id for vector in vectors(claims_of(("float32",), "welford"), "RUN-*", 0)]
+    found = [
+        vector.requirement.id for vector in vectors(claims_of(("float32",), "welford"), "RUN-*", 0)
+    ]
     known = {p.requirement for p in pinned().values() if p.case.config.dtype == "float32"}
     assert found
     assert set(found) == {name for name in known if name.startswith("RUN")}
@@ -164,7 +194,9 @@ def test_a_bound_grows_by_what_the_rounding_of_the_value_costs_and_never_shrinks
         (("--format", "pickle"), "Invalid value for '--format'"),
     ],
 )
-def test_a_wrong_option_writes_nothing(options: tuple[str, ...], sentence: str, tmp_path: Path) -> None:
+def test_a_wrong_option_writes_nothing(
+    options: tuple[str, ...], sentence: str, tmp_path: Path
+) -> None:
     done = export(tmp_path / "v", *options)
     assert done.exit_code == 2
     assert sentence in " ".join(done.output.split())
@@ -188,7 +220,10 @@ def test_the_reader_in_cpp_tells_a_right_kernel_from_a_wrong_one(tmp_path: Path)
         done = run(tmp_path / "check", "v", cwd=tmp_path)
         assert done.returncode == code, done.stdout + done.stderr
         assert sentence in done.stdout
-    for name, error in (("manifest.txt", "manifest.txt ends too early"), ("arrays.safetensors", "cannot read")):
+    for name, error in (
+        ("manifest.txt", "manifest.txt ends too early"),
+        ("arrays.safetensors", "cannot read"),
+    ):
         shutil.copytree(tmp_path / "v", tmp_path / name)
         with (tmp_path / name / name).open("r+b") as file:
             file.truncate((tmp_path / "v" / name).stat().st_size // 3)

@@ -27,7 +27,9 @@ def walkthrough() -> ModuleType:
 
 
 def test_the_script_tells_the_whole_story_and_succeeds(walkthrough: ModuleType) -> None:
-    told = subprocess.run([sys.executable, "-X", "utf8", SCRIPT], capture_output=True, encoding="utf-8", check=False)
+    told = subprocess.run(
+        [sys.executable, "-X", "utf8", SCRIPT], capture_output=True, encoding="utf-8", check=False
+    )
     assert told.returncode == 0, told.stderr
     lines = told.stdout.splitlines()
     assert [line for line in lines if line in walkthrough.PARTS] == list(walkthrough.PARTS)
@@ -62,7 +64,9 @@ def test_both_libraries_build_the_same_five_tensors(walkthrough: ModuleType) -> 
 
 
 @pytest.mark.parametrize("part", ["training", "evaluation"])
-def test_the_honest_computation_uses_less_than_the_whole_bound(walkthrough: ModuleType, part: str) -> None:
+def test_the_honest_computation_uses_less_than_the_whole_bound(
+    walkthrough: ModuleType, part: str
+) -> None:
     shares = getattr(walkthrough, part)()
     assert {"bn_spec", "torch"} <= shares.keys()
     assert all(0 < share < 1 for by_tensor in shares.values() for share in by_tensor.values())
@@ -81,7 +85,9 @@ def test_a_result_minus_itself_is_0_for_right_and_wrong_layers(walkthrough: Modu
     assert checks.can_fail[0] <= 1 < checks.can_fail[1]
 
 
-def test_the_mean_absolute_error_hides_what_the_worst_element_shows(walkthrough: ModuleType) -> None:
+def test_the_mean_absolute_error_hides_what_the_worst_element_shows(
+    walkthrough: ModuleType,
+) -> None:
     errors = walkthrough.averaged_away()
     assert errors["by_hand"].worst_share < 1
     for hidden in ("unbiased_last_channel", "last_element_forgotten"):

@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bn_spec import wire
-from bn_spec.backend import EVERYTHING
-from bn_spec.case import Case, Forward, array, identical
-from bn_spec.config import State
-from bn_spec.dtypes import DTYPES
-from bn_spec.pinned import pinned
-from bn_spec.play import LOOKS, Died, Malformed, Observation, Raised, play
+from bn_spec.backend.claims import EVERYTHING
+from bn_spec.case.config import State
+from bn_spec.case.dtypes import DTYPES
+from bn_spec.case.script import Case, identical
+from bn_spec.case.source import array
+from bn_spec.case.steps import Forward
+from bn_spec.play import wire
+from bn_spec.play.observation import LOOKS, Died, Malformed, Observation, Raised
+from bn_spec.play.player import play
 from bn_spec.specimens import SPECIMENS
+from bn_spec.suite.pinned import pinned
 
 CASES = [each.case for each in pinned().values()]
 
@@ -36,7 +39,11 @@ def observed(case: Case, name: str) -> Observation:
 def same(a: object, b: object) -> bool:
     """Whether two parts of observations agree in every bit, stride and word."""
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return a.tobytes() == b.tobytes() and (a.dtype, a.shape, a.strides) == (b.dtype, b.shape, b.strides)
+        return a.tobytes() == b.tobytes() and (a.dtype, a.shape, a.strides) == (
+            b.dtype,
+            b.shape,
+            b.strides,
+        )
     if isinstance(a, State) and isinstance(b, State):
         return all(same(x, y) for (_, x), (_, y) in zip(a.items(), b.items(), strict=True))
     if isinstance(a, dict) and isinstance(b, dict):
@@ -78,7 +85,8 @@ def test_what_was_observed_travels_unchanged(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "oddity", [Raised(("ValueError", "Exception"), "so \udcff"), Malformed("no tensor"), Died(1, "killed")]
+    "oddity",
+    [Raised(("ValueError", "Exception"), "so \udcff"), Malformed("no tensor"), Died(1, "killed")],
 )
 def test_oddities_travel_unchanged(oddity: Raised | Malformed | Died) -> None:
     assert returned(Observation(oddity, ()), CASES[0]).initial == oddity

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .records import INCOMPLETE, NEW_FINDING, NOTHING_TESTED
-from .view import View, counted
+from bn_spec.report.records import INCOMPLETE, NEW_FINDING, NOTHING_TESTED
+from bn_spec.report.view import View, counted
 
 LABEL = "BatchNorm2d"
 
@@ -22,4 +22,7 @@ def _told(view: View) -> tuple[str, str]:
         return "nothing tested", "lightgrey"
     if code == NEW_FINDING:
         return counted(len(view.findings), "finding") if view.findings else "failed", "red"
-    return f"conforms ({counted(len(view.excuses), 'known failure')})" if view.excuses else "conforms", "brightgreen"
+    return (
+        f"conforms ({counted(len(view.excuses), 'known failure')})" if view.excuses else "conforms",
+        "brightgreen",
+    )

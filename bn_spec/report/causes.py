@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from .records import FAIL, Record, having
+from bn_spec.report.records import FAIL, Record, having
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Cause:
     @cached_property
     def plainest(self) -> Record:
         """The record of the finding that is told in the fewest words."""
-        return min(self.records, key=lambda record: (len(record.text), record.requirement, record.dtype))
+        return min(
+            self.records, key=lambda record: (len(record.text), record.requirement, record.dtype)
+        )
 
     @property
     def replay(self) -> str:
@@ -53,12 +55,16 @@ def causes(records: Sequence[Record]) -> list[Cause]:
         failures = [record for record in having(records, FAIL) if record.backend == backend]
         left = [(record, _explanations(record)) for record in failures]
         while counts := Counter(what for _, explanations in left for what in explanations):
-            what, number = min(counts.items(), key=lambda item: (-item[1], item[0].startswith(ERROR), item[0]))
+            what, number = min(
+                counts.items(), key=lambda item: (-item[1], item[0].startswith(ERROR), item[0])
+            )
             if number == 1:
                 break
             own = tuple(record for record, explanations in left if what in explanations)
             found.append(Cause(backend, what, own, len(failures)))
-            left = [(record, explanations) for record, explanations in left if what not in explanations]
+            left = [
+                (record, explanations) for record, explanations in left if what not in explanations
+            ]
     return found
 
 
@@ -68,7 +74,9 @@ FAULT, ERROR = "those of one fault, ", "of one kind: "
 def _explanations(record: Record) -> list[str]:
     """Return what a failure may come from, in words that follow on "failures are"."""
     faults = [FAULT + fault.rstrip(".") for fault in record.explanations]
-    error = re.search(r"^  expected +(?:no error|an answer)\n  got +(.+)$", record.text, re.MULTILINE)
+    error = re.search(
+        r"^  expected +(?:no error|an answer)\n  got +(.+)$", record.text, re.MULTILINE
+    )
     return [*faults, ERROR + re.sub(r" in step \d+ \(.+?\)", "", error[1])] if error else faults
 
 

@@ -14,11 +14,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from . import svg
-from .merge import Merged
-from .records import KNOWN, NOT_CLAIMED, PASS, Record
-from .text import cut, in_a_line
-from .view import Backend, View, commands, counted, share
+from bn_spec.report import svg
+from bn_spec.report.merge import Merged
+from bn_spec.report.records import KNOWN, NOT_CLAIMED, PASS, Record
+from bn_spec.report.text import cut, in_a_line
+from bn_spec.report.view import Backend, View, commands, counted, share
 
 PAGE = Path(__file__).with_name("page")
 
@@ -117,7 +117,9 @@ def _distributions(backend: Backend) -> Iterator[Distribution]:
         values = [share for r in backend.claimed if r.dtype == dtype for share in r.shares.values()]
         if values:
             worst = max(values)
-            label = f"{dtype}: {counted(len(values), 'value')} of err/bound, the worst {share(worst)}"
+            label = (
+                f"{dtype}: {counted(len(values), 'value')} of err/bound, the worst {share(worst)}"
+            )
             yield Distribution(dtype, len(values), worst, Markup(svg.distribution(values, label)))
 
 
@@ -140,7 +142,9 @@ def _plots(backends: Sequence[Backend]) -> list[tuple[Backend, list[Plot]]]:
     exponents = min(d.exponent for d in everything), max(d.exponent for d in everything)
     largest = max(max(d.error, *d.bounds.values()) for d in everything)
     top = 10.0 ** min(max(ceil(log10(min(largest, 10.0**HIGHEST)) / 2) * 2, 2), HIGHEST)
-    drawn = ((each, [_plot(*one, exponents, top) for one in found[each.backend]]) for each in backends)
+    drawn = (
+        (each, [_plot(*one, exponents, top) for one in found[each.backend]]) for each in backends
+    )
     return [(backend, plots) for backend, plots in drawn if plots]
 
 
@@ -150,7 +154,9 @@ def _measurements(backend: Backend) -> Iterator[tuple[Record, list[svg.Decade]]]
             yield record, decades
 
 
-def _plot(record: Record, drawn: Sequence[svg.Decade], exponents: tuple[int, int], top: float) -> Plot:
+def _plot(
+    record: Record, drawn: Sequence[svg.Decade], exponents: tuple[int, int], top: float
+) -> Plot:
     label = in_a_line(f"Worst error of {record.backend} in {record.dtype} by decades of |mean| / σ")
     picture = svg.conditioning(drawn, record.claimed_grade, exponents, top, label)
     return Plot(record.dtype, record.claimed_grade, record.grade, Markup(picture))

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
-from .merge import Merged
-from .table import cell, verdict
-from .text import cut, in_a_line
-from .view import Backend, Excuse, Finding, View, counted
+from bn_spec.report.merge import Merged
+from bn_spec.report.table import cell, verdict
+from bn_spec.report.text import cut, in_a_line
+from bn_spec.report.view import Backend, Excuse, Finding, View, counted
 
 LIMIT = 900_000
 """Bytes of a report: GitHub shows no step summary beyond 1 MiB."""
@@ -34,7 +34,11 @@ def markdown(merged: Merged) -> str:
         parts += ["## Findings", *findings]
     if excuses:
         title = counted(len(view.excuses), "known failure")
-        parts += [f"<details><summary>{title}, understood and declared</summary>", *excuses, "</details>"]
+        parts += [
+            f"<details><summary>{title}, understood and declared</summary>",
+            *excuses,
+            "</details>",
+        ]
     return "\n\n".join([*parts, foot]).rstrip() + "\n"
 
 
@@ -58,7 +62,10 @@ def _within(budget: int, blocks: Iterable[str], number: int, what: str) -> list[
         budget -= len(each.encode()) + 2
         if budget < 0:
             rest = counted(number - len(kept), f"further {what}")
-            return [*kept, f"*{rest} not shown here, to stay below 1 MB; report.html and run.json have them.*"]
+            return [
+                *kept,
+                f"*{rest} not shown here, to stay below 1 MB; report.html and run.json have them.*",
+            ]
         kept.append(each)
     return kept
 
@@ -72,7 +79,9 @@ def _head(view: View, notes: Sequence[str]) -> Iterator[str]:
         f" seed {by['seed']}: {counted(view.sum('examples'), 'example')}, {view.sum('judged'):,} values judged."
     )
     yield ""
-    yield from (f"- {text(verdict(each.backend, each.records))}" for each in view.backends if each.records)
+    yield from (
+        f"- {text(verdict(each.backend, each.records))}" for each in view.backends if each.records
+    )
     yield from (f"- **Explained:** {text(sentence)}" for sentence in view.causes)
     yield from (f"- **The run as a whole:** {text(sentence)}" for sentence in view.run.faults)
     yield from (f"- **Incomplete:** {text(sentence)}" for sentence in view.run.incomplete[:10])
@@ -99,7 +108,10 @@ def _grade(backend: Backend) -> str:
     measured = backend.measured
     if not measured:
         return ""
-    told = [grade if len(measured) == 1 else f"{grade} ({', '.join(dtypes)})" for grade, dtypes in measured]
+    told = [
+        grade if len(measured) == 1 else f"{grade} ({', '.join(dtypes)})"
+        for grade, dtypes in measured
+    ]
     differs = [grade for grade, _ in measured] != [backend.claimed_grade]
     return "; ".join(told) + (f"; claims {backend.claimed_grade}" if differs else "")
 
@@ -122,7 +134,9 @@ def _excuse(excuse: Excuse) -> str:
 def _foot(view: View) -> Iterator[str]:
     if view.run.unavailable:
         yield "## Not run\n"
-        yield from (f"- **{text(name)}**: {text(why)}" for name, why in sorted(view.run.unavailable.items()))
+        yield from (
+            f"- **{text(name)}**: {text(why)}" for name, why in sorted(view.run.unavailable.items())
+        )
         yield ""
     if departing := [each for each in view.backends if each.judged.departures]:
         yield "## Not as in PyTorch\n"
@@ -130,4 +144,6 @@ def _foot(view: View) -> Iterator[str]:
             yield f"- **{text(backend.backend)}**: {text('; '.join(backend.judged.departures))}"
         yield ""
     yield "## Backends\n"
-    yield from (f"- **{text(each.backend)}**: {text(each.judged.description)}" for each in view.backends)
+    yield from (
+        f"- **{text(each.backend)}**: {text(each.judged.description)}" for each in view.backends
+    )

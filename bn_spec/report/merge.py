@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..errors import RunFileError
-from .records import Record, exit_code
-from .run_file import Judged, RunFile
+from bn_spec.errors import RunFileError
+from bn_spec.report.records import Record, exit_code
+from bn_spec.report.run_file import Judged, RunFile
 
 MOST_NAMED = 3
 """Cells that are named, of those that are in several files."""
@@ -47,7 +47,9 @@ def merged(sources: Mapping[str, RunFile]) -> Merged:
         last,
         backends=backends,
         records=records,
-        unavailable={name: why for name, why in unavailable.items() if name not in {b.name for b in backends}},
+        unavailable={
+            name: why for name, why in unavailable.items() if name not in {b.name for b in backends}
+        },
         faults=faults,
         incomplete=incomplete,
         exit_code=exit_code(records, faults, incomplete),
@@ -68,14 +70,18 @@ def _same_specification(sources: Mapping[str, RunFile]) -> None:
     versions = {name: run.judged_by["specification"] for name, run in sources.items()}
     if len(set(versions.values())) > 1:
         told = ", ".join(f"{version} in {name}" for name, version in versions.items())
-        raise RunFileError(f"these runs are of different specifications ({told}); allowed: runs of the same one")
+        raise RunFileError(
+            f"these runs are of different specifications ({told}); allowed: runs of the same one"
+        )
 
 
 def _backends(runs: Sequence[RunFile], records: Sequence[Record]) -> tuple[Judged, ...]:
     """Return who was judged, as the last run that did has them, with the grades of all records."""
     known = {judged.name: judged for run in runs for judged in run.backends}
     return tuple(
-        replace(each, measured={r.dtype: r.grade for r in records if r.backend == each.name and r.grade})
+        replace(
+            each, measured={r.dtype: r.grade for r in records if r.backend == each.name and r.grade}
+        )
         for each in known.values()
     )
 
@@ -101,8 +107,12 @@ def _notes(sources: Mapping[str, RunFile]) -> Iterator[str]:
         cells = "1 cell is" if len(several) == 1 else f"{len(several):,} cells are"
         yield f"{cells} in several files ({named}{more}); the later file counts"
     for part in ("profile", "examples", "seed", "bn-spec"):
-        yield from _differing(part, {name: str(run.judged_by[part]) for name, run in sources.items()})
-    yield from _differing("machine", {name: str(run.environment["machine"]) for name, run in sources.items()})
+        yield from _differing(
+            part, {name: str(run.judged_by[part]) for name, run in sources.items()}
+        )
+    yield from _differing(
+        "machine", {name: str(run.environment["machine"]) for name, run in sources.items()}
+    )
     versions: dict[str, dict[str, str]] = {}
     for name, run in sources.items():
         for judged in run.backends:

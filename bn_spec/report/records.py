@@ -28,14 +28,15 @@ CONFORMING, NEW_FINDING, UNUSABLE, INCOMPLETE, NOTHING_TESTED = 0, 1, 2, 3, 5
 class Record:
     """One cell: a requirement judged on one backend in one dtype.
 
-    ``examples`` were drawn; the ``discarded`` ones of them had nothing to judge. ``judged`` and ``outside`` count
-    elements within and outside the domain of the bounds. ``shares`` holds the worst err / bound by observable, and
-    ``worst_case`` the case of the worst of all, as Python, where it is short. ``seconds`` is the duration; ``text``
-    explains every status but ``pass``, ``observable`` is what a finding got wrong, ``explanations`` are faults of the
-    catalogue that do so, the likeliest first, and ``cases`` are the ids of those that are kept. ``grade`` is the
-    measured one, where the requirement measures it, ``claimed_grade`` what the backend claims, ``conditioning`` the
-    worst err / bound under the bounds of each grade by decades of |mean| / σ; ``reached`` counts the cases that
-    reached each region of :mod:`bn_spec.coverage`.
+    ``examples`` were drawn; the ``discarded`` ones of them had nothing to judge. ``judged`` and
+    ``outside`` count elements within and outside the domain of the bounds. ``shares`` holds the
+    worst err / bound by observable, and ``worst_case`` the case of the worst of all, as Python,
+    where it is short. ``seconds`` is the duration; ``text`` explains every status but ``pass``,
+    ``observable`` is what a finding got wrong, ``explanations`` are faults of the catalogue that do
+    so, the likeliest first, and ``cases`` are the ids of those that are kept. ``grade`` is the
+    measured one, where the requirement measures it, ``claimed_grade`` what the backend claims,
+    ``conditioning`` the worst err / bound under the bounds of each grade by decades of |mean| / σ;
+    ``reached`` counts the cases that reached each region of :mod:`bn_spec.suite.regions`.
     """
 
     requirement: str

@@ -12,11 +12,11 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ..backend import Backend
-from ..errors import RunFileError
-from ..files import written_whole
-from .records import Record, Run
-from .schema import first_error
+from bn_spec.backend.contract import Backend
+from bn_spec.case.whole_files import written_whole
+from bn_spec.errors import RunFileError
+from bn_spec.report.records import Record, Run
+from bn_spec.report.schema import first_error
 
 FORMAT = "bn-spec run"
 VERSION = 2
@@ -32,7 +32,8 @@ PACKAGES = ("numpy", "ml_dtypes", "hypothesis", "pytest", "pytest-xdist")
 class Judged:
     """A backend that was judged: its name and version, its claims, and the grade that was measured by dtype.
 
-    ``departures`` say in a sentence each where its conventions are not PyTorch's; ``address`` is what loads it.
+    ``departures`` say in a sentence each where its conventions are not PyTorch's; ``address`` is
+    what loads it.
     """
 
     name: str
@@ -94,8 +95,9 @@ def _environment() -> dict[str, Any]:
 class RunFile:
     """What is kept of a run: who judged whom, where, what came of it, and one record per cell.
 
-    ``judged_by`` has versions, profile, examples and seed; ``timing`` the start (UTC), the seconds it took and the
-    number of workers, the only parts, with the ``seconds`` of records, that differ from one run to the next.
+    ``judged_by`` has versions, profile, examples and seed; ``timing`` the start (UTC), the seconds
+    it took and the number of workers, the only parts, with the ``seconds`` of records, that differ
+    from one run to the next.
     """
 
     judged_by: Mapping[str, Any]
@@ -110,7 +112,10 @@ class RunFile:
 
     @staticmethod
     def of(
-        run: Run, judged_by: Mapping[str, Any], backends: Mapping[str, Backend], timing: Mapping[str, Any]
+        run: Run,
+        judged_by: Mapping[str, Any],
+        backends: Mapping[str, Backend],
+        timing: Mapping[str, Any],
     ) -> RunFile:
         """Return what is to be kept of a run of backends, by what they were loaded as.
 
@@ -119,7 +124,9 @@ class RunFile:
         return RunFile(
             judged_by,
             _environment(),
-            tuple(Judged.of(backend, run.records, address) for address, backend in backends.items()),
+            tuple(
+                Judged.of(backend, run.records, address) for address, backend in backends.items()
+            ),
             tuple(sorted(run.records, key=lambda r: (r.backend, r.dtype, r.requirement))),
             run.unavailable,
             tuple(run.faults),
@@ -155,13 +162,18 @@ class RunFile:
             if content["format"] != FORMAT:
                 raise RunFileError(f"{path}: format {content['format']!r}; expected {FORMAT!r}")
             if content["version"] != VERSION:
-                raise RunFileError(f"{path}: version {content['version']!r}; this bn-spec reads {VERSION}")
+                raise RunFileError(
+                    f"{path}: version {content['version']!r}; this bn-spec reads {VERSION}"
+                )
             if wrong := first_error(content):
                 raise RunFileError(f"{path}: {wrong}")
             return RunFile(
                 content["judged_by"],
                 content["environment"],
-                tuple(Judged(**each | {"departures": tuple(each["departures"])}) for each in content["backends"]),
+                tuple(
+                    Judged(**each | {"departures": tuple(each["departures"])})
+                    for each in content["backends"]
+                ),
                 tuple(map(Record.from_dict, content["records"])),
                 content["unavailable"],
                 tuple(content["faults"]),
@@ -172,4 +184,6 @@ class RunFile:
         except (FileNotFoundError, RunFileError):
             raise
         except Exception as e:
-            raise RunFileError(f"{path}: no record of a run, or a damaged one ({type(e).__name__}: {e})") from e
+            raise RunFileError(
+                f"{path}: no record of a run, or a damaged one ({type(e).__name__}: {e})"
+            ) from e

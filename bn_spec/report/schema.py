@@ -1,6 +1,7 @@
 """The JSON Schema of a record of a run, and as much of a validator as it needs.
 
-A file is checked against it before anything is made of it, so that whoever shows a run can trust what it holds.
+A file is checked against it before anything is made of it, so that whoever shows a run can trust
+what it holds.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ def _wrong(value: Any, rule: Mapping[str, Any]) -> str:
         return ", ".join(map(repr, known))
     if isinstance(value, str) and not re.search(rule.get("pattern", ""), value):
         return f"what matches {rule['pattern']}"
-    if isinstance(value, list) and not rule.get("minItems", 0) <= len(value) <= rule.get("maxItems", len(value)):
+    if isinstance(value, list) and not rule.get("minItems", 0) <= len(value) <= rule.get(
+        "maxItems", len(value)
+    ):
         return f"{rule['minItems']} values"
     if "minimum" in rule and isinstance(value, int | float) and not value >= rule["minimum"]:
         return f"at least {rule['minimum']}"
@@ -83,7 +86,9 @@ def _of_object(value: Mapping[str, Any], rule: Mapping[str, Any], where: str) ->
             yield f"{where} has no {name!r}"
     for name, each in value.items():
         if name in known or others:
-            yield from _errors(each, known.get(name, others), name if where == "the file" else f"{where}.{name}")
+            yield from _errors(
+                each, known.get(name, others), name if where == "the file" else f"{where}.{name}"
+            )
         else:
             yield f"{where} has {name!r}; allowed: {', '.join(known)}"
 

@@ -9,7 +9,7 @@ from html import escape
 from math import floor, inf, isfinite, log10
 from typing import TypeAlias
 
-from ..bounds import GRADES
+from bn_spec.oracle.bounds import GRADES
 
 Scale: TypeAlias = Callable[[float], float]
 """From a value to its place on an axis."""
@@ -20,7 +20,8 @@ Scale: TypeAlias = Callable[[float], float]
 def element(name: str, *content: str, **attributes: object) -> str:
     """Return an element; underscores in the names of attributes are hyphens, one at the end is none."""
     given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value))}"' for key, value in attributes.items()
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value))}"'
+        for key, value in attributes.items()
     )
     return f"<{name}{given}>{''.join(content)}</{name}>"
 
@@ -63,8 +64,16 @@ def distribution(values: Sequence[float], label: str) -> str:
     counts = bins(values)
     lowest, most = FIRST * BINS, max(counts.values(), default=1)
     marks = [
-        element("path", d="".join(_bar(n, counts[n] / most) for n in sorted(counts) if n <= 0), class_="bar"),
-        element("path", d="".join(_bar(n, counts[n] / most) for n in sorted(counts) if n > 0), class_="bar beyond"),
+        element(
+            "path",
+            d="".join(_bar(n, counts[n] / most) for n in sorted(counts) if n <= 0),
+            class_="bar",
+        ),
+        element(
+            "path",
+            d="".join(_bar(n, counts[n] / most) for n in sorted(counts) if n > 0),
+            class_="bar beyond",
+        ),
         element("path", d=f"M{1 - lowest},0V{_HEIGHT}", class_="limit"),
     ]
     width = (LAST - FIRST) * BINS + 2
@@ -112,7 +121,9 @@ def decades(conditioning: Mapping[str, Mapping[str, float]]) -> list[Decade]:
         exponent, error = _exponent(name), shares.get(GRADES[0], 0.0)
         if exponent is None or not isfinite(error):
             continue
-        ratios = {grade: error / shares[grade] for grade in GRADES if 0 < shares.get(grade, 0.0) < inf}
+        ratios = {
+            grade: error / shares[grade] for grade in GRADES if 0 < shares.get(grade, 0.0) < inf
+        }
         found.append(Decade(exponent, error, ratios | {GRADES[0]: 1.0}))
     return sorted(found, key=lambda each: each.exponent)
 
@@ -122,11 +133,13 @@ def _exponent(name: str) -> int | None:
     return int(digits) if digits.lstrip("-").isdecimal() and len(digits) < 4 else None
 
 
-def conditioning(found: Sequence[Decade], claimed: str, exponents: tuple[int, int], top: float, label: str) -> str:
+def conditioning(
+    found: Sequence[Decade], claimed: str, exponents: tuple[int, int], top: float, label: str
+) -> str:
     """Return a plot of the worst error by decade, with the bounds of the grades; both axes are logarithmic.
 
-    ``claimed`` is the grade whose bound is to stand out, ``exponents`` the first and the last decade, ``top`` the
-    largest error that is drawn at its place.
+    ``claimed`` is the grade whose bound is to stand out, ``exponents`` the first and the last
+    decade, ``top`` the largest error that is drawn at its place.
     """
     first, last = exponents[0], exponents[1] + 1
 
@@ -141,19 +154,34 @@ def conditioning(found: Sequence[Decade], claimed: str, exponents: tuple[int, in
     marks.append(element("path", d=f"M{_LEFT},{y(1):.1f}H{_RIGHT}", class_=f"bound {GRADES[0]}"))
     for grade in GRADES:
         steps = [(each.exponent, y(each.bounds[grade])) for each in found if grade in each.bounds]
-        marks.append(element("path", d=_steps(steps, x), class_=f"bound {grade}{' claimed' * (grade == claimed)}"))
+        marks.append(
+            element(
+                "path", d=_steps(steps, x), class_=f"bound {grade}{' claimed' * (grade == claimed)}"
+            )
+        )
     for each in found:
         beyond, at = each.error > top, (x(each.exponent + 0.5), y(each.error))
         arrow = text(at[0], at[1] + 7, "▲", "beyond", "middle")
-        marks.append(arrow if beyond else element("circle", cx=at[0], cy=at[1], r=2.8, class_="error"))
-    return element("svg", element("title", escape(label)), *marks, viewBox="0 0 284 186", role="img", class_="plot")
+        marks.append(
+            arrow if beyond else element("circle", cx=at[0], cy=at[1], r=2.8, class_="error")
+        )
+    return element(
+        "svg",
+        element("title", escape(label)),
+        *marks,
+        viewBox="0 0 284 186",
+        role="img",
+        class_="plot",
+    )
 
 
 def _steps(steps: Sequence[tuple[int, float]], x: Scale) -> str:
     """Return a path that is level in each decade, and broken where one is missing."""
     parts, before = [], None
     for exponent, height in steps:
-        parts.append(f"{'L' if before == exponent - 1 else 'M'}{x(exponent):.1f},{height:.1f}H{x(exponent + 1):.1f}")
+        parts.append(
+            f"{'L' if before == exponent - 1 else 'M'}{x(exponent):.1f},{height:.1f}H{x(exponent + 1):.1f}"
+        )
         before = exponent
     return "".join(parts)
 
@@ -174,4 +202,6 @@ def _frame(x: Scale, y: Scale, exponents: tuple[int, int], top: float) -> Iterat
 
 def _power(exponent: int) -> str:
     plain = {0: "1", 1: "10"}
-    return plain.get(exponent, "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")))
+    return plain.get(
+        exponent, "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    )

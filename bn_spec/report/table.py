@@ -7,10 +7,21 @@ from collections.abc import Iterator, Sequence
 from math import floor, isfinite
 from textwrap import wrap
 
-from ..coverage import AXES
-from ..requirements import CHAPTERS, REQUIREMENTS
-from .causes import causes, known
-from .records import BAD, CRASHED, FAIL, KNOWN, NOT_CLAIMED, UNEXPECTED_PASS, VACUOUS, Record, Run, having
+from bn_spec.report.causes import causes, known
+from bn_spec.report.records import (
+    BAD,
+    CRASHED,
+    FAIL,
+    KNOWN,
+    NOT_CLAIMED,
+    UNEXPECTED_PASS,
+    VACUOUS,
+    Record,
+    Run,
+    having,
+)
+from bn_spec.specification.requirement import CHAPTERS, REQUIREMENTS
+from bn_spec.suite.regions import AXES
 
 WIDTH = 100
 
@@ -18,7 +29,9 @@ WIDTH = 100
 def summary(run: Run) -> Iterator[str]:
     """Yield the lines of the summary: the table, its legend, and what needs a sentence."""
     rows = sorted({(record.backend, record.dtype) for record in run.records})
-    chapters = [chapter for chapter in CHAPTERS if any(record.chapter == chapter for record in run.records)]
+    chapters = [
+        chapter for chapter in CHAPTERS if any(record.chapter == chapter for record in run.records)
+    ]
     header = ["backend", "dtype", *chapters, "grade"]
     body = [
         [
@@ -47,7 +60,9 @@ def _reached(records: Sequence[Record]) -> Iterator[str]:
         return
     yield f"regions, by the number of cases that reached them, of {sum(record.examples for record in records):,}:"
     for name, axis in AXES.items():
-        counts = [f"{region.removeprefix(name).strip()}\xa0{total[region]:,}" for region in axis.regions]
+        counts = [
+            f"{region.removeprefix(name).strip()}\xa0{total[region]:,}" for region in axis.regions
+        ]
         yield from _listed(f"    {name}", ", ".join(counts))
     yield ""
 
@@ -106,7 +121,9 @@ def _sentences(run: Run) -> Iterator[str]:
     for name in run.lost:
         yield from _listed("INCOMPLETE: a worker was lost", name)
     if run.missing:
-        yield from _listed(f"INCOMPLETE: {len(run.missing)} collected tests were never reported", run.missing[0])
+        yield from _listed(
+            f"INCOMPLETE: {len(run.missing)} collected tests were never reported", run.missing[0]
+        )
 
 
 def _failures(records: Sequence[Record]) -> Iterator[str]:
@@ -140,11 +157,14 @@ def verdict(backend: str, records: Sequence[Record]) -> str:
     """Say in a sentence whether a backend conforms, and how much was looked at."""
     bad = sum(record.status in BAD for record in records)
     examples, judged, outside = (
-        sum(getattr(record, name) for record in records) for name in ("examples", "judged", "outside")
+        sum(getattr(record, name) for record in records)
+        for name in ("examples", "judged", "outside")
     )
     claimed = sum(record.status != NOT_CLAIMED for record in records)
     word = "conforms" if not bad else f"DOES NOT CONFORM: {bad} of {claimed} checks failed"
-    elsewhere = f", {outside:,} outside the domain of the bounds, where NUM-06, NUM-13 and GRD-20 apply"
+    elsewhere = (
+        f", {outside:,} outside the domain of the bounds, where NUM-06, NUM-13 and GRD-20 apply"
+    )
     return (
         f"{backend}: {word} ({claimed} checks, {examples:,} examples, {judged:,} values judged"
         f"{elsewhere if outside else ''})"

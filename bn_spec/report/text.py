@@ -11,8 +11,8 @@ LONGEST = 20_000
 def shown(text: str) -> str:
     r"""Return a text with escapes in place of what does not print, apart from line breaks.
 
-    Control characters, ANSI escapes among them, marks that change the direction of writing, and halves of surrogate
-    pairs become what Python writes for them, as in ``\x1b``.
+    Control characters, ANSI escapes among them, marks that change the direction of writing, and
+    halves of surrogate pairs become what Python writes for them, as in ``\x1b``.
     """
     lines = text.replace("\r\n", "\n").replace("\t", TAB)
     return "".join(each if each.isprintable() or each == "\n" else _escaped(each) for each in lines)
@@ -21,7 +21,9 @@ def shown(text: str) -> str:
 def cut(text: str) -> str:
     """Return what :func:`shown` returns of a text, or of its beginning, where it is very long."""
     own = shown(text)
-    return own if len(own) <= LONGEST else f"{own[:LONGEST]}\n… {len(own) - LONGEST:,} characters more"
+    return (
+        own if len(own) <= LONGEST else f"{own[:LONGEST]}\n… {len(own) - LONGEST:,} characters more"
+    )
 
 
 def in_a_line(text: str) -> str:

@@ -9,14 +9,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import inf, isfinite
 
-from ..coverage import AXES
-from ..dtypes import DTYPES
-from ..profiles import PROFILES
-from ..requirements import CHAPTERS, REQUIREMENTS
-from .causes import causes, known
-from .records import BAD, CONFORMING, INCOMPLETE, KNOWN, NEW_FINDING, NOT_CLAIMED, Record, having
-from .run_file import Judged, RunFile
-from .table import share_of
+from bn_spec.case.dtypes import DTYPES
+from bn_spec.report.causes import causes, known
+from bn_spec.report.records import (
+    BAD,
+    CONFORMING,
+    INCOMPLETE,
+    KNOWN,
+    NEW_FINDING,
+    NOT_CLAIMED,
+    Record,
+    having,
+)
+from bn_spec.report.run_file import Judged, RunFile
+from bn_spec.report.table import share_of
+from bn_spec.specification.requirement import CHAPTERS, REQUIREMENTS
+from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.regions import AXES
 
 TEN, TEN_THOUSAND = 10.0, 1e4
 """From here on, how many times the bound an error is needs no digits behind the point, or two digits at all."""
@@ -45,7 +54,10 @@ def sentence_of(requirement: str) -> str:
 def in_order(dtypes: Iterable[str]) -> list[str]:
     """Return dtypes in the order of their table, others after them."""
     known_ones = list(DTYPES)
-    return sorted(set(dtypes), key=lambda name: (known_ones.index(name) if name in DTYPES else len(DTYPES), name))
+    return sorted(
+        set(dtypes),
+        key=lambda name: (known_ones.index(name) if name in DTYPES else len(DTYPES), name),
+    )
 
 
 @dataclass(frozen=True)
@@ -131,7 +143,10 @@ class Chapter(Group):
     def requirements(self) -> list[Requirement]:
         """Its requirements."""
         names = sorted({r.requirement for r in self.records})
-        return [Requirement(self.backend, _in_order(self.records, "requirement", name), name) for name in names]
+        return [
+            Requirement(self.backend, _in_order(self.records, "requirement", name), name)
+            for name in names
+        ]
 
 
 @dataclass(frozen=True)
@@ -143,7 +158,10 @@ class Backend(Group):
     @cached_property
     def chapters(self) -> list[Chapter]:
         """The chapters that were judged, in the order of the specification."""
-        return [Chapter(self.backend, _in_order(self.records, "chapter", name), name) for name in _chapters(self)]
+        return [
+            Chapter(self.backend, _in_order(self.records, "chapter", name), name)
+            for name in _chapters(self)
+        ]
 
     def chapter(self, name: str) -> Chapter | None:
         """Return a chapter, if it was judged."""
@@ -169,7 +187,11 @@ class Backend(Group):
             return "nothing tested"
         if self.bad:
             return f"does not conform: {len(self.bad):,} of {counted(len(self.claimed), 'check')} failed"
-        return f"conforms, {counted(len(self.excused), 'known failure')} apart" if self.excused else "conforms"
+        return (
+            f"conforms, {counted(len(self.excused), 'known failure')} apart"
+            if self.excused
+            else "conforms"
+        )
 
 
 @dataclass(frozen=True)
@@ -219,7 +241,11 @@ class View:
         known_ones = {judged.name: judged for judged in self.run.backends}
         names = [*known_ones, *sorted({r.backend for r in self.run.records} - known_ones.keys())]
         return [
-            Backend(name, _in_order(self.run.records, "backend", name), known_ones.get(name, Judged(name, "")))
+            Backend(
+                name,
+                _in_order(self.run.records, "backend", name),
+                known_ones.get(name, Judged(name, "")),
+            )
             for name in names
         ]
 
@@ -261,7 +287,11 @@ class View:
             short = name.removeprefix(axis).strip()
             return Region(short, sum(counts[name] for counts in tested.values()), without)
 
-        return {axis: [region(axis, name) for name in each.regions] for axis, each in AXES.items()} if tested else {}
+        return (
+            {axis: [region(axis, name) for name in each.regions] for axis, each in AXES.items()}
+            if tested
+            else {}
+        )
 
     @property
     def headline(self) -> str:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..report.records import CRASHED, Record
-from . import options, outcomes, setup
+from bn_spec.report.records import CRASHED, Record
+from bn_spec.session import options, outcomes, setup
 
 if TYPE_CHECKING:
-    from ..backend import Backend
+    from bn_spec.backend.contract import Backend
 
 STAND_INS = pytest.StashKey[tuple[dict[str, Any], dict[str, Any]]]()
 RECORDER = pytest.StashKey[Any]()
@@ -23,28 +23,33 @@ RECORDER = pytest.StashKey[Any]()
 
 def stand_ins(config: pytest.Config) -> tuple[dict[str, Backend], dict[str, Backend]]:
     """Return, by address, who plays the cases of the backends, and who those that have killed a process."""
-    from ..flight import Recorded, Recorder
-    from ..isolation import AVAILABLE, Isolated
+    from bn_spec.play.flight import Recorded, Recorder
+    from bn_spec.play.isolated import AVAILABLE, Isolated
 
     if STAND_INS not in config.stash:
         limits, backends = options.limits(config), setup.selection(config).backends
         isolated: dict[str, Backend] = {}
         if AVAILABLE:
-            isolated = {address: Isolated(backend, address, limits) for address, backend in backends.items()}
+            isolated = {
+                address: Isolated(backend, address, limits) for address, backend in backends.items()
+            }
         playing = isolated
         if not options.isolates(config):
             playing = {}
             if name := options.handed(config).get("bn_flight", flight_name("main")):
                 recorder = config.stash[RECORDER] = Recorder(flight_folder(config) / name)
                 watched = limits if setup.is_worker(config) else None
-                playing = {address: Recorded(backend, recorder, watched) for address, backend in backends.items()}
+                playing = {
+                    address: Recorded(backend, recorder, watched)
+                    for address, backend in backends.items()
+                }
         config.stash[STAND_INS] = playing, isolated
     return config.stash[STAND_INS]
 
 
 def flight_folder(config: pytest.Config) -> Path:
     """Return where the notes of what is being played lie."""
-    from ..flight import FOLDER
+    from bn_spec.play.flight import FOLDER
 
     return options.report_dir(config) / FOLDER
 
@@ -56,42 +61,46 @@ def flight_name(worker: str) -> str:
 
 def after_a_crash(config: pytest.Config) -> bool:
     """Whether a worker has died, so that those that take its place play elsewhere."""
-    from ..isolation import AVAILABLE
+    from bn_spec.play.isolated import AVAILABLE
 
     return AVAILABLE and bool(config.stash[setup.RUN].lost)
 
 
 def recover(config: pytest.Config) -> None:
     """Keep what an earlier run was playing when it died, to be played first in this one, and say so."""
-    from ..flight import left_behind
+    from bn_spec.play.flight import left_behind
 
     if setup.is_worker(config):
         return
     for path, note in left_behind(flight_folder(config)):
         if note and note.playing:
-            from ..crashes import noted_violation
+            from bn_spec.tools.crashes import noted_violation
 
             kept = outcomes.kept(config, noted_violation(note))
             for name, content in kept.cases.items():
                 options.store(config).put(name, b64decode(content))
             first = f"the case is played first, in a process of its own: {', '.join(kept.cases)}"
             then = first if kept.cases else "the case is too large to be kept"
-            config.stash[setup.RUN].notes.append(f"an earlier run died in {note.about['test']}; {then}")
+            config.stash[setup.RUN].notes.append(
+                f"an earlier run died in {note.about['test']}; {then}"
+            )
         path.unlink(missing_ok=True)
 
 
 def crash(config: pytest.Config, worker: str) -> tuple[str, Record, dict[str, str]] | None:
     """Return how the death of a worker reads, and what is sent of its cell; None if it has noted nothing."""
-    from ..crashes import crashed_cell, noted_violation, reproduced
-    from ..flight import read
-    from ..isolation import AVAILABLE, Isolated
+    from bn_spec.play.flight import read
+    from bn_spec.play.isolated import AVAILABLE, Isolated
+    from bn_spec.tools.crashes import crashed_cell, noted_violation, reproduced
 
     note = read(flight_folder(config) / flight_name(worker))
     if note is None:
         return None
     start, by = time.monotonic(), setup.judged_by(config)
     address = note.about["address"]
-    with closing(Isolated(setup.selection(config).backends[address], address, options.limits(config))) as isolated:
+    with closing(
+        Isolated(setup.selection(config).backends[address], address, options.limits(config))
+    ) as isolated:
         cell = crashed_cell(note, isolated, by["examples"], by["seed"])
         found = reproduced(note, cell) if AVAILABLE else noted_violation(note)
     kept = outcomes.kept(config, found)

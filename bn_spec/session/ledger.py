@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from ..report.causes import causes
-from ..report.records import FAIL, NOT_CLAIMED, Record, Run, having
-from ..report.table import summary
-from . import deaths, options, outcomes, setup
+from bn_spec.report.causes import causes
+from bn_spec.report.records import FAIL, NOT_CLAIMED, Record, Run, having
+from bn_spec.report.table import summary
+from bn_spec.session import deaths, options, outcomes, setup
 
 
 class Ledger:
@@ -47,7 +47,9 @@ class Ledger:
         if not there or setup.SELECTION not in self.config.stash:
             return
         here = setup.installed(self.config)
-        if differing := [f"{name} {there[name]}, not {here[name]}" for name in there if there[name] != here[name]]:
+        if differing := [
+            f"{name} {there[name]}, not {here[name]}" for name in there if there[name] != here[name]
+        ]:
             self.run.faults.append(
                 f"{where} judged with {'; '.join(differing)}: install there what is installed here"
             )
@@ -89,7 +91,9 @@ class Ledger:
         try:
             self._write()
         except OSError as error:
-            self.run.notes.append(f"the record and the cases of this run could not be written: {error}")
+            self.run.notes.append(
+                f"the record and the cases of this run could not be written: {error}"
+            )
 
     def _spare_the_terminal(self) -> None:
         """Of failures that one fault explains, let pytest show the plainest alone, unless asked for more by ``-v``.
@@ -99,7 +103,10 @@ class Ledger:
         if self.config.get_verbosity() > 0:
             return
         spared = {
-            id(each) for cause in causes(self.run.records) for each in cause.records if each is not cause.plainest
+            id(each)
+            for cause in causes(self.run.records)
+            for each in cause.records
+            if each is not cause.plainest
         }
         for record, report in self.reports:
             if id(record) in spared:
@@ -107,18 +114,22 @@ class Ledger:
 
     def _judge_known_failures(self) -> None:
         """Say which entries of the file are of no use any more; write others where that was asked for."""
-        from ..cell import MISSED, SEEN, UNSETTLED
+        from bn_spec.suite.cell import MISSED, SEEN, UNSETTLED
 
         for place, entry in enumerate(setup.entries(self.config)):
             done = self.failures.get(place, [])
             fates = {fate for _, fate in done}
             if not done or len(done) < done[0][0] or fates & {SEEN, UNSETTLED}:
                 continue  # not all that it concerns was run, or it is what it says
-            gone = "passes unexpectedly" if MISSED in fates else "matches nothing: no case is in its regions"
+            gone = (
+                "passes unexpectedly"
+                if MISSED in fates
+                else "matches nothing: no case is in its regions"
+            )
             self.run.faults.append(f"{entry} {gone}; its reason was: {entry.reason}; remove it")
         path = options.path(self.config, "known_failures")
         if path and self.config.getoption("bn_known_failures_update"):
-            from ..known_failures import append
+            from bn_spec.suite.known_failures_file import append
 
             added = append(path, self._new_failures())
             self.run.notes.append(f"{path}: entries added: {added}; fill in their reasons")
@@ -127,8 +138,12 @@ class Ledger:
         """Return the failures of this run: requirement, backend, dtype (or all) and observable."""
         found: dict[tuple[str, str, str], list[str]] = {}
         for record in having(self.run.records, FAIL):
-            found.setdefault((record.requirement, record.backend, record.observable), []).append(record.dtype)
-        tested = Counter((r.requirement, r.backend) for r in self.run.records if r.status != NOT_CLAIMED)
+            found.setdefault((record.requirement, record.backend, record.observable), []).append(
+                record.dtype
+            )
+        tested = Counter(
+            (r.requirement, r.backend) for r in self.run.records if r.status != NOT_CLAIMED
+        )
         return [
             (requirement, backend, dtype, observable)
             for (requirement, backend, observable), dtypes in sorted(found.items())
@@ -137,7 +152,7 @@ class Ledger:
 
     def _write(self) -> None:
         """Write the record of the run, and what it found; let go of what passes again."""
-        from ..report.run_file import NAME, RunFile
+        from bn_spec.report.run_file import NAME, RunFile
 
         folder, store = options.report_dir(self.config), options.store(self.config)
         began, clock = self.started

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..errors import ConfigError
-from ..profiles import PROFILES, Profile
-from ..requirements import requirements_matching
+from bn_spec.errors import ConfigError
+from bn_spec.specification.requirement import requirements_matching
+from bn_spec.suite.profiles import PROFILES, Profile
 
 if TYPE_CHECKING:
-    from ..isolation import Limits
-    from ..store import Store
+    from bn_spec.play.isolated import Limits
+    from bn_spec.tools.stored_cases import Store
 
 
 def add(parser: pytest.Parser) -> None:
@@ -33,10 +33,32 @@ def add(parser: pytest.Parser) -> None:
         action="append",
         metavar="NAME",
     )
-    option("profile", "string", f"how hard to look: {', '.join(PROFILES)} (default: ci)", choices=tuple(PROFILES))
-    option("max-examples", "string", "examples per property, backend and dtype", type=_positive, metavar="N")
-    option("seed", "string", "seed of the run (default: 0, or a new one for nightly)", type=int, metavar="N")
-    option("requirement", "string", "check only the requirements that match, as in 'RUN-*'", metavar="GLOB")
+    option(
+        "profile",
+        "string",
+        f"how hard to look: {', '.join(PROFILES)} (default: ci)",
+        choices=tuple(PROFILES),
+    )
+    option(
+        "max-examples",
+        "string",
+        "examples per property, backend and dtype",
+        type=_positive,
+        metavar="N",
+    )
+    option(
+        "seed",
+        "string",
+        "seed of the run (default: 0, or a new one for nightly)",
+        type=int,
+        metavar="N",
+    )
+    option(
+        "requirement",
+        "string",
+        "check only the requirements that match, as in 'RUN-*'",
+        metavar="GLOB",
+    )
     option(
         "isolate",
         "string",
@@ -44,10 +66,24 @@ def add(parser: pytest.Parser) -> None:
         choices=("no", "process"),
     )
     option(
-        "timeout", "string", "seconds for one call of a backend in a process that may die (default: 60)", **_SECONDS
+        "timeout",
+        "string",
+        "seconds for one call of a backend in a process that may die (default: 60)",
+        **_SECONDS,
     )
-    option("memory", "string", "MiB for a backend that is isolated (default: 4096)", type=_positive, metavar="MIB")
-    option("known-failures", "string", "failures that are known, each with its reason (TOML)", metavar="FILE")
+    option(
+        "memory",
+        "string",
+        "MiB for a backend that is isolated (default: 4096)",
+        type=_positive,
+        metavar="MIB",
+    )
+    option(
+        "known-failures",
+        "string",
+        "failures that are known, each with its reason (TOML)",
+        metavar="FILE",
+    )
     group.addoption(
         "--bn-known-failures-update",
         action="store_true",
@@ -106,19 +142,21 @@ def number(config: pytest.Config, name: str) -> int | None:
 
 def limits(config: pytest.Config) -> Limits:
     """Return what a backend may take; raise UsageError where that makes no sense."""
-    from ..isolation import Limits
+    from bn_spec.play.isolated import Limits
 
     usual, given = Limits(), option(config, "timeout")
     try:
         seconds = usual.seconds if given is None else _seconds(str(given))
     except ValueError:
-        raise pytest.UsageError(f"bn_timeout is {given!r}; allowed: a positive number of seconds") from None
+        raise pytest.UsageError(
+            f"bn_timeout is {given!r}; allowed: a positive number of seconds"
+        ) from None
     return Limits(seconds, number(config, "memory") or usual.mebibytes)
 
 
 def isolates(config: pytest.Config) -> bool:
     """Whether backends are played in processes of their own: where that was asked for, and once a worker has died."""
-    from ..isolation import AVAILABLE
+    from bn_spec.play.isolated import AVAILABLE
 
     asked = option(config, "isolate")
     if asked not in (None, "no", "process"):
@@ -144,7 +182,7 @@ def profile(config: pytest.Config) -> Profile:
 
 def report_dir(config: pytest.Config) -> Path:
     """Return the folder of what a run leaves behind."""
-    from ..store import FOLDER
+    from bn_spec.tools.stored_cases import FOLDER
 
     return path(config, "report_dir") or config.invocation_params.dir / FOLDER
 
@@ -164,7 +202,7 @@ def folder_of(config: pytest.Config, name: str) -> Path:
 
 def store(config: pytest.Config) -> Store:
     """Return the store of the cases of findings."""
-    from ..store import Store
+    from bn_spec.tools.stored_cases import Store
 
     return Store(report_dir(config) / "cases")
 
@@ -186,4 +224,6 @@ def check_report_dir(config: pytest.Config) -> None:
         try:
             report_dir(config).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise pytest.UsageError(f"bn_report_dir is {folder!r}, which cannot be made: {error}") from None
+            raise pytest.UsageError(
+                f"bn_report_dir is {folder!r}, which cannot be made: {error}"
+            ) from None

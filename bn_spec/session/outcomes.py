@@ -12,12 +12,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 from _pytest._code.code import ReprEntryNative, ReprExceptionInfo, ReprFileLocation, ReprTraceback
 
-from ..report.records import CRASHED, FAIL, KNOWN, NOT_CLAIMED, PASS, UNEXPECTED_PASS, VACUOUS, Record
-from . import options, setup
+from bn_spec.report.records import (
+    CRASHED,
+    FAIL,
+    KNOWN,
+    NOT_CLAIMED,
+    PASS,
+    UNEXPECTED_PASS,
+    VACUOUS,
+    Record,
+)
+from bn_spec.session import options, setup
 
 if TYPE_CHECKING:
-    from ..cell import Cell
-    from ..finding import Finding
+    from bn_spec.judge.finding import Finding
+    from bn_spec.suite.cell import Cell
 
 CONCERNED = pytest.StashKey[Counter[int]]()
 
@@ -37,7 +46,9 @@ def cell_of(item: pytest.Item) -> Cell | None:
 
 def concerning(config: pytest.Config, cell: Cell) -> list[int]:
     """Return the places of the known failures, among those of the file, that a cell may have."""
-    return [place for place, entry in enumerate(setup.entries(config)) if entry.failure in cell.excused]
+    return [
+        place for place, entry in enumerate(setup.entries(config)) if entry.failure in cell.excused
+    ]
 
 
 def record_of(report: pytest.TestReport) -> Record | None:
@@ -49,7 +60,10 @@ def record_of(report: pytest.TestReport) -> Record | None:
 def failures_of(config: pytest.Config, cell: Cell) -> list[tuple[int, int, str]]:
     """Return of each entry of the file that concerns a cell: its place, how many it concerns, and its fate."""
     entries, concerned = setup.entries(config), config.stash[CONCERNED]
-    return [(place, concerned[place], cell.fate(entries[place].failure)) for place in concerning(config, cell)]
+    return [
+        (place, concerned[place], cell.fate(entries[place].failure))
+        for place in concerning(config, cell)
+    ]
 
 
 class Kept(NamedTuple):
@@ -61,10 +75,13 @@ class Kept(NamedTuple):
 
 def kept(config: pytest.Config, error: BaseException | None) -> Kept:
     """Return an error as it is told, and what is to be kept of its case."""
-    from ..cell import Violation
-    from ..store import Stored
+    from bn_spec.suite.cell import Violation
+    from bn_spec.tools.stored_cases import Stored
 
-    if not isinstance(error, Violation) or (stored := Stored.of(error.finding, error.drawn)) is None:
+    if (
+        not isinstance(error, Violation)
+        or (stored := Stored.of(error.finding, error.drawn)) is None
+    ):
         return Kept(error, {})
     told = type(error)(replace(error.finding, replay=_replay(config, stored.id, error.finding)))
     return Kept(told, {stored.id: b64encode(stored.content).decode()})
@@ -75,14 +92,16 @@ def _replay(config: pytest.Config, name: str, finding: Finding) -> str:
     if not options.option(config, "report_dir"):
         return f"bn-spec replay {name}"
     words = ["bn-spec", "replay", str(options.store(config).path(name))]
-    return shlex.join(words if finding.address == finding.backend else [*words, "--backend", finding.address])
+    return shlex.join(
+        words if finding.address == finding.backend else [*words, "--backend", finding.address]
+    )
 
 
 def recorded(cell: Cell, status: str, text: str, seconds: float, kept: Kept) -> Record:
     """Return the record of a cell."""
-    from ..case import source
-    from ..cell import Violation
-    from ..finding import MOST_FAULTS
+    from bn_spec.case.source import source
+    from bn_spec.judge.finding import MOST_FAULTS
+    from bn_spec.suite.cell import Violation
 
     finding = kept.error.finding if isinstance(kept.error, Violation) else None
     worst = cell.worst_case
@@ -120,7 +139,12 @@ def attach(
     notes: Sequence[str] = (),
 ) -> None:
     """Let a report carry its record, the cases to be kept and those that pass again, and what else is told."""
-    sent = {"cases": dict(cases), "passed": list(passed), "failures": list(failures), "notes": list(notes)}
+    sent = {
+        "cases": dict(cases),
+        "passed": list(passed),
+        "failures": list(failures),
+        "notes": list(notes),
+    }
     setattr(report, ATTRIBUTE, sent | {"record": record.to_dict()})
 
 
@@ -139,13 +163,16 @@ def failure(report: pytest.TestReport, text: str) -> ReprExceptionInfo:
     headline = " ".join(text.partition("\n")[0].split())
     entries = [ReprEntryNative([f"{text}\n"])]
     return ReprExceptionInfo(
-        ReprTraceback(entries, extraline=None, style="native"), ReprFileLocation(path, (line or 0) + 1, headline)
+        ReprTraceback(entries, extraline=None, style="native"),
+        ReprFileLocation(path, (line or 0) + 1, headline),
     )
 
 
-def status_of(cell: Cell, report: pytest.TestReport, error: BaseException | None) -> tuple[str, str]:
+def status_of(
+    cell: Cell, report: pytest.TestReport, error: BaseException | None
+) -> tuple[str, str]:
     """Return the status of a cell and the text that explains it."""
-    from ..cell import Vacuous, Violation
+    from bn_spec.suite.cell import Vacuous, Violation
 
     if report.skipped:
         return NOT_CLAIMED, cell.not_claimed

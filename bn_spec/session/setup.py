@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..errors import BnSpecError, ConfigError
-from ..report.records import Run
-from ..suite import SUITE, suite_folder
-from . import options
+from bn_spec.errors import BnSpecError, ConfigError
+from bn_spec.report.records import Run
+from bn_spec.session import options
+from bn_spec.suite.chapters import SUITE, suite_folder
 
 if TYPE_CHECKING:
-    from ..backend import KnownFailure
-    from ..databases import Databases
-    from ..known_failures import Entry
-    from ..registry import Selection
-    from ..store import Stored
+    from bn_spec.backend.known_failure import KnownFailure
+    from bn_spec.backend.registry import Selection
+    from bn_spec.suite.databases import Databases
+    from bn_spec.suite.known_failures_file import Entry
+    from bn_spec.tools.stored_cases import Stored
 
 RUN = pytest.StashKey[Run]()
 SELECTION = pytest.StashKey["Selection"]()
@@ -36,7 +36,9 @@ def runs_the_suite(config: pytest.Config) -> bool:
 
     def inside(argument: str) -> bool:
         path = argument.partition("::")[0]
-        return path.startswith(SUITE) or (config.invocation_params.dir / path).resolve().is_relative_to(folder)
+        return path.startswith(SUITE) or (
+            config.invocation_params.dir / path
+        ).resolve().is_relative_to(folder)
 
     return any(inside(str(argument)) for argument in config.args)
 
@@ -49,7 +51,7 @@ def is_worker(config: pytest.Config) -> bool:
 def selection(config: pytest.Config) -> Selection:
     """Return the backends of the run; raise UsageError if one cannot be had."""
     if SELECTION not in config.stash:
-        from ..registry import select
+        from bn_spec.backend.registry import select
 
         if options.handed(config).get("workercount", 1) > 1:
             # Workers share the cores; a framework reads these when it is imported.
@@ -67,7 +69,7 @@ def selection(config: pytest.Config) -> Selection:
 
 def _check_loading(config: pytest.Config) -> None:
     """Load what was asked for elsewhere first, so that a backend that kills who loads it is told so."""
-    from ..isolation import check_loading
+    from bn_spec.play.isolated import check_loading
 
     for name in options.option(config, "backend") or ():
         if name != "all":
@@ -78,18 +80,25 @@ def entries(config: pytest.Config) -> tuple[Entry, ...]:
     """Return the known failures of the file, if there is one; those whose time is over excuse nobody any more."""
     if ENTRIES in config.stash:
         return config.stash[ENTRIES]
-    from ..known_failures import load, superfluous
+    from bn_spec.suite.known_failures_file import load, superfluous
 
-    path, updated = options.path(config, "known_failures"), config.getoption("bn_known_failures_update")
+    path, updated = (
+        options.path(config, "known_failures"),
+        config.getoption("bn_known_failures_update"),
+    )
     if path is None and updated:
-        raise pytest.UsageError("--bn-known-failures-update needs to know of which file: --bn-known-failures FILE")
+        raise pytest.UsageError(
+            "--bn-known-failures-update needs to know of which file: --bn-known-failures FILE"
+        )
     try:
         entries = load(path) if path and (path.exists() or not updated) else ()
     except ConfigError as error:
         raise pytest.UsageError(f"bn-spec: {error}") from None
     today, run = datetime.now(UTC).date(), config.stash[RUN]
     run.faults += [
-        f"{e} expired on {e.expires}: {e.reason}; mend it, or renew it" for e in entries if e.expired(today)
+        f"{e} expired on {e.expires}: {e.reason}; mend it, or renew it"
+        for e in entries
+        if e.expired(today)
     ]
     entries = tuple(entry for entry in entries if not entry.expired(today))
     run.faults += superfluous(entries, selection(config).backends.values())
@@ -106,9 +115,12 @@ def databases(config: pytest.Config) -> Databases | None:
 
 
 def _opened(config: pytest.Config, where: str) -> Databases:
-    from ..databases import open_databases
+    from bn_spec.suite.databases import open_databases
 
-    relative_to, downloads = options.folder_of(config, "database"), options.report_dir(config) / "artifacts"
+    relative_to, downloads = (
+        options.folder_of(config, "database"),
+        options.report_dir(config) / "artifacts",
+    )
     try:
         return open_databases(where, relative_to=relative_to, downloads=downloads)
     except ConfigError as error:
@@ -140,9 +152,13 @@ def place(spec: object) -> str:
     return str(spec).removeprefix("execmodel=main_thread_only//")
 
 
-def excused(config: pytest.Config, backend: str, requirement: str, dtype: str) -> tuple[KnownFailure, ...]:
+def excused(
+    config: pytest.Config, backend: str, requirement: str, dtype: str
+) -> tuple[KnownFailure, ...]:
     """Return the known failures of the file that a cell may have."""
-    return tuple(entry.failure for entry in entries(config) if entry.concerns(backend, requirement, dtype))
+    return tuple(
+        entry.failure for entry in entries(config) if entry.concerns(backend, requirement, dtype)
+    )
 
 
 def stored(config: pytest.Config, requirement: str, backend: str, dtype: str) -> list[Stored]:
@@ -151,13 +167,15 @@ def stored(config: pytest.Config, requirement: str, backend: str, dtype: str) ->
         config.stash[STORED] = list(options.store(config))
     wanted = (requirement, backend, dtype)
     return [
-        each for each in config.stash[STORED] if (each.requirement, each.backend, each.case.config.dtype) == wanted
+        each
+        for each in config.stash[STORED]
+        if (each.requirement, each.backend, each.case.config.dtype) == wanted
     ]
 
 
 def installed(config: pytest.Config) -> dict[str, str]:
     """Return what decides what a run says: the versions of all that takes part, as far as they are known."""
-    from ..report.run_file import packages
+    from bn_spec.report.run_file import packages
 
     backends = {each.name: f"({each.description})" for each in selection(config).backends.values()}
     return {"bn-spec": str(judged_by(config)["bn-spec"])} | packages() | backends
@@ -165,8 +183,8 @@ def installed(config: pytest.Config) -> dict[str, str]:
 
 def judged_by(config: pytest.Config) -> dict[str, Any]:
     """Return what judges, and how."""
-    from .. import __version__
-    from ..requirements import SPECIFICATION
+    from bn_spec import __version__
+    from bn_spec.specification.requirement import SPECIFICATION
 
     profile = options.profile(config)
     return {

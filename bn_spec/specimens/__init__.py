@@ -1,15 +1,16 @@
 """Sound and faulty implementations, kept for testing the suite.
 
-Each is a backend: ``bn-spec run bn_spec.specimens:runvar_bias`` shows how the suite reports a fault.
+Each is a backend: ``bn-spec run bn_spec.specimens:runvar_bias`` shows how the suite reports a
+fault.
 """
 
-from . import backward as _backward  # noqa: F401
-from . import dialects as _dialects  # noqa: F401
-from . import faulty as _faulty  # noqa: F401 - importing it fills the catalogue
-from . import inaccurate as _inaccurate  # noqa: F401
-from . import sound as _sound  # noqa: F401
-from . import unfriendly as _unfriendly  # noqa: F401
-from .catalogue import SPECIMENS, Specimen
+from bn_spec.specimens import backward as _backward  # noqa: F401 - it fills the catalogue
+from bn_spec.specimens import dialects as _dialects  # noqa: F401 - it fills the catalogue
+from bn_spec.specimens import faulty as _faulty  # noqa: F401 - it fills the catalogue
+from bn_spec.specimens import inaccurate as _inaccurate  # noqa: F401 - it fills the catalogue
+from bn_spec.specimens import sound as _sound  # noqa: F401 - it fills the catalogue
+from bn_spec.specimens import unfriendly as _unfriendly  # noqa: F401 - it fills the catalogue
+from bn_spec.specimens.catalogue import SPECIMENS, Specimen
 
 __all__ = ["SPECIMENS", "Specimen"]
 

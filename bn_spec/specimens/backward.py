@@ -1,6 +1,7 @@
 """Faulty specimens whose forward is right and whose backward is not. The suite must catch every one.
 
-As in :mod:`.faulty`: the docstring says the mistake, ``history`` where it happened, ``caught_by`` what must catch it.
+As in :mod:`.faulty`: the docstring says the mistake, ``history`` where it happened, ``caught_by``
+what must catch it.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import DoubleGradients, Gradients
-from ..config import Config, State
-from ..dtypes import DTYPES, Array
-from ..memory import Parts, put_together, take_apart
-from .catalogue import faulty
-from .kernel import Kernel, Saved
-from .sound import ShiftedProducts
+from bn_spec.backend.contract import DoubleGradients, Gradients
+from bn_spec.case.arrays import Parts, put_together, take_apart
+from bn_spec.case.config import Config, State
+from bn_spec.case.dtypes import DTYPES, Array
+from bn_spec.specimens.catalogue import faulty
+from bn_spec.specimens.kernel import Kernel, Saved
+from bn_spec.specimens.sound import ShiftedProducts
 
 MIXED = ("mixed_float16", "mixed_bfloat16")
 TWICE = {"double_backward": tuple(DTYPES)}
@@ -57,7 +58,12 @@ class EvalBackwardOfStaleStatistics(Kernel):
         return replace(saved, mean=self.last[0], s=self.last[1])
 
 
-@faulty("mode-taken-at-backward", fault="grad-eval-mode", history=("apache/mxnet#9580",), caught_by=("GRD-15",))
+@faulty(
+    "mode-taken-at-backward",
+    fault="grad-eval-mode",
+    history=("apache/mxnet#9580",),
+    caught_by=("GRD-15",),
+)
 class ModeTakenAtBackward(Kernel):
     """Whether statistics are given is looked up when the backward runs, not when the forward did."""
 
@@ -76,7 +82,10 @@ class RunningStatisticsByReference(Kernel):
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
         if saved.given and self.running_mean is not None and self.running_var is not None:
-            mean, s = self.widened(self.running_mean), self.inverse_std(self.widened(self.running_var))
+            mean, s = (
+                self.widened(self.running_mean),
+                self.inverse_std(self.widened(self.running_var)),
+            )
             saved = replace(saved, mean=mean, s=s)
         return super().backward(saved, dy)
 
@@ -98,7 +107,9 @@ class RunningStatisticsDifferentiated(Kernel):
             self.tracked = x
         return recorded
 
-    def projected(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+    def projected(
+        self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
+    ) -> Array:
         inner = super().projected(g, x_hat, dbias, dweight, saved)
         if not saved.given or self.tracked is not saved.x:
             return inner
@@ -107,7 +118,10 @@ class RunningStatisticsDifferentiated(Kernel):
 
 
 @faulty(
-    "no-gradient-without-tracking", fault="grad-missing", history=("Oneflow-Inc/oneflow#5665",), caught_by=("GRD-07",)
+    "no-gradient-without-tracking",
+    fault="grad-missing",
+    history=("Oneflow-Inc/oneflow#5665",),
+    caught_by=("GRD-07",),
 )
 class NoGradientWithoutTracking(Kernel):
     """With track_running_stats=False the input gets no gradient."""
@@ -129,7 +143,9 @@ class NoGradientWithoutTracking(Kernel):
 class MeanTermMissing(Kernel):
     """dx lacks mean(dy)."""
 
-    def projected(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+    def projected(
+        self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
+    ) -> Array:
         return super().projected(g, x_hat, 0 * dbias, dweight, saved)
 
 
@@ -142,7 +158,9 @@ class MeanTermMissing(Kernel):
 class VarianceTermMissing(Kernel):
     """dx lacks x̂ mean(dy x̂)."""
 
-    def projected(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+    def projected(
+        self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
+    ) -> Array:
         return super().projected(g, x_hat, dbias, 0 * dweight, saved)
 
 
@@ -155,7 +173,9 @@ class VarianceTermMissing(Kernel):
 class StatisticsDetached(Kernel):
     """dx is weight s dy in training too: mean and variance are taken for constants."""
 
-    def projected(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:  # noqa: ARG002
+    def projected(
+        self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
+    ) -> Array:
         return g
 
 
@@ -173,7 +193,10 @@ class WeightMissing(Kernel):
 
 
 @faulty(
-    "stored-weight-without-affine", fault="grad-affine-off", history=("apache/mxnet#1061",), caught_by=("GRD-06",)
+    "stored-weight-without-affine",
+    fault="grad-affine-off",
+    history=("apache/mxnet#1061",),
+    caught_by=("GRD-06",),
 )
 class StoredWeightWithoutAffine(Kernel):
     """With affine=False the backward multiplies dx with a weight that is stored all the same."""
@@ -182,7 +205,12 @@ class StoredWeightWithoutAffine(Kernel):
         return super().scale(saved) if saved.weight is not None else saved.s * 3
 
 
-@faulty("inverse-std-taken-for-variance", fault="grad-formula", history=(), caught_by=("GRD-01", "GRD-02"))
+@faulty(
+    "inverse-std-taken-for-variance",
+    fault="grad-formula",
+    history=(),
+    caught_by=("GRD-01", "GRD-02"),
+)
 class InverseStdTakenForVariance(Kernel):
     """The saved 1 / sqrt(var + eps) is taken for a variance, and its inverse root for s."""
 
@@ -202,7 +230,10 @@ class EpsMissingInBackward(Kernel):
     def remember(self, saved: Saved) -> Saved:
         variance = np.maximum(saved.s.astype(np.float64) ** -2 - saved.eps, 0)
         return replace(
-            saved, s=(1 / np.sqrt(np.where(saved.s == self.steepest(), 0, variance))).astype(saved.s.dtype)
+            saved,
+            s=(1 / np.sqrt(np.where(saved.s == self.steepest(), 0, variance))).astype(
+                saved.s.dtype
+            ),
         )
 
     def steepest(self) -> Any:
@@ -213,7 +244,9 @@ class EpsMissingInBackward(Kernel):
 class MomentumInDx(Kernel):
     """The terms of mean and variance in dx are weighed by the momentum, as if they came from the moving averages."""
 
-    def projected(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+    def projected(
+        self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
+    ) -> Array:
         m = 1 if self.config.momentum is None else self.config.momentum
         return super().projected(g, x_hat, m * dbias, m * dweight, saved)
 
@@ -230,11 +263,13 @@ class MomentumInDx(Kernel):
 class WeightGradientOfRawInput(Kernel):
     """The gradient of the weight is the sum of dy x instead of dy x̂."""
 
-    def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:  # noqa: ARG002
+    def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
         return self.total(g * self.rows(saved.x))
 
 
-@faulty("weight-gradient-of-output", fault="grad-formula", history=(), caught_by=("GRD-12", "GRD-02"))
+@faulty(
+    "weight-gradient-of-output", fault="grad-formula", history=(), caught_by=("GRD-12", "GRD-02")
+)
 class WeightGradientOfOutput(Kernel):
     """The gradient of the weight is the sum of dy y, in which weight and bias are."""
 
@@ -245,7 +280,9 @@ class WeightGradientOfOutput(Kernel):
         return self.total(g * output)
 
 
-@faulty("normalised-value-from-output", fault="grad-formula", history=(), caught_by=("GRD-20", "GRD-02"))
+@faulty(
+    "normalised-value-from-output", fault="grad-formula", history=(), caught_by=("GRD-20", "GRD-02")
+)
 class NormalisedValueFromOutput(Kernel):
     """x̂ is recovered as (y − bias) / weight, which is NaN where the weight is zero."""
 
@@ -271,7 +308,9 @@ class ParameterGradientsAccumulate(Kernel):
 
     def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
         if self.sums is not None:
-            gradients = gradients._replace(weight=gradients.weight + self.sums[0], bias=gradients.bias + self.sums[1])
+            gradients = gradients._replace(
+                weight=gradients.weight + self.sums[0], bias=gradients.bias + self.sums[1]
+            )
         self.sums = gradients.weight, gradients.bias
         return super().asked(gradients, saved)
 
@@ -312,15 +351,25 @@ class FrozenWeightFreezesBias(Kernel):
         return asked if "weight" in saved.wrt else asked._replace(bias=None)
 
 
-@faulty("gradients-never-masked", fault="grad-mask", history=("csarofeen/pytorch#657",), caught_by=("GRD-08",))
+@faulty(
+    "gradients-never-masked",
+    fault="grad-mask",
+    history=("csarofeen/pytorch#657",),
+    caught_by=("GRD-08",),
+)
 class GradientsNeverMasked(Kernel):
     """All gradients are returned, whatever was asked."""
 
-    def asked(self, gradients: Gradients, saved: Saved) -> Gradients:  # noqa: ARG002
+    def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
         return gradients
 
 
-@faulty("frozen-input-refused", fault="grad-mask", history=("PaddlePaddle/Paddle#25686",), caught_by=("GRD-08",))
+@faulty(
+    "frozen-input-refused",
+    fault="grad-mask",
+    history=("PaddlePaddle/Paddle#25686",),
+    caught_by=("GRD-08",),
+)
 class FrozenInputRefused(Kernel):
     """A backward fails where the input needs no gradient."""
 
@@ -331,12 +380,17 @@ class FrozenInputRefused(Kernel):
 
 
 @faulty(
-    "frozen-parameters-break-dx", fault="grad-mask", history=("PaddlePaddle/Paddle#21237",), caught_by=("GRD-08",)
+    "frozen-parameters-break-dx",
+    fault="grad-mask",
+    history=("PaddlePaddle/Paddle#21237",),
+    caught_by=("GRD-08",),
 )
 class FrozenParametersBreakDx(Kernel):
     """The sums that dx needs are skipped where neither weight nor bias needs a gradient."""
 
-    def projected(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+    def projected(
+        self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
+    ) -> Array:
         needed = saved.weight is None or len(saved.wrt) > 1
         return super().projected(g, x_hat, dbias * needed, dweight * needed, saved)
 
@@ -344,7 +398,12 @@ class FrozenParametersBreakDx(Kernel):
 # Contexts
 
 
-@faulty("context-overwritten", fault="memory-shared", history=("pytorch/pytorch#586",), caught_by=("GRD-14",))
+@faulty(
+    "context-overwritten",
+    fault="memory-shared",
+    history=("pytorch/pytorch#586",),
+    caught_by=("GRD-14",),
+)
 class ContextOverwritten(Kernel):
     """Mean and inverse standard deviation are saved in buffers of the layer, which the next forward overwrites."""
 
@@ -352,7 +411,12 @@ class ContextOverwritten(Kernel):
         return super().backward(replace(saved, mean=self.saved.mean, s=self.saved.s), dy)
 
 
-@faulty("dy-overwritten", fault="input-mutation", history=("PaddlePaddle/Paddle#21065",), caught_by=("GRD-16",))
+@faulty(
+    "dy-overwritten",
+    fault="input-mutation",
+    history=("PaddlePaddle/Paddle#21065",),
+    caught_by=("GRD-16",),
+)
 class DyOverwritten(Kernel):
     """dx is written over dy."""
 
@@ -451,7 +515,11 @@ class DyLayoutIgnored(Kernel):
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
         memory, (_, shape, strides) = take_apart(dy).flat, take_apart(saved.x)
-        misread = put_together(Parts(memory, shape, strides)) if memory.size == take_apart(saved.x).flat.size else dy
+        misread = (
+            put_together(Parts(memory, shape, strides))
+            if memory.size == take_apart(saved.x).flat.size
+            else dy
+        )
         return super().backward(saved, misread)
 
 
@@ -481,11 +549,19 @@ class ParameterGradientsInHalf(Kernel):
 
     def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
         asked = super().asked(gradients, saved)
-        half = {name: None if g is None else g.astype(saved.x.dtype) for name, g in asked._asdict().items()}
+        half = {
+            name: None if g is None else g.astype(saved.x.dtype)
+            for name, g in asked._asdict().items()
+        }
         return Gradients(**half)
 
 
-@faulty("bias-gradient-of-four-dimensions", fault="grad-formula", history=(), caught_by=("GRD-05", "GRD-03"))
+@faulty(
+    "bias-gradient-of-four-dimensions",
+    fault="grad-formula",
+    history=(),
+    caught_by=("GRD-05", "GRD-03"),
+)
 class BiasGradientOfFourDimensions(Kernel):
     """The gradient of the bias has the shape (1, C, 1, 1)."""
 
@@ -498,14 +574,19 @@ class BiasGradientOfFourDimensions(Kernel):
 
 
 @faulty(
-    "tail-dropped-in-backward", fault="tail-elements-dropped", history=("ROCm/MIOpen#916",), caught_by=("GRD-18",)
+    "tail-dropped-in-backward",
+    fault="tail-elements-dropped",
+    history=("ROCm/MIOpen#916",),
+    caught_by=("GRD-18",),
 )
 class TailDroppedInBackward(Kernel):
     """Of planes of more than 256 values, the backward leaves those after the last multiple of 4 out of its sums."""
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
         plane = dy.shape[2] * dy.shape[3]
-        self.kept = np.arange(dy.size // dy.shape[1]) % plane < (plane - plane % 4 if plane > 256 else plane)
+        self.kept = np.arange(dy.size // dy.shape[1]) % plane < (
+            plane - plane % 4 if plane > 256 else plane
+        )
         return super().backward(saved, dy)
 
     def bias_gradient(self, g: Array) -> Array:
@@ -543,7 +624,11 @@ class GradientSumsInFloat32(Kernel):
     """Within a float64 kernel, the sums of the backward are kept in float32."""
 
     def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
-        return super().weight_gradient(g.astype(np.float32), x_hat.astype(np.float32), saved).astype(g.dtype)
+        return (
+            super()
+            .weight_gradient(g.astype(np.float32), x_hat.astype(np.float32), saved)
+            .astype(g.dtype)
+        )
 
 
 @faulty(
@@ -569,9 +654,13 @@ class ShiftedProductsClaimedCentred(ShiftedProducts):
 class TermsOfDxInHalf(Kernel):
     """mean(dy) and mean(dy x̂) are rounded to the dtype of the data: of a constant dy, dx is their errors alone."""
 
-    def projected(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+    def projected(
+        self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
+    ) -> Array:
         n = g.dtype.type(g.shape[1])
-        return super().projected(g, x_hat, self.narrowed(dbias / n) * n, self.narrowed(dweight / n) * n, saved)
+        return super().projected(
+            g, x_hat, self.narrowed(dbias / n) * n, self.narrowed(dweight / n) * n, saved
+        )
 
 
 # Double backward
@@ -587,7 +676,7 @@ class TermsOfDxInHalf(Kernel):
 class CurvatureMissing(Kernel):
     """The double backward takes the saved statistics for constants."""
 
-    def curvature(self, g: Array, a: Array, x_hat: Array) -> Array:  # noqa: ARG002
+    def curvature(self, g: Array, a: Array, x_hat: Array) -> Array:
         return 0 * g
 
 
@@ -605,7 +694,9 @@ class EvalDoubleBackwardOfTraining(Kernel):
         return super().double_backward(replace(saved, given=False), dy, cotangents)
 
 
-@faulty("curvature-counted-once", fault="grad-higher-order", history=(), caught_by=("GRD-23",), **TWICE)
+@faulty(
+    "curvature-counted-once", fault="grad-higher-order", history=(), caught_by=("GRD-23",), **TWICE
+)
 class CurvatureCountedOnce(Kernel):
     """In the curvature, the product of the two correlations counts once instead of three times."""
 

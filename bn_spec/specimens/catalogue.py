@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ..backend import Capabilities, Layer
-from ..config import Config, State
-from ..dtypes import DTYPES, Array
-from ..errors import allowed
-from .classes import FAULT_CLASSES
-from .kernel import Kernel
+from bn_spec.backend.claims import Capabilities
+from bn_spec.backend.contract import Layer
+from bn_spec.case.config import Config, State
+from bn_spec.case.dtypes import DTYPES, Array
+from bn_spec.errors import allowed
+from bn_spec.specimens.classes import FAULT_CLASSES
+from bn_spec.specimens.kernel import Kernel
 
 K = TypeVar("K", bound=type[Kernel])
 
@@ -22,9 +23,10 @@ K = TypeVar("K", bound=type[Kernel])
 class Specimen:
     """An implementation kept for testing the suite; as it stands, a backend.
 
-    A sound one must pass, a faulty one must be caught by each requirement in ``caught_by``. ``history`` names issues
-    and pull requests of real projects (``owner/repository#number``) in which the fault occurred. ``fault`` is the
-    class of its mistake, a name in :data:`~bn_spec.specimens.classes.FAULT_CLASSES`; a sound one has none.
+    A sound one must pass, a faulty one must be caught by each requirement in ``caught_by``.
+    ``history`` names issues and pull requests of real projects (``owner/repository#number``) in
+    which the fault occurred. ``fault`` is the class of its mistake, a name in
+    :data:`~bn_spec.specimens.classes.FAULT_CLASSES`; a sound one has none.
     """
 
     name: str
@@ -79,7 +81,9 @@ _WHAT_KERNELS_HAVE: dict[str, Any] = {
 }
 
 
-def sound(name: str, *, grade: str, dtypes: tuple[str, ...] = tuple(DTYPES), **claims: Any) -> Callable[[K], K]:
+def sound(
+    name: str, *, grade: str, dtypes: tuple[str, ...] = tuple(DTYPES), **claims: Any
+) -> Callable[[K], K]:
     """Enter a sound kernel into the catalogue; its docstring says how it computes."""
     return _enter(name, Capabilities(dtypes=dtypes, grade=grade, **_WHAT_KERNELS_HAVE | claims))
 
@@ -95,8 +99,9 @@ def faulty(
 ) -> Callable[[K], K]:
     """Enter a faulty kernel into the catalogue; its docstring says the mistake in a sentence.
 
-    It claims the dtypes in which it has the fault and, unless given, the default grade, under which a fault has the
-    most room to hide. ``fault`` is the class of its mistake; ``history`` is empty where nobody has reported it yet.
+    It claims the dtypes in which it has the fault and, unless given, the default grade, under which
+    a fault has the most room to hide. ``fault`` is the class of its mistake; ``history`` is empty
+    where nobody has reported it yet.
 
     Raises:
         ValueError: there is no such class of faults.
@@ -104,11 +109,17 @@ def faulty(
     """
     if fault not in FAULT_CLASSES:
         raise ValueError(allowed("fault class", fault, FAULT_CLASSES))
-    return _enter(name, Capabilities(dtypes=dtypes, **_WHAT_KERNELS_HAVE | claims), history, caught_by, fault)
+    return _enter(
+        name, Capabilities(dtypes=dtypes, **_WHAT_KERNELS_HAVE | claims), history, caught_by, fault
+    )
 
 
 def _enter(
-    name: str, claims: Capabilities, history: tuple[str, ...] = (), caught_by: tuple[str, ...] = (), fault: str = ""
+    name: str,
+    claims: Capabilities,
+    history: tuple[str, ...] = (),
+    caught_by: tuple[str, ...] = (),
+    fault: str = "",
 ) -> Callable[[K], K]:
     def enter(kernel: K) -> K:
         if name in SPECIMENS:

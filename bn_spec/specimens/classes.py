@@ -1,7 +1,8 @@
 """The classes of faults that implementations of batch normalisation have had, and where each was reported.
 
-Every faulty specimen names one of them. Most classes come from a collection of reports to the trackers of real
-projects; the few that are ``ours`` hold faults that fit none of these, and that nobody may have reported yet.
+Every faulty specimen names one of them. Most classes come from a collection of reports to the
+trackers of real projects; the few that are ``ours`` hold faults that fit none of these, and that
+nobody may have reported yet.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from types import MappingProxyType
 class FaultClass:
     """One kind of fault.
 
-    ``sentence`` says what such a fault does to a number or to the state. ``trackers`` are issues and pull requests
-    (``owner/repository#number``) or commits (``owner/repository@commit``) that report the fault, describe or repair
-    it; those of a class of ``ours`` are what its specimens name as their history. ``unexpressed`` says why no
-    specimen can have the fault.
+    ``sentence`` says what such a fault does to a number or to the state. ``trackers`` are issues
+    and pull requests (``owner/repository#number``) or commits (``owner/repository@commit``) that
+    report the fault, describe or repair it; those of a class of ``ours`` are what its specimens
+    name as their history. ``unexpressed`` says why no specimen can have the fault.
     """
 
     name: str
@@ -35,7 +36,14 @@ Row = tuple[str, str, str]
 
 def _family(family: str, *reported: Row, ours: tuple[Row, ...] = ()) -> list[FaultClass]:
     return [
-        FaultClass(name, family, sentence, tuple(trackers.split()), ours=own, unexpressed=_UNEXPRESSED.get(name, ""))
+        FaultClass(
+            name,
+            family,
+            sentence,
+            tuple(trackers.split()),
+            ours=own,
+            unexpressed=_UNEXPRESSED.get(name, ""),
+        )
         for own, rows in ((False, reported), (True, ours))
         for name, sentence, trackers in rows
     ]
@@ -99,7 +107,11 @@ _STATISTICS = _family(
         """,
     ),
     ours=(
-        ("summation-order", "The order of a sum differs between calls, and so do the bits of its result.", ""),
+        (
+            "summation-order",
+            "The order of a sum differs between calls, and so do the bits of its result.",
+            "",
+        ),
         (
             "rounding-direction",
             "An operation rounds to fewer bits than its format has, or always to the same side, so that errors do "
@@ -140,7 +152,13 @@ _EPSILON = _family(
         "The divisor is sqrt(var) + eps instead of sqrt(var + eps).",
         "AlexeyAB/darknet#5447 pjreddie/darknet#17 keras-team/keras#8726 Tencent/ncnn#311",
     ),
-    ours=(("attribute-precision", "eps or momentum is held in another precision than is documented.", ""),),
+    ours=(
+        (
+            "attribute-precision",
+            "eps or momentum is held in another precision than is documented.",
+            "",
+        ),
+    ),
 )
 
 _RUNNING = _family(

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..dialect import Dialect
-from ..dtypes import Array
-from .catalogue import faulty, sound
-from .kernel import Kernel
+from bn_spec.case.dialect import Dialect
+from bn_spec.case.dtypes import Array
+from bn_spec.specimens.catalogue import faulty, sound
+from bn_spec.specimens.kernel import Kernel
 
-DIALECT = Dialect(momentum_weighs="old", running_var="biased", single_value="answered", attributes="float32")
+DIALECT = Dialect(
+    momentum_weighs="old", running_var="biased", single_value="answered", attributes="float32"
+)
 
 
 @sound("another-dialect", grade="two-pass", overflow_safe=True, dialect=DIALECT)
@@ -29,7 +31,7 @@ class AnotherDialect(Kernel):
         s: Array = 1 / np.sqrt(var + var.dtype.type(DIALECT.eps(self.config.eps)))
         return s
 
-    def estimated_var(self, var: Array, n: int) -> Array:  # noqa: ARG002 - other estimators need n
+    def estimated_var(self, var: Array, n: int) -> Array:
         return var
 
 
@@ -48,7 +50,11 @@ class BiasedVarianceClaimed(AnotherDialect):
 
 
 @faulty(
-    "weight-of-the-new-value-claimed", fault="momentum-inverted", history=(), caught_by=("RUN-01",), dialect=DIALECT
+    "weight-of-the-new-value-claimed",
+    fault="momentum-inverted",
+    history=(),
+    caught_by=("RUN-01",),
+    dialect=DIALECT,
 )
 class WeightOfTheNewValueClaimed(AnotherDialect):
     """momentum is taken for the weight of the new value, where the framework hands over that of the old one."""
@@ -57,7 +63,13 @@ class WeightOfTheNewValueClaimed(AnotherDialect):
         return super().factor() if self.config.momentum is None else 1 - super().factor()
 
 
-@faulty("single-value-divided-by-zero", fault="n1-bessel", history=(), caught_by=("TRN-10",), dialect=DIALECT)
+@faulty(
+    "single-value-divided-by-zero",
+    fault="n1-bessel",
+    history=(),
+    caught_by=("TRN-10",),
+    dialect=DIALECT,
+)
 class SingleValueDividedByZero(AnotherDialect):
     """A single value per channel is answered, and running_var becomes 0 · 1 / 0."""
 
@@ -93,16 +105,18 @@ class DebiasedAverages(Kernel):
         rest = 1 - self.factor()
         return float(rest**batches)
 
-    def hidden(self, running: Array, began: float) -> Array:  # noqa: ARG002 - a faulty one needs it
+    def hidden(self, running: Array, began: float) -> Array:
         """Return the average that stands behind a running statistic; ``began`` is the initial value of that."""
         return self.widened(running) * (1 - self.remaining(self.batches() - 1))
 
-    def track(self, mean: Array, var: Array, n: int) -> None:  # noqa: ARG002 - others need it
+    def track(self, mean: Array, var: Array, n: int) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         self.count()
         if self.config.momentum is None:  # the mean of all batches has no bias
-            self.running_mean[...] = self.blend(self.widened(self.running_mean), mean, self.factor())
+            self.running_mean[...] = self.blend(
+                self.widened(self.running_mean), mean, self.factor()
+            )
             self.running_var[...] = self.blend(self.widened(self.running_var), var, self.factor())
             return
         left = 1 - self.remaining(self.batches())
@@ -121,14 +135,24 @@ class DebiasedFromOne(DebiasedAverages):
     """The average behind running_var begins at one, and its bias is divided out as if it had begun at zero."""
 
     def hidden(self, running: Array, began: float) -> Array:
-        return super().hidden(running, began) if self.batches() > 1 else np.full_like(self.widened(running), began)
+        return (
+            super().hidden(running, began)
+            if self.batches() > 1
+            else np.full_like(self.widened(running), began)
+        )
 
 
-@faulty("bias-left-in", fault="initial-value-weighed", history=(), caught_by=("RUN-01", "RUN-02"), dialect=DEBIASED)
+@faulty(
+    "bias-left-in",
+    fault="initial-value-weighed",
+    history=(),
+    caught_by=("RUN-01", "RUN-02"),
+    dialect=DEBIASED,
+)
 class BiasLeftIn(DebiasedAverages):
     """Running statistics began at zero, and nobody divides by 1 − (1 − momentum)^k."""
 
-    def remaining(self, batches: int) -> float:  # noqa: ARG002 - sound ones need it
+    def remaining(self, batches: int) -> float:
         return 0.0
 
 
@@ -144,7 +168,11 @@ class AveragesFromTheFirstBatch(Kernel):
 
 
 @faulty(
-    "first-batch-blended", fault="initial-value-weighed", history=(), caught_by=("RUN-01", "RUN-02"), dialect=FIRST
+    "first-batch-blended",
+    fault="initial-value-weighed",
+    history=(),
+    caught_by=("RUN-01", "RUN-02"),
+    dialect=FIRST,
 )
 class FirstBatchBlended(AveragesFromTheFirstBatch):
     """The initial running statistics are never let go, where the first batch is claimed to take their place."""
@@ -183,11 +211,17 @@ class OutputNarrowed(Kernel):
 RUNNING = Dialect(running_var="biased", averages="from the first batch", training_output="running")
 
 
-@sound("running-statistics-normalise", grade="two-pass", overflow_safe=True, dialect=RUNNING, gradients=False)
+@sound(
+    "running-statistics-normalise",
+    grade="two-pass",
+    overflow_safe=True,
+    dialect=RUNNING,
+    gradients=False,
+)
 class RunningStatisticsNormalise(AveragesFromTheFirstBatch):
     """In training, the running statistics normalise once the batch has moved them."""
 
-    def estimated_var(self, var: Array, n: int) -> Array:  # noqa: ARG002 - other estimators need n
+    def estimated_var(self, var: Array, n: int) -> Array:
         return var
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
@@ -195,7 +229,9 @@ class RunningStatisticsNormalise(AveragesFromTheFirstBatch):
             return super().normalise(x, mean, s)
         assert self.running_mean is not None
         assert self.running_var is not None
-        return super().normalise(x, self.widened(self.running_mean), self.inverse_std(self.widened(self.running_var)))
+        return super().normalise(
+            x, self.widened(self.running_mean), self.inverse_std(self.widened(self.running_var))
+        )
 
 
 @faulty(

@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..config import State
-from ..dtypes import Array
-from ..memory import take_apart
-from .catalogue import faulty
-from .kernel import Kernel, across
-from .sound import Textbook
+from bn_spec.case.arrays import take_apart
+from bn_spec.case.config import State
+from bn_spec.case.dtypes import Array
+from bn_spec.specimens.catalogue import faulty
+from bn_spec.specimens.kernel import Kernel, across
+from bn_spec.specimens.sound import Textbook
 
 # Construction and state
 
@@ -48,7 +48,13 @@ class TensorsSwapped(Kernel):
 
     def hold(self, state: State) -> None:
         super().hold(
-            State(state.bias, state.weight, state.running_var, state.running_mean, state.num_batches_tracked)
+            State(
+                state.bias,
+                state.weight,
+                state.running_var,
+                state.running_mean,
+                state.num_batches_tracked,
+            )
         )
 
 
@@ -64,11 +70,17 @@ class CounterOneDimensional(Kernel):
     def state(self) -> State:
         state = super().state()
         counter = state.num_batches_tracked
-        return replace(state, num_batches_tracked=None if counter is None else counter.reshape(1).astype(np.float32))
+        return replace(
+            state,
+            num_batches_tracked=None if counter is None else counter.reshape(1).astype(np.float32),
+        )
 
 
 @faulty(
-    "affine-off-materialised", fault="affine-none-path", history=("microsoft/DirectML#369",), caught_by=("CFG-05",)
+    "affine-off-materialised",
+    fault="affine-none-path",
+    history=("microsoft/DirectML#369",),
+    caught_by=("CFG-05",),
 )
 class AffineOffMaterialised(Kernel):
     """With affine=False, weight and bias exist all the same, as empty tensors."""
@@ -154,12 +166,17 @@ class UnbiasedNormalisation(Kernel):
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
         n = x.size // x.shape[1]
         v = 1 / s**2 - self.config.eps
-        unbiased = 1 / np.sqrt(v * n / (n - 1) + self.config.eps) if self.uses_batch_statistics() else s
+        unbiased = (
+            1 / np.sqrt(v * n / (n - 1) + self.config.eps) if self.uses_batch_statistics() else s
+        )
         return super().normalise(x, mean, unbiased.astype(x.dtype))
 
 
 @faulty(
-    "variance-squared", fault="norm-formula", history=("jax-ml/jax#442",), caught_by=("TRN-01", "EVL-01", "MET-11")
+    "variance-squared",
+    fault="norm-formula",
+    history=("jax-ml/jax#442",),
+    caught_by=("TRN-01", "EVL-01", "MET-11"),
 )
 class VarianceSquared(Kernel):
     """The output is divided by (var + eps)² instead of its root."""
@@ -194,7 +211,12 @@ class EpsIgnored(Kernel):
         return np.asarray(1 / np.sqrt(var + var.dtype.type(1e-5)))
 
 
-@faulty("eps-clamped", fault="eps-clamped", history=("tensorflow/tensorflow#37768",), caught_by=("TRN-09",))
+@faulty(
+    "eps-clamped",
+    fault="eps-clamped",
+    history=("tensorflow/tensorflow#37768",),
+    caught_by=("TRN-09",),
+)
 class EpsClamped(Kernel):
     """An eps below 1e-5 is raised to 1e-5."""
 
@@ -254,9 +276,16 @@ class ParametersShareStatistics(Kernel):
 
     def hold(self, state: State) -> None:
         super().hold(state)
-        if self.weight is None or self.bias is None or self.running_mean is None or self.running_var is None:
+        if (
+            self.weight is None
+            or self.bias is None
+            or self.running_mean is None
+            or self.running_var is None
+        ):
             return
-        if np.array_equal(self.weight, self.running_var) and np.array_equal(self.bias, self.running_mean):
+        if np.array_equal(self.weight, self.running_var) and np.array_equal(
+            self.bias, self.running_mean
+        ):
             self.weight, self.bias = self.running_var, self.running_mean
 
 
@@ -346,7 +375,12 @@ class TailDropped(Kernel):
         return x.reshape(n, c, h * w)[..., :256].transpose(1, 0, 2).reshape(c, -1)
 
 
-@faulty("channel-tail-dropped", fault="tail-elements-dropped", history=("NVIDIA/apex#1768",), caught_by=("SHP-03",))
+@faulty(
+    "channel-tail-dropped",
+    fault="tail-elements-dropped",
+    history=("NVIDIA/apex#1768",),
+    caught_by=("SHP-03",),
+)
 class ChannelTailDropped(Kernel):
     """Of more than 64 channels, those after the last whole block of 64 take the statistics of the first ones."""
 
@@ -395,7 +429,11 @@ class ChannelsLastMisreadInEval(Kernel):
     """In eval mode an input in NHWC order is normalised where it lies, by the channels that NCHW order has there."""
 
     def forward(self, x: Array) -> Array:
-        if self.uses_batch_statistics() or x.ndim != 4 or not x.transpose(0, 2, 3, 1).flags.c_contiguous:
+        if (
+            self.uses_batch_statistics()
+            or x.ndim != 4
+            or not x.transpose(0, 2, 3, 1).flags.c_contiguous
+        ):
             return super().forward(x)
         memory = x.transpose(0, 2, 3, 1)
         return super().forward(memory.reshape(x.shape)).reshape(memory.shape).transpose(0, 3, 1, 2)
@@ -444,12 +482,15 @@ class SumsInHalf(Kernel):
 class BiasedRunningVar(Kernel):
     """running_var is updated with the biased variance of the batch."""
 
-    def estimated_var(self, var: Array, n: int) -> Array:  # noqa: ARG002 - this is the fault
+    def estimated_var(self, var: Array, n: int) -> Array:
         return var
 
 
 @faulty(
-    "bessel-on-mean", fault="runvar-bias", history=("chainer/chainer#332",), caught_by=("RUN-01", "RUN-06", "RUN-10")
+    "bessel-on-mean",
+    fault="runvar-bias",
+    history=("chainer/chainer#332",),
+    caught_by=("RUN-01", "RUN-06", "RUN-10"),
 )
 class BesselOnMean(Kernel):
     """The n / (n − 1) that belongs to the variance is applied to running_mean too."""
@@ -461,7 +502,11 @@ class BesselOnMean(Kernel):
 @faulty(
     "momentum-inverted",
     fault="momentum-inverted",
-    history=("PaddlePaddle/Paddle#51120", "Oneflow-Inc/oneflow#6055", "deeplearning4j/deeplearning4j#5068"),
+    history=(
+        "PaddlePaddle/Paddle#51120",
+        "Oneflow-Inc/oneflow#6055",
+        "deeplearning4j/deeplearning4j#5068",
+    ),
     caught_by=("RUN-01", "RUN-02", "RUN-05", "RUN-06", "MET-12"),
 )
 class MomentumInverted(Kernel):
@@ -472,7 +517,10 @@ class MomentumInverted(Kernel):
 
 
 @faulty(
-    "momentum-none-is-default", fault="momentum-none", history=("mapillary/inplace_abn#130",), caught_by=("RUN-04",)
+    "momentum-none-is-default",
+    fault="momentum-none",
+    history=("mapillary/inplace_abn#130",),
+    caught_by=("RUN-04",),
 )
 class MomentumNoneIsDefault(Kernel):
     """momentum None is taken for 0.1."""
@@ -490,7 +538,7 @@ class MomentumNoneIsDefault(Kernel):
 class OldValueLost(Kernel):
     """The running statistics are replaced by those of the batch, whatever the momentum."""
 
-    def blend(self, old: Array, new: Array, m: float) -> Array:  # noqa: ARG002 - this is the fault
+    def blend(self, old: Array, new: Array, m: float) -> Array:
         return new
 
 
@@ -516,7 +564,7 @@ class OldValueZeroed(Kernel):
 class RunningVarNotUpdated(Kernel):
     """running_mean is updated, running_var is not."""
 
-    def estimated_var(self, var: Array, n: int) -> Array:  # noqa: ARG002 - this is the fault
+    def estimated_var(self, var: Array, n: int) -> Array:
         assert self.running_var is not None
         return self.running_var
 
@@ -524,7 +572,11 @@ class RunningVarNotUpdated(Kernel):
 @faulty(
     "double-update",
     fault="double-update",
-    history=("pytorch/pytorch#96136", "pytorch/pytorch#62471", "pfnet-research/chainer-compiler#98"),
+    history=(
+        "pytorch/pytorch#96136",
+        "pytorch/pytorch#62471",
+        "pfnet-research/chainer-compiler#98",
+    ),
     caught_by=("RUN-01", "RUN-07", "RUN-11"),
 )
 class DoubleUpdate(Kernel):
@@ -617,7 +669,10 @@ class EvalChangesParameters(Kernel):
 
 
 @faulty(
-    "stale-statistics", fault="value-of-another-step", history=("ooples/AiDotNet.Tensors#722",), caught_by=("EVL-07",)
+    "stale-statistics",
+    fault="value-of-another-step",
+    history=("ooples/AiDotNet.Tensors#722",),
+    caught_by=("EVL-07",),
 )
 class StaleStatistics(Kernel):
     """The statistics of the first eval forward are kept for all later ones, whatever training does between."""
@@ -651,7 +706,9 @@ class ModeLatched(Kernel):
 # Shapes, types, memory and misuse
 
 
-@faulty("output-widened", fault="mixed-dtype", history=("pytorch/pytorch#88929",), caught_by=("TRN-05",))
+@faulty(
+    "output-widened", fault="mixed-dtype", history=("pytorch/pytorch#88929",), caught_by=("TRN-05",)
+)
 class OutputWidened(Kernel):
     """The output comes in float64, or narrowed to float32 from it."""
 
@@ -674,7 +731,12 @@ class InputOverwritten(Kernel):
         return y
 
 
-@faulty("two-values-refused", fault="n1-bessel", history=("pytorch/pytorch#2961",), caught_by=("TRN-07",))
+@faulty(
+    "two-values-refused",
+    fault="n1-bessel",
+    history=("pytorch/pytorch#2961",),
+    caught_by=("TRN-07",),
+)
 class TwoValuesRefused(Kernel):
     """Training refuses a batch of one sample, however large its planes."""
 
@@ -684,7 +746,12 @@ class TwoValuesRefused(Kernel):
             raise ValueError("expected more than 1 sample")
 
 
-@faulty("eval-refuses-single-value", fault="n1-bessel", history=("pytorch/pytorch#2961",), caught_by=("EVL-05",))
+@faulty(
+    "eval-refuses-single-value",
+    fault="n1-bessel",
+    history=("pytorch/pytorch#2961",),
+    caught_by=("EVL-05",),
+)
 class EvalRefusesSingleValue(Kernel):
     """A single value per channel is refused in eval mode too."""
 
@@ -712,13 +779,18 @@ class SingleValueAccepted(Kernel):
 
 
 @faulty(
-    "rank-unchecked", fault="validation-missing", history=("pytorch/pytorch#105458",), caught_by=("ERR-02", "ERR-04")
+    "rank-unchecked",
+    fault="validation-missing",
+    history=("pytorch/pytorch#105458",),
+    caught_by=("ERR-02", "ERR-04"),
 )
 class RankUnchecked(Kernel):
     """An input of another rank is brought to four dimensions instead of refused."""
 
     def forward(self, x: Array) -> Array:
-        return super().forward(x if x.ndim == 4 else np.resize(x, (2, self.config.num_features, 1, 1)))
+        return super().forward(
+            x if x.ndim == 4 else np.resize(x, (2, self.config.num_features, 1, 1))
+        )
 
 
 @faulty(
@@ -736,7 +808,12 @@ class ChannelsUnchecked(Kernel):
         return super().forward(x)
 
 
-@faulty("refused-but-counted", fault="refusal-not-atomic", history=("pytorch/pytorch#6445",), caught_by=("ERR-04",))
+@faulty(
+    "refused-but-counted",
+    fault="refusal-not-atomic",
+    history=("pytorch/pytorch#6445",),
+    caught_by=("ERR-04",),
+)
 class RefusedButCounted(Kernel):
     """A training forward counts its batch before it checks the input."""
 

@@ -1,6 +1,7 @@
 """Faulty specimens whose formulas are right and whose arithmetic is not. The suite must catch every one.
 
-As in :mod:`.faulty`: the docstring says the mistake, ``history`` where it happened, ``caught_by`` what must catch it.
+As in :mod:`.faulty`: the docstring says the mistake, ``history`` where it happened, ``caught_by``
+what must catch it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import platform
 
 import numpy as np
 
-from ..dtypes import Array
-from .catalogue import faulty
-from .kernel import Kernel, across
-from .sound import FlushesSubnormals, Textbook
+from bn_spec.case.dtypes import Array
+from bn_spec.specimens.catalogue import faulty
+from bn_spec.specimens.kernel import Kernel, across
+from bn_spec.specimens.sound import FlushesSubnormals, Textbook
 
 
 @faulty(
@@ -303,7 +304,12 @@ class NanFromOverflow(Kernel):
         return np.where(np.isinf(v), v / v, super().inverse_std(var))
 
 
-@faulty("subnormals-flushed", fault="intermediate-range", history=("pytorch/pytorch#19652",), caught_by=("NUM-07",))
+@faulty(
+    "subnormals-flushed",
+    fault="intermediate-range",
+    history=("pytorch/pytorch#19652",),
+    caught_by=("NUM-07",),
+)
 class SubnormalsFlushed(FlushesSubnormals):
     """Subnormal numbers are taken for zero, without being claimed to be."""
 
@@ -358,7 +364,13 @@ class OutputTruncatedToHalf(Kernel):
         return (super().affine(x_hat).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-@faulty("sums-truncated", fault="rounding-direction", history=(), caught_by=("NUM-08", "NUM-09"), dtypes=("float32",))
+@faulty(
+    "sums-truncated",
+    fault="rounding-direction",
+    history=(),
+    caught_by=("NUM-08", "NUM-09"),
+    dtypes=("float32",),
+)
 class SumsTruncated(Kernel):
     """Every addition of a sum rounds towards zero."""
 

@@ -1,9 +1,9 @@
 """One sound BatchNorm2d in plain NumPy, in small steps that a specimen can replace one at a time.
 
-It works in the layer's accumulation dtype, as a kernel does: nothing here is computed in higher precision. Input,
-parameters and buffers are widened to it, output and buffers rounded from it once. The formulas are those of a
-straightforward two-pass kernel; :mod:`.sound` replaces steps by other correct ones, :mod:`.faulty` by
-mistakes that real projects made.
+It works in the layer's accumulation dtype, as a kernel does: nothing here is computed in higher
+precision. Input, parameters and buffers are widened to it, output and buffers rounded from it once.
+The formulas are those of a straightforward two-pass kernel; :mod:`.sound` replaces steps by other
+correct ones, :mod:`.faulty` by mistakes that real projects made.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..backend import DoubleGradients, Gradients
-from ..config import Config, State, initial_state
-from ..dtypes import Array
+from bn_spec.backend.contract import DoubleGradients, Gradients
+from bn_spec.case.config import Config, State, initial_state
+from bn_spec.case.dtypes import Array
 
 
 @dataclass(frozen=True, eq=False)
 class Saved:
     """What a forward leaves for its backward: x (N, C, H, W), mean, s and weight (C,), and its eps.
 
-    ``given`` statistics are those of eval mode; ``wrt`` are the tensors whose gradients will be asked.
+    ``given`` statistics are those of eval mode; ``wrt`` are the tensors whose gradients will be
+    asked.
     """
 
     x: Array
@@ -56,7 +57,9 @@ class Kernel:
         self.num_batches_tracked = state.num_batches_tracked
 
     def state(self) -> State:
-        return State(self.weight, self.bias, self.running_mean, self.running_var, self.num_batches_tracked).copy()
+        return State(
+            self.weight, self.bias, self.running_mean, self.running_var, self.num_batches_tracked
+        ).copy()
 
     def save(self) -> dict[str, Array]:
         return self.state().tensors()
@@ -67,12 +70,16 @@ class Kernel:
         given = {name: tensors[name].astype(a.dtype) for name, a in own.items() if name in tensors}
         self.hold(State(**(own | given)))
 
-    def check_load(self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool) -> None:
+    def check_load(
+        self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool
+    ) -> None:
         if strict and own.keys() != given.keys():
             raise ValueError(f"expected {sorted(own)}, got {sorted(given)}")
         for name in own.keys() & given.keys():
             if given[name].shape != own[name].shape:
-                raise ValueError(f"expected {name} of shape {own[name].shape}, got {given[name].shape}")
+                raise ValueError(
+                    f"expected {name} of shape {own[name].shape}, got {given[name].shape}"
+                )
 
     def configure(self, name: str, value: float | None) -> None:
         self.config = self.config.changed(name, value)
@@ -96,7 +103,9 @@ class Kernel:
         self.check(x)
         if not x.size:
             zeros = np.zeros(x.shape[1], self.config.arithmetic.accumulation.dtype)
-            self.saved = self.remember(Saved(x, zeros, zeros, self.weight, self.config.eps, given=True))
+            self.saved = self.remember(
+                Saved(x, zeros, zeros, self.weight, self.config.eps, given=True)
+            )
             return np.empty_like(x)
         if self.uses_batch_statistics():
             rows = self.rows(x)
@@ -108,7 +117,9 @@ class Kernel:
             assert self.running_var is not None
             mean, var = self.widened(self.running_mean), self.widened(self.running_var)
         s = self.inverse_std(var)
-        self.saved = self.remember(Saved(x, mean, s, self.weight, self.config.eps, not self.uses_batch_statistics()))
+        self.saved = self.remember(
+            Saved(x, mean, s, self.weight, self.config.eps, not self.uses_batch_statistics())
+        )
         return self.normalise(self.widened(x), mean, s).astype(x.dtype)
 
     def check(self, x: Array) -> None:
@@ -145,7 +156,9 @@ class Kernel:
 
     def total(self, rows: Array) -> Array:
         """Sum from left to right, rounding after each addition."""
-        sums: Array = np.add.accumulate(rows, axis=1)[:, -1] if rows.size else np.zeros(len(rows), rows.dtype)
+        sums: Array = (
+            np.add.accumulate(rows, axis=1)[:, -1] if rows.size else np.zeros(len(rows), rows.dtype)
+        )
         return sums
 
     # Running statistics
@@ -158,8 +171,12 @@ class Kernel:
         assert self.running_var is not None
         self.count()
         m = self.factor()
-        self.running_mean[...] = self.blend(self.widened(self.running_mean), self.estimated_mean(mean, n), m)
-        self.running_var[...] = self.blend(self.widened(self.running_var), self.estimated_var(var, n), m)
+        self.running_mean[...] = self.blend(
+            self.widened(self.running_mean), self.estimated_mean(mean, n), m
+        )
+        self.running_var[...] = self.blend(
+            self.widened(self.running_var), self.estimated_var(var, n), m
+        )
 
     def count(self) -> None:
         self.num_batches_tracked = np.asarray(self.batches() + 1)
@@ -173,7 +190,7 @@ class Kernel:
     def blend(self, old: Array, new: Array, m: float) -> Array:
         return (1 - m) * old + m * new
 
-    def estimated_mean(self, mean: Array, n: int) -> Array:  # noqa: ARG002 - specimens need n
+    def estimated_mean(self, mean: Array, n: int) -> Array:
         return mean
 
     def estimated_var(self, var: Array, n: int) -> Array:
@@ -212,7 +229,9 @@ class Kernel:
         return self.asked(gradients, saved)
 
     def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
-        return Gradients(**{name: g for name, g in gradients._asdict().items() if name in saved.wrt})
+        return Gradients(
+            **{name: g for name, g in gradients._asdict().items() if name in saved.wrt}
+        )
 
     def normalised_rows(self, saved: Saved) -> Array:
         x_hat: Array = (self.rows(saved.x) - saved.mean[:, None]) * saved.s[:, None]
@@ -221,17 +240,21 @@ class Kernel:
     def bias_gradient(self, g: Array) -> Array:
         return self.total(g)
 
-    def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:  # noqa: ARG002 - specimens need saved
+    def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
         return self.total(g * x_hat)
 
-    def projected(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+    def projected(
+        self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
+    ) -> Array:
         if saved.given:
             return g
         n = g.dtype.type(g.shape[1])
         inner: Array = g - (dbias / n)[:, None] - x_hat * (dweight / n)[:, None]
         return inner
 
-    def input_gradient(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+    def input_gradient(
+        self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
+    ) -> Array:
         dx: Array = self.scale(saved)[:, None] * self.projected(g, x_hat, dbias, dweight, saved)
         return dx
 
@@ -251,12 +274,18 @@ class Kernel:
         g, a, x_hat = self.rows(dy), self.rows(cotangents.input), self.normalised_rows(saved)
         zeros = np.zeros_like(saved.s)
         w_dot, b_dot = (zeros if c is None else self.widened(c) for c in cotangents[1:])
-        pg, pa = (self.projected(r, x_hat, self.total(r), self.total(r * x_hat), saved) for r in (g, a))
+        pg, pa = (
+            self.projected(r, x_hat, self.total(r), self.total(r * x_hat), saved) for r in (g, a)
+        )
         ddy = self.scale(saved)[:, None] * pa + w_dot[:, None] * x_hat + b_dot[:, None]
         dx = (w_dot * saved.s)[:, None] * pg
         if not saved.given:
             dx = dx - (self.scale(saved) * saved.s)[:, None] * self.curvature(g, a, x_hat)
-        weight = None if saved.weight is None else (self.total(a * pg) * saved.s).astype(saved.weight.dtype)
+        weight = (
+            None
+            if saved.weight is None
+            else (self.total(a * pg) * saved.s).astype(saved.weight.dtype)
+        )
         return DoubleGradients(self.images(ddy, dy), self.images(dx, saved.x), weight)
 
     # Folding into a convolution before the layer
@@ -274,7 +303,8 @@ class Kernel:
         s = self.inverse_std(self.widened(self.running_var))
         ones, zeros = np.ones_like(s), np.zeros_like(s)
         gamma, beta = (
-            neutral if a is None else self.widened(a) for a, neutral in ((self.weight, ones), (self.bias, zeros))
+            neutral if a is None else self.widened(a)
+            for a, neutral in ((self.weight, ones), (self.bias, zeros))
         )
         return self.widened(self.running_mean), gamma * s, beta
 

@@ -1,15 +1,15 @@
 """Sound specimens: correct kernels of every kind. The suite must flag none of them.
 
-Each docstring says how the kernel computes; sources are those of :mod:`bn_spec.bounds`.
+Each docstring says how the kernel computes; sources are those of :mod:`bn_spec.oracle.bounds`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..dtypes import DTYPES, Array, format_named
-from .catalogue import sound
-from .kernel import Kernel, Saved, across
+from bn_spec.case.dtypes import DTYPES, Array, format_named
+from bn_spec.specimens.catalogue import sound
+from bn_spec.specimens.kernel import Kernel, Saved, across
 
 HALF = ("float16", "bfloat16")
 NARROW = tuple(name for name, row in DTYPES.items() if row.accumulation.name == "float32")
@@ -43,7 +43,9 @@ class Pairwise(Kernel):
     def total(self, rows: Array) -> Array:
         while rows.shape[1] > 1:
             half = rows.shape[1] // 2
-            rows = np.concatenate([rows[:, :half] + rows[:, half : 2 * half], rows[:, 2 * half :]], axis=1)
+            rows = np.concatenate(
+                [rows[:, :half] + rows[:, half : 2 * half], rows[:, 2 * half :]], axis=1
+            )
         return rows[:, 0]
 
 
@@ -56,7 +58,12 @@ class Backward(Kernel):
 
 
 @sound(
-    "wide-accumulation", grade="two-pass", overflow_safe=True, summation="wide", centred_products=True, dtypes=NARROW
+    "wide-accumulation",
+    grade="two-pass",
+    overflow_safe=True,
+    summation="wide",
+    centred_products=True,
+    dtypes=NARROW,
 )
 class WideAccumulation(Kernel):
     """Sums and moments in float64, rounded to float32 at the end."""
@@ -75,7 +82,9 @@ class ChannelsLastTraversal(Kernel):
 
     def total(self, rows: Array) -> Array:
         pixels = np.ascontiguousarray(rows.T)
-        total: Array = np.add.reduce(pixels, axis=0, dtype=rows.dtype)  # an outer axis is summed in order
+        total: Array = np.add.reduce(
+            pixels, axis=0, dtype=rows.dtype
+        )  # an outer axis is summed in order
         return total
 
 
@@ -224,7 +233,9 @@ class StatisticsInHalf(Kernel):
         return mean, self.kept(self.mean(deviations * deviations))
 
     def inverse_std(self, var: Array) -> Array:
-        return np.minimum(self.kept(super().inverse_std(var)), self.config.arithmetic.parameters.largest)
+        return np.minimum(
+            self.kept(super().inverse_std(var)), self.config.arithmetic.parameters.largest
+        )
 
     def blend(self, old: Array, new: Array, m: float) -> Array:
         return self.kept(super().blend(old, self.kept(new), m))
@@ -233,7 +244,9 @@ class StatisticsInHalf(Kernel):
         return self.widened(statistic.astype(self.config.arithmetic.parameters.dtype))
 
 
-@sound("all-in-half", grade="two-pass", statistics="parameters", elementwise="parameters", dtypes=HALF)
+@sound(
+    "all-in-half", grade="two-pass", statistics="parameters", elementwise="parameters", dtypes=HALF
+)
 class AllInHalf(StatisticsInHalf):
     """As statistics-in-half, and every step of the output is rounded to the dtype of the parameters too."""
 
@@ -265,7 +278,9 @@ class FlushesSubnormals(Kernel):
         return self.flushed(super().mean(rows))
 
     def blend(self, old: Array, new: Array, m: float) -> Array:
-        return self.flushed(super().blend(old, new, m).astype(self.config.arithmetic.parameters.dtype))
+        return self.flushed(
+            super().blend(old, new, m).astype(self.config.arithmetic.parameters.dtype)
+        )
 
     def flushed(self, values: Array) -> Array:
         least = format_named(values.dtype.name).smallest_normal
@@ -277,7 +292,7 @@ class FlushesSubnormals(Kernel):
 class ShiftedProducts(Kernel):
     """The gradient of the weight as s (Σ dy x − mean Σ dy), whose two sums may cancel."""
 
-    def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:  # noqa: ARG002
+    def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
         products = self.total(g * self.rows(saved.x))
         shifted: Array = saved.s * (products - saved.mean * self.total(g))
         return shifted
@@ -291,7 +306,9 @@ class FoldedGradient(Kernel):
         x_hat: Array = self.rows(saved.x) * saved.s[:, None] - (saved.mean * saved.s)[:, None]
         return x_hat
 
-    def input_gradient(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+    def input_gradient(
+        self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
+    ) -> Array:
         if saved.given:
             return super().input_gradient(g, x_hat, dbias, dweight, saved)
         n = g.dtype.type(g.shape[1])
@@ -306,15 +323,25 @@ class FoldedGradient(Kernel):
 class GradientDividedLast(Pairwise):
     """dx as (weight s / n) (n dy − Σ dy − x̂ Σ dy x̂)."""
 
-    def input_gradient(self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved) -> Array:
+    def input_gradient(
+        self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
+    ) -> Array:
         if saved.given:
             return super().input_gradient(g, x_hat, dbias, dweight, saved)
         n = g.dtype.type(g.shape[1])
-        dx: Array = (self.scale(saved) / n)[:, None] * (n * g - dbias[:, None] - x_hat * dweight[:, None])
+        dx: Array = (self.scale(saved) / n)[:, None] * (
+            n * g - dbias[:, None] - x_hat * dweight[:, None]
+        )
         return dx
 
 
-@sound("backward-from-float64", grade="two-pass", overflow_safe=True, centred_products=True, dtypes=NARROW)
+@sound(
+    "backward-from-float64",
+    grade="two-pass",
+    overflow_safe=True,
+    centred_products=True,
+    dtypes=NARROW,
+)
 class BackwardFromFloat64(Kernel):
     """A float32 forward whose backward computes the statistics of its input anew, all in float64."""
 

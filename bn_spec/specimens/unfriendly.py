@@ -1,6 +1,7 @@
 """Faulty specimens that are right on one friendly call: wrong in histories, memory, special values or threads.
 
-As in :mod:`.faulty`: the docstring says the mistake, ``history`` where it happened, ``caught_by`` what must catch it.
+As in :mod:`.faulty`: the docstring says the mistake, ``history`` where it happened, ``caught_by``
+what must catch it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..backend import Gradients
-from ..config import Config, State
-from ..dtypes import DTYPES, Array
-from ..memory import Parts, gaps, put_together, take_apart
-from .catalogue import faulty
-from .kernel import Kernel, Saved, across
+from bn_spec.backend.contract import Gradients
+from bn_spec.case.arrays import Parts, gaps, put_together, take_apart
+from bn_spec.case.config import Config, State
+from bn_spec.case.dtypes import DTYPES, Array
+from bn_spec.specimens.catalogue import faulty
+from bn_spec.specimens.kernel import Kernel, Saved, across
 
 MIXED = ("mixed_float16", "mixed_bfloat16")
 COUNTER = "num_batches_tracked"
@@ -67,7 +68,12 @@ class CounterZeroedByCheckpoint(Kernel):
         self.num_batches_tracked = self.built().num_batches_tracked
 
 
-@faulty("own-batches-counted", fault="momentum-none", history=("NVIDIA/apex#380",), caught_by=("STA-03",))
+@faulty(
+    "own-batches-counted",
+    fault="momentum-none",
+    history=("NVIDIA/apex#380",),
+    caught_by=("STA-03",),
+)
 class OwnBatchesCounted(Kernel):
     """A cumulative mean divides by the batches that this layer has seen, whatever counter was loaded."""
 
@@ -109,16 +115,22 @@ class StatisticsNotSaved(Kernel):
     def save(self) -> dict[str, Array]:
         return {name: a for name, a in super().save().items() if name not in STATISTICS}
 
-    def check_load(self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool) -> None:
+    def check_load(
+        self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool
+    ) -> None:
         buffers = {name: a for name, a in own.items() if name in STATISTICS}
         super().check_load(own, buffers | dict(given), strict)
 
 
-@faulty("partial-load-refuses-strangers", fault="state-serialisation", history=(), caught_by=("STA-04",))
+@faulty(
+    "partial-load-refuses-strangers", fault="state-serialisation", history=(), caught_by=("STA-04",)
+)
 class PartialLoadRefusesStrangers(Kernel):
     """Tensors that the layer does not have are refused where only some are asked to be loaded."""
 
-    def check_load(self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool) -> None:
+    def check_load(
+        self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool
+    ) -> None:
         if given.keys() - own.keys():
             raise KeyError(min(given.keys() - own.keys()))
         super().check_load(own, given, strict)
@@ -146,7 +158,9 @@ class LoadedByReference(Kernel):
 # Attributes and modes of a live layer
 
 
-@faulty("eps-taken-at-construction", fault="value-of-another-step", history=(), caught_by=("STA-06",))
+@faulty(
+    "eps-taken-at-construction", fault="value-of-another-step", history=(), caught_by=("STA-06",)
+)
 class EpsTakenAtConstruction(Kernel):
     """An eps that is changed later has no effect."""
 
@@ -168,7 +182,12 @@ class EpsTakenAtBackward(Kernel):
         return super().backward(replace(saved, s=self.inverse_std(var)), dy)
 
 
-@faulty("momentum-taken-at-construction", fault="value-of-another-step", history=(), caught_by=("STA-07",))
+@faulty(
+    "momentum-taken-at-construction",
+    fault="value-of-another-step",
+    history=(),
+    caught_by=("STA-07",),
+)
 class MomentumTakenAtConstruction(Kernel):
     """A momentum that is changed later has no effect."""
 
@@ -278,15 +297,24 @@ def _lies_within(a: Array, more: int) -> bool:
     return bool(end <= whole.__array_interface__["data"][0] + whole.nbytes)
 
 
-@faulty("expanded-sample-counted-once", fault="layout-forward-view", history=(), caught_by=("LAY-02",))
+@faulty(
+    "expanded-sample-counted-once", fault="layout-forward-view", history=(), caught_by=("LAY-02",)
+)
 class ExpandedSampleCountedOnce(Kernel):
     """A batch of stride 0 is one sample to the unbiased variance."""
 
     def rows(self, x: Array) -> Array:
-        return super().rows(x[:1] if x.ndim == 4 and x.strides[0] == 0 and x[:1].size > x.shape[1] else x)
+        return super().rows(
+            x[:1] if x.ndim == 4 and x.strides[0] == 0 and x[:1].size > x.shape[1] else x
+        )
 
 
-@faulty("plane-size-from-a-stride", fault="layout-forward", history=("pytorch/pytorch#64100",), caught_by=("LAY-03",))
+@faulty(
+    "plane-size-from-a-stride",
+    fault="layout-forward",
+    history=("pytorch/pytorch#64100",),
+    caught_by=("LAY-03",),
+)
 class PlaneSizeFromAStride(Kernel):
     """The distance of two planes is taken for H times the stride of H, which says nothing where H is 1."""
 
@@ -299,7 +327,10 @@ class PlaneSizeFromAStride(Kernel):
 
 
 @faulty(
-    "channels-last-by-one-stride", fault="layout-forward", history=("pytorch/pytorch#64100",), caught_by=("LAY-03",)
+    "channels-last-by-one-stride",
+    fault="layout-forward",
+    history=("pytorch/pytorch#64100",),
+    caught_by=("LAY-03",),
 )
 class ChannelsLastByOneStride(Kernel):
     """An input whose samples are one element apart is read as if samples were innermost."""
@@ -329,7 +360,10 @@ class StatisticsUpdatedInACopy(Kernel):
 
 
 @faulty(
-    "parameter-strides-ignored", fault="layout-forward-view", history=("pytorch/pytorch#1246",), caught_by=("LAY-04",)
+    "parameter-strides-ignored",
+    fault="layout-forward-view",
+    history=("pytorch/pytorch#1246",),
+    caught_by=("LAY-04",),
 )
 class ParameterStridesIgnored(Kernel):
     """weight and bias are read as if they were contiguous."""
@@ -402,7 +436,12 @@ class OutputInOneWorkspace(Kernel):
         return kept
 
 
-@faulty("gradients-in-one-workspace", fault="grad-accumulates", history=(), caught_by=("LAY-07", "GRD-13"))
+@faulty(
+    "gradients-in-one-workspace",
+    fault="grad-accumulates",
+    history=(),
+    caught_by=("LAY-07", "GRD-13"),
+)
 class GradientsInOneWorkspace(Kernel):
     """The gradient of the bias lies in a buffer to which every backward adds."""
 
@@ -450,7 +489,12 @@ class StatisticsWidenedByUpdate(Kernel):
             setattr(self, name, getattr(self, name).astype(np.float64))
 
 
-@faulty("counter-turns-float", fault="state-nbt", history=("tinygrad/tinygrad#6195",), caught_by=("DTY-01", "RUN-07"))
+@faulty(
+    "counter-turns-float",
+    fault="state-nbt",
+    history=("tinygrad/tinygrad#6195",),
+    caught_by=("DTY-01", "RUN-07"),
+)
 class CounterTurnsFloat(Kernel):
     """Once incremented, num_batches_tracked is a float32."""
 
@@ -505,7 +549,12 @@ class SamplesCountedInSixteenBits(Kernel):
         return y
 
 
-@faulty("channels-counted-in-16-bits", fault="size-limit", history=("torch/cunn#298",), caught_by=("SHP-04",))
+@faulty(
+    "channels-counted-in-16-bits",
+    fault="size-limit",
+    history=("torch/cunn#298",),
+    caught_by=("SHP-04",),
+)
 class ChannelsCountedInSixteenBits(Kernel):
     """Channels beyond the first 65535 get mean 0 and variance 1."""
 
@@ -533,7 +582,10 @@ class ElementsCountedIn32Bits(Kernel):
 
 
 @faulty(
-    "last-of-many-blocks-dropped", fault="tail-elements-dropped", history=("ROCm/MIOpen#3900",), caught_by=("SHP-05",)
+    "last-of-many-blocks-dropped",
+    fault="tail-elements-dropped",
+    history=("ROCm/MIOpen#3900",),
+    caught_by=("SHP-05",),
 )
 class LastOfManyBlocksDropped(Kernel):
     """Of more than 8192 values per channel, those after the last whole block of 4096 are not summed."""
@@ -554,7 +606,12 @@ class EmptyBatchMakesNan(Kernel):
     """An empty batch has the mean 0 / 0, which enters the running statistics."""
 
     def forward(self, x: Array) -> Array:
-        if not x.size and self.training and self.running_mean is not None and self.running_var is not None:
+        if (
+            not x.size
+            and self.training
+            and self.running_mean is not None
+            and self.running_var is not None
+        ):
             self.running_mean[...] = self.running_var[...] = np.nan
         return super().forward(x)
 
@@ -676,19 +733,30 @@ class NegativeZeroMeansMissing(Kernel):
 
     def widened(self, values: Array) -> Array:
         wide = super().widened(values)
-        return np.where((wide == 0) & np.signbit(wide), np.nan, wide).astype(wide.dtype) if values.ndim > 1 else wide
+        return (
+            np.where((wide == 0) & np.signbit(wide), np.nan, wide).astype(wide.dtype)
+            if values.ndim > 1
+            else wide
+        )
 
 
 # Misuse
 
 
-@faulty("loaded-unchecked", fault="validation-missing", history=("pytorch/pytorch#185864",), caught_by=("ERR-05",))
+@faulty(
+    "loaded-unchecked",
+    fault="validation-missing",
+    history=("pytorch/pytorch#185864",),
+    caught_by=("ERR-05",),
+)
 class LoadedUnchecked(Kernel):
     """Whatever is loaded is cut or repeated to fit, and what is missing stays."""
 
     def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
         own = self.state().tensors()
-        fitting = {name: np.resize(a, own[name].shape) for name, a in tensors.items() if name in own}
+        fitting = {
+            name: np.resize(a, own[name].shape) for name, a in tensors.items() if name in own
+        }
         super().load(fitting, strict=False if strict else strict)
 
 
@@ -696,7 +764,9 @@ class LoadedUnchecked(Kernel):
 class StrangersLoaded(Kernel):
     """Tensors that the layer does not have are left out where all must fit."""
 
-    def check_load(self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool) -> None:
+    def check_load(
+        self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool
+    ) -> None:
         super().check_load(own, {name: a for name, a in given.items() if name in own}, strict)
 
 
@@ -706,7 +776,9 @@ class LoadedUntilRefused(Kernel):
 
     def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
         own = self.state().tensors()
-        fitting = {name: a for name, a in tensors.items() if name in own and a.shape == own[name].shape}
+        fitting = {
+            name: a for name, a in tensors.items() if name in own and a.shape == own[name].shape
+        }
         super().load(fitting, strict=False)
         super().load(tensors, strict=strict)
 
@@ -737,7 +809,12 @@ class EvalModeAfterARefusal(Kernel):
 # Laws
 
 
-@faulty("last-row-dropped", fault="tail-elements-dropped", history=(), caught_by=("MET-02", "SHP-01", "TRN-01"))
+@faulty(
+    "last-row-dropped",
+    fault="tail-elements-dropped",
+    history=(),
+    caught_by=("MET-02", "SHP-01", "TRN-01"),
+)
 class LastRowDropped(Kernel):
     """Of more than two rows of a plane, the last is not summed."""
 
@@ -745,7 +822,12 @@ class LastRowDropped(Kernel):
         return super().rows(x[:, :, :-1] if x.ndim == 4 and x.shape[2] > 2 else x)
 
 
-@faulty("variance-about-zero", fault="norm-formula", history=(), caught_by=("MET-04", "TRN-01", "RUN-02"))
+@faulty(
+    "variance-about-zero",
+    fault="norm-formula",
+    history=(),
+    caught_by=("MET-04", "TRN-01", "RUN-02"),
+)
 class VarianceAboutZero(Kernel):
     """The mean square is taken for the variance."""
 
@@ -805,7 +887,12 @@ class FoldedOnTheInputAxis(Kernel):
         return (self.widened(weight) * scale.reshape(1, -1, 1, 1)).astype(weight.dtype), shifted
 
 
-@faulty("folded-without-eps", fault="fold-conv-bn", history=("apache/tvm#3216",), caught_by=("FLD-01", "FLD-02"))
+@faulty(
+    "folded-without-eps",
+    fault="fold-conv-bn",
+    history=("apache/tvm#3216",),
+    caught_by=("FLD-01", "FLD-02"),
+)
 class FoldedWithoutEps(Kernel):
     """The folded scale is weight / sqrt(running_var), without eps."""
 
@@ -816,7 +903,12 @@ class FoldedWithoutEps(Kernel):
         return mean, scale / self.inverse_std(var) / np.sqrt(var), shift
 
 
-@faulty("folded-without-affine", fault="fold-conv-bn", history=("pytorch/pytorch#45474",), caught_by=("FLD-01",))
+@faulty(
+    "folded-without-affine",
+    fault="fold-conv-bn",
+    history=("pytorch/pytorch#45474",),
+    caught_by=("FLD-01",),
+)
 class FoldedWithoutAffine(Kernel):
     """A layer without weight and bias cannot be folded."""
 
@@ -845,5 +937,5 @@ class FoldedNotNarrowed(Kernel):
 class ConvolutionBiasForgotten(Kernel):
     """The bias that the convolution had is left out."""
 
-    def fold(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:  # noqa: ARG002 - this is the fault
+    def fold(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
         return super().fold(weight, None)

@@ -1,13 +1,21 @@
 """Hypothesis strategies for BatchNorm2d: shapes, values, parameters, running statistics, whole cases."""
 
-from .cases import ABSENT, EPS, KEEPING, MOMENTA, PARAMETER_STYLES, RUNNING_STYLES, cases
-from .choices import among, chosen
-from .histories import SPECIAL, WORDS, histories
-from .layouts import LAYOUT, USUAL_LAYOUTS
-from .misuse import misused, of_single_values, of_wrong_channels, of_wrong_rank
-from .shapes import EDGES, LARGE, REGIONS, shapes
-from .tensors import PARAMETERS, RUNNING
-from .values import (
+from bn_spec.case.layouts import PLACED, USUAL_LAYOUTS
+from bn_spec.strategies.cases import (
+    ABSENT,
+    EPS,
+    KEEPING,
+    MOMENTA,
+    PARAMETER_STYLES,
+    RUNNING_STYLES,
+    cases,
+)
+from bn_spec.strategies.choices import among, chosen
+from bn_spec.strategies.histories import SPECIAL, WORDS, histories
+from bn_spec.strategies.misuse import misused, of_single_values, of_wrong_channels, of_wrong_rank
+from bn_spec.strategies.shapes import EDGES, LARGE, REGIONS, shapes
+from bn_spec.strategies.tensors import PARAMETERS, RUNNING
+from bn_spec.strategies.values import (
     BALANCED,
     BEYOND,
     FAMILIES,
@@ -32,12 +40,12 @@ __all__ = [
     "FAMILIES",
     "KEEPING",
     "LARGE",
-    "LAYOUT",
     "MIXED",
     "MOMENTA",
     "OFFSETS",
     "PARAMETERS",
     "PARAMETER_STYLES",
+    "PLACED",
     "REGIONS",
     "RUNNING",
     "RUNNING_STYLES",

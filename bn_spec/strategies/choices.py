@@ -1,8 +1,9 @@
 """Choices as functions of a generator of random numbers, whose every number Hypothesis chooses and shrinks.
 
-Hypothesis makes most of its examples from others, by copying what one strategy has drawn over what a like one has:
-wherever a case draws twice alike, five examples of six are near copies of the sixth. Parts of a strategy that choose
-from a generator cannot be told apart from outside, so all examples are independent of each other.
+Hypothesis makes most of its examples from others, by copying what one strategy has drawn over what
+a like one has: wherever a case draws twice alike, five examples of six are near copies of the
+sixth. Parts of a strategy that choose from a generator cannot be told apart from outside, so all
+examples are independent of each other.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Histories: what is done to a layer, in words, and the steps that each word draws.
 
-A word that a backend does not claim, or that has nothing to refer to, adds no step; so any list of words is a
-history, and one word less is one too.
+A word that a backend does not claim, or that has nothing to refer to, adds no step; so any list of
+words is a history, and one word less is one too.
 """
 
 from __future__ import annotations
@@ -15,8 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backend import LAYOUTS, Capabilities
-from ..case import (
+from bn_spec.backend.claims import Capabilities
+from bn_spec.case.arrays import private_copy
+from bn_spec.case.config import Config, State, initial_state
+from bn_spec.case.dtypes import Array
+from bn_spec.case.laws import LAWS
+from bn_spec.case.layouts import LAYOUTS, PLACED
+from bn_spec.case.steps import (
     DIFFERENTIABLE,
     Backward,
     DoubleBackward,
@@ -33,15 +38,10 @@ from ..case import (
     Train,
     training_after,
 )
-from ..config import Config, State, initial_state
-from ..dtypes import Array
-from ..laws import LAWS
-from ..memory import private_copy
-from .choices import Choose
-from .layouts import LAYOUT
-from .misuse import of_single_values, of_wrong_channels, of_wrong_rank
-from .shapes import Shape, with_values
-from .values import SEEDS, Recipe
+from bn_spec.strategies.choices import Choose
+from bn_spec.strategies.misuse import of_single_values, of_wrong_channels, of_wrong_rank
+from bn_spec.strategies.shapes import Shape, with_values
+from bn_spec.strategies.values import SEEDS, Recipe
 
 SPECIAL = (np.nan, np.inf, -np.inf, -0.0)
 """What is no ordinary number."""
@@ -136,7 +136,11 @@ class Script:
         """Hand over the last input as a law changes it, with what else the law changes."""
         rule, last = LAWS[law], self._batches()[-1].x
         if rule.parameters and self.config.affine:
-            parameters = {name: a[::-1].copy() for name, a in self.held.tensors().items() if name in DIFFERENTIABLE}
+            parameters = {
+                name: a[::-1].copy()
+                for name, a in self.held.tensors().items()
+                if name in DIFFERENTIABLE
+            }
             self._load({**parameters, "strict": False})
         if rule.eps_factor != 1:
             self._set("eps", self.config.eps * rule.eps_factor)
@@ -156,7 +160,9 @@ class Script:
         first, second = (step.x.astype(np.float64) for step in self._batches()[-2:])
         with np.errstate(over="ignore", invalid="ignore"):
             total = (first + second).astype(self.config.arithmetic.data.dtype)
-        self.steps += [Forward(self._laid_out(x, self.choices.layouts)) for x in (total, np.zeros_like(total))]
+        self.steps += [
+            Forward(self._laid_out(x, self.choices.layouts)) for x in (total, np.zeros_like(total))
+        ]
 
     def same_shape(self) -> None:
         """Draw an input of the shape of the last, if there was one."""
@@ -178,8 +184,8 @@ class Script:
     def backward_if_recorded(self) -> None:
         """Draw a gradient for the last forward that was recorded, unless tensors that it needs have moved since.
 
-        PyTorch refuses gradients of what has been changed in place; other frameworks keep copies. What becomes of the
-        statistics of an eval forward is judged by itself (GRD-15).
+        PyTorch refuses gradients of what has been changed in place; other frameworks keep copies.
+        What becomes of the statistics of an eval forward is judged by itself (GRD-15).
         """
         recorded, forwards, in_eval, training = None, 0, False, True
         for step in self.steps:
@@ -228,7 +234,9 @@ class Script:
         shape, held = self._forwards()[-1].x.shape, self.config.arithmetic.parameters.dtype
         dy, v = self._gradient(shape), self._gradient(shape)
         rng = np.random.default_rng(self.random.choice(SEEDS))
-        of_parameters = rng.integers(-3, 4, (2, shape[1])).astype(held) if self.config.affine else (None, None)
+        of_parameters = (
+            rng.integers(-3, 4, (2, shape[1])).astype(held) if self.config.affine else (None, None)
+        )
         self.steps.append(DoubleBackward(dy, v, *of_parameters))
 
     # State
@@ -253,7 +261,9 @@ class Script:
 
     def load_another(self, *, strict: bool) -> None:
         """Draw a state, and load it with the tensors that other layers have and this one has not."""
-        others = initial_state(replace(self.config, affine=True, track_running_stats=True)).tensors()
+        others = initial_state(
+            replace(self.config, affine=True, track_running_stats=True)
+        ).tensors()
         self._load({**others, **self.choices.state().tensors(), "strict": strict})
 
     def load_wrong(self, way: Callable[[dict[str, Array], str], dict[str, Array]]) -> None:
@@ -278,8 +288,17 @@ class Script:
         """Draw a convolution."""
         inputs, h, w = self.random.choice(((1, 1, 1), (2, 3, 3), (3, 1, 2)))
         shape = inputs, self.config.num_features, h, w
-        weight = self.choices.gradient(self.random).make(shape, self.config.arithmetic).swapaxes(0, 1).copy()
-        bias = self.choices.value(self.random).make((1, len(weight), 1, 1), self.config.arithmetic).ravel()
+        weight = (
+            self.choices.gradient(self.random)
+            .make(shape, self.config.arithmetic)
+            .swapaxes(0, 1)
+            .copy()
+        )
+        bias = (
+            self.choices.value(self.random)
+            .make((1, len(weight), 1, 1), self.config.arithmetic)
+            .ravel()
+        )
         self.steps.append(Fold(weight, self.random.choice((None, bias))))
 
     # What a word may refer to
@@ -328,7 +347,9 @@ class Script:
 
     def _batches(self) -> list[Forward]:
         channels = self.config.num_features
-        return [s for s in self._forwards() if s.x.ndim == 4 and s.x.shape[1] == channels and s.x.size]
+        return [
+            s for s in self._forwards() if s.x.ndim == 4 and s.x.shape[1] == channels and s.x.size
+        ]
 
     def _last_backwards(self, count: int = 1) -> list[Backward]:
         found = [step for step in self.steps[-count:] if isinstance(step, Backward)]
@@ -340,7 +361,9 @@ class Script:
         choices, channels = self.choices, self.config.num_features
         n, _, h, w = self.upcoming or choices.shape(self.random)
         self.upcoming = None
-        x = choices.value(self.random).make(with_values((n, channels, h, w), choices.least), self.config.arithmetic)
+        x = choices.value(self.random).make(
+            with_values((n, channels, h, w), choices.least), self.config.arithmetic
+        )
         return self._laid_out(choices.change(x) if choices.change else x, choices.layouts)
 
     def _asked(self) -> tuple[str, ...]:
@@ -355,7 +378,7 @@ class Script:
         return self._laid_out(array, self.choices.gradient_layouts)
 
     def _laid_out(self, array: Array, layouts: tuple[str, ...]) -> Array:
-        return LAYOUT[self.random.choice(layouts)](array)
+        return PLACED[self.random.choice(layouts)](array)
 
     def _spoilt(self, array: Array) -> Array:
         spoilt = private_copy(array)
@@ -406,9 +429,13 @@ WORDS: Mapping[str, Word] = MappingProxyType(
         "forward": Word(_NOTHING, Script.forward),
         "forward of the same shape": Word(_NOTHING, Script.same_shape),
         "forward of nothing": Word(("empty_batch",), Script.empty),
-        "forward of single values": Word(("refuses_single_values",), partial(Script.wrong, way=of_single_values)),
+        "forward of single values": Word(
+            ("refuses_single_values",), partial(Script.wrong, way=of_single_values)
+        ),
         "forward of another rank": Word(_CHECKS, partial(Script.wrong, way=of_wrong_rank)),
-        "forward of other channels": Word(_CHECKS, partial(Script.wrong, way=of_wrong_channels), Script.has_tensors),
+        "forward of other channels": Word(
+            _CHECKS, partial(Script.wrong, way=of_wrong_channels), Script.has_tensors
+        ),
         "record": Word(_GRADIENTS, Script.record),
         "record nothing": Word(("gradients", "empty_batch"), partial(Script.empty, recorded=True)),
         "again": Word(_NOTHING, Script.again, Script.has_step),
@@ -420,29 +447,48 @@ WORDS: Mapping[str, Word] = MappingProxyType(
         "joined": Word(_NOTHING, Script.joined, partial(Script.has_batches_alike, but_for=1)),
         **{
             name: Word(
-                (*(_CHECKPOINTS if law.parameters else ()), *(_LIVE if law.eps_factor != 1 else ())),
+                (
+                    *(_CHECKPOINTS if law.parameters else ()),
+                    *(_LIVE if law.eps_factor != 1 else ()),
+                ),
                 partial(Script.changed, law=name),
                 Script.has_batch,
             )
             for name, law in LAWS.items()
         },
         "backward": Word(_GRADIENTS, Script.backward, Script.has_record),
-        "backward of the first": Word(_GRADIENTS, partial(Script.backward, of=0), partial(Script.has_record, of=0)),
+        "backward of the first": Word(
+            _GRADIENTS, partial(Script.backward, of=0), partial(Script.has_record, of=0)
+        ),
         "backward if recorded": Word(_GRADIENTS, Script.backward_if_recorded),
-        "backward expanded": Word((*_GRADIENTS, "expanded"), Script.backward_expanded, Script.has_record),
+        "backward expanded": Word(
+            (*_GRADIENTS, "expanded"), Script.backward_expanded, Script.has_record
+        ),
         "backward of zeros": Word(_GRADIENTS, Script.backward_of_zeros, Script.has_record),
-        "backward of the sum": Word(_GRADIENTS, Script.backward_of_the_sum, partial(Script.has_backwards, count=2)),
-        "backward spoilt": Word(_GRADIENTS, Script.backward_spoilt, partial(Script.has_backwards, count=1)),
-        "backward of another shape": Word(_GRADIENTS, Script.backward_of_another_shape, Script.has_record),
+        "backward of the sum": Word(
+            _GRADIENTS, Script.backward_of_the_sum, partial(Script.has_backwards, count=2)
+        ),
+        "backward spoilt": Word(
+            _GRADIENTS, Script.backward_spoilt, partial(Script.has_backwards, count=1)
+        ),
+        "backward of another shape": Word(
+            _GRADIENTS, Script.backward_of_another_shape, Script.has_record
+        ),
         "double backward": Word(("double_backward",), Script.double_backward, Script.has_record),
         "save": Word(_CHECKPOINTS, _step(Save())),
         "restore": Word(_CHECKPOINTS, Script.restore, Script.has_checkpoint),
-        "restore the first": Word(_CHECKPOINTS, partial(Script.restore, of=0), Script.has_checkpoint),
-        "restore into a new layer": Word(_CHECKPOINTS, partial(Script.restore, fresh=True), Script.has_checkpoint),
+        "restore the first": Word(
+            _CHECKPOINTS, partial(Script.restore, of=0), Script.has_checkpoint
+        ),
+        "restore into a new layer": Word(
+            _CHECKPOINTS, partial(Script.restore, fresh=True), Script.has_checkpoint
+        ),
         "restore some": Word(_CHECKPOINTS, Script.restore_some, Script.has_checkpoint),
         "load": Word(_CHECKPOINTS, Script.load),
         "load one too few": Word(_CHECKPOINTS, partial(Script.load_wrong, way=_without)),
-        "load too many": Word(_CHECKPOINTS, partial(Script.load_another, strict=True), Script.lacks_tensors),
+        "load too many": Word(
+            _CHECKPOINTS, partial(Script.load_another, strict=True), Script.lacks_tensors
+        ),
         "load what it has of too many": Word(
             _CHECKPOINTS, partial(Script.load_another, strict=False), Script.lacks_tensors
         ),
@@ -469,12 +515,16 @@ USUAL = (
 
 
 def histories(
-    *words: str, least: int = 1, most: int = LONGEST, before: Sequence[str] = (), after: Sequence[str] = ()
+    *words: str,
+    least: int = 1,
+    most: int = LONGEST,
+    before: Sequence[str] = (),
+    after: Sequence[str] = (),
 ) -> Choose[list[str]]:
     """Choose some of the given words, in any order (of :data:`USUAL` by default); shrinks towards fewer of them.
 
-    Every second history is long: what happens late shows after enough of a past. Other words may come ``before`` all
-    of these, and ``after``.
+    Every second history is long: what happens late shows after enough of a past. Other words may
+    come ``before`` all of these, and ``after``.
     """
 
     def choose(random: Random) -> list[str]:

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..case import Case, Eval, Forward, Step
-from ..dtypes import Array
+from bn_spec.case.dtypes import Array
+from bn_spec.case.script import Case
+from bn_spec.case.steps import Eval, Forward, Step
 
 
 def of_wrong_rank(x: Array) -> list[Array]:

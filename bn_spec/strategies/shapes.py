@@ -1,10 +1,12 @@
 """Shapes (N, C, H, W): few, meaningful regions, the friendliest first.
 
-Faults sit in tails (MIOpen#916: 256 < H·W <= 512; apex#1768: C = 65), so sizes just around powers of two appear on
-each axis; and friendly shapes hide mixed-up axes, so sizes that all differ appear too.
+Faults sit in tails (MIOpen#916: 256 < H·W <= 512; apex#1768: C = 65), so sizes just around powers
+of two appear on each axis; and friendly shapes hide mixed-up axes, so sizes that all differ appear
+too.
 
-A region is a list from the smallest shape to the largest, and a shape is one choice from it: Hypothesis prefers fewer
-choices to smaller ones, so regions of more choices would not shrink into each other.
+A region is a list from the smallest shape to the largest, and a shape is one choice from it:
+Hypothesis prefers fewer choices to smaller ones, so regions of more choices would not shrink into
+each other.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from math import prod
 from types import MappingProxyType
 from typing import TypeAlias
 
-from .choices import Choose
+from bn_spec.strategies.choices import Choose
 
 Shape: TypeAlias = tuple[int, int, int, int]
 
@@ -24,7 +26,11 @@ EDGES = (31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257, 300, 512, 513)
 
 _PRIMES = (1, 2, 3, 5, 7, 11)
 _PLANES = tuple(
-    plane for edge in EDGES for h in (1, 3, 16) if edge % h == 0 for plane in {(h, edge // h), (edge // h, h)}
+    plane
+    for edge in EDGES
+    for h in (1, 3, 16)
+    if edge % h == 0
+    for plane in {(h, edge // h), (edge // h, h)}
 )
 
 
@@ -42,9 +48,13 @@ REGIONS: Mapping[str, tuple[Shape, ...]] = MappingProxyType(
         "tiny": _smallest_first(_cube(3)),
         "different": _smallest_first(permutations(_PRIMES, 4)),
         "small": _smallest_first(_cube(8)),
-        "spatial edge": _smallest_first((n, c, h, w) for n in (1, 2) for c in (1, 2, 3) for h, w in _PLANES),
+        "spatial edge": _smallest_first(
+            (n, c, h, w) for n in (1, 2) for c in (1, 2, 3) for h, w in _PLANES
+        ),
         "batch edge": _smallest_first((n, c, 1, w) for n in EDGES for c in (1, 2) for w in (1, 2)),
-        "channel edge": _smallest_first((n, c, 1, w) for n in (1, 2, 3) for c in EDGES for w in (1, 2)),
+        "channel edge": _smallest_first(
+            (n, c, 1, w) for n in (1, 2, 3) for c in EDGES for w in (1, 2)
+        ),
     }
 )
 """The shapes of each region: one in any place, all different, primes, and edges on each axis."""
@@ -94,8 +104,8 @@ _NETWORKS = {
 }
 """Batch size, and for each size of a square plane the numbers of channels that a network normalises there.
 
-He et al. 2016, Sandler et al. 2018, Tan & Le 2019, Ronneberger et al. 2015 (with normalisation, without its planes
-of more than 64 MiB in double precision), Huang et al. 2017.
+He et al. 2016, Sandler et al. 2018, Tan & Le 2019, Ronneberger et al. 2015 (with normalisation,
+without its planes of more than 64 MiB in double precision), Huang et al. 2017.
 """
 
 LARGE: Mapping[str, tuple[Shape, ...]] = MappingProxyType(
@@ -119,20 +129,31 @@ LARGE: Mapping[str, tuple[Shape, ...]] = MappingProxyType(
                 (3, 37, 41),
             )
         ),
-        "beyond half": _smallest_first((n, 1, h, w) for n, h, w in ((65537, 1, 1), (2, 256, 256), (1, 300, 301))),
+        "beyond half": _smallest_first(
+            (n, 1, h, w) for n, h, w in ((65537, 1, 1), (2, 256, 256), (1, 300, 301))
+        ),
         "beyond 16 bits": _smallest_first(
-            ((65536, 1, 1, 1), (131071, 1, 1, 1), (1, 65536, 1, 2), (65537, 2, 1, 1), (2, 65537, 1, 1))
+            (
+                (65536, 1, 1, 1),
+                (131071, 1, 1, 1),
+                (1, 65536, 1, 2),
+                (65537, 2, 1, 1),
+                (2, 65537, 1, 1),
+            )
         ),
         "beyond 32 bits": ((4, 65537, 1, 2),),
-        "networks": _smallest_first((n, c, h, h) for n, planes in _NETWORKS.values() for h, cs in planes for c in cs),
+        "networks": _smallest_first(
+            (n, c, h, h) for n, planes in _NETWORKS.values() for h, cs in planes for c in cs
+        ),
         "many channels": tuple((n, c, 1, 1) for c in (512, 2048) for n in (4, 8, 16)),
         "many channels of two values": ((2, 1024, 1, 1), (2, 4096, 1, 1)),
     }
 )
-"""Regions for properties that ask for them: long reductions, one beyond the range of float16's integers and numbers,
-counts beyond 65535, one that :func:`.values.beyond_32_bits` makes larger than 2³¹ elements (few per channel, or no
-bound would hold), the layers of well-known networks, and as many independent channels as a test of bias needs,
-of a power of two of values, so that 1 / n is exact."""
+"""Regions for properties that ask for them: long reductions, one beyond the range of float16's
+integers and numbers, counts beyond 65535, one that :func:`.values.beyond_32_bits` makes larger than
+2³¹ elements (few per channel, or no bound would hold), the layers of well-known networks, and as
+many independent channels as a test of bias needs, of a power of two of values, so that 1 / n is
+exact."""
 
 
 def shapes(*regions: str, where: Callable[[Shape], bool] = lambda _: True) -> Choose[Shape]:

@@ -1,9 +1,10 @@
 """Few signatures, for backends to which each new one costs seconds: compilers, which specialise to everything.
 
-A *signature* is all that such a backend compiles for: shape and strides of the input, eps, momentum, which tensors
-exist, and which require a gradient. A drawn shape is brought to the nearest of :data:`REPRESENTATIVES`, one for each
-region of shapes, and the place of that one decides everything else, so that regions are reached and signatures stay
-few; values, parameters, statistics and histories are drawn as freely as ever.
+A *signature* is all that such a backend compiles for: shape and strides of the input, eps,
+momentum, which tensors exist, and which require a gradient. A drawn shape is brought to the nearest
+of :data:`REPRESENTATIVES`, one for each region of shapes, and the place of that one decides
+everything else, so that regions are reached and signatures stay few; values, parameters, statistics
+and histories are drawn as freely as ever.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import cache
 from math import log2
 from typing import TypeVar
 
-from .shapes import Shape
+from bn_spec.strategies.shapes import Shape
 
 T = TypeVar("T")
 
@@ -33,8 +34,9 @@ REPRESENTATIVES: tuple[Shape, ...] = (
     (4, 65537, 1, 2),
     (2, 2, 1, 5),
 )
-"""Two values, small sizes that differ, a single value, edges on each axis (two of channels), a long reduction, many
-channels, counts beyond 16 bits, the shape that becomes one of more than 2³¹ elements, and a row."""
+"""Two values, small sizes that differ, a single value, edges on each axis (two of channels), a long
+reduction, many channels, counts beyond 16 bits, the shape that becomes one of more than 2³¹
+elements, and a row."""
 
 
 @cache

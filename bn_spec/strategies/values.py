@@ -1,7 +1,8 @@
 """Values of an input as recipes: a few drawn choices, expanded by NumPy.
 
-Drawing elements one by one costs Hypothesis 35 µs each and shrinks poorly; a recipe is a handful of choices
-whatever the size, and shrinks to a ramp 0, 1, 2, … of scale 1 without offset, which a person can check by hand.
+Drawing elements one by one costs Hypothesis 35 µs each and shrinks poorly; a recipe is a handful of
+choices whatever the size, and shrinks to a ramp 0, 1, 2, … of scale 1 without offset, which a
+person can check by hand.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..dtypes import Array, DType, Floats, Format, format_named
-from .choices import Choose
-from .shapes import Shape
+from bn_spec.case.dtypes import Array, DType, Floats, Format, format_named
+from bn_spec.strategies.choices import Choose
+from bn_spec.strategies.shapes import Shape
 
 Family: TypeAlias = Callable[[np.random.Generator, int, int], Floats]
 
@@ -83,7 +84,8 @@ SEEDS = range(2**16)
 class Recipe:
     """How to make an input: a family, a scale, an offset in units of the scale, and a seed.
 
-    The scale is a binary exponent, or a share of the exponent range of the data (a float, as in :data:`WIDE`).
+    The scale is a binary exponent, or a share of the exponent range of the data (a float, as in
+    :data:`WIDE`).
     """
 
     family: str

@@ -12,7 +12,11 @@ import jax.numpy as jnp
 layer, state = equinox.nn.make_with_state(equinox.nn.BatchNorm)(1, "batch", mode="batch")
 x = jnp.asarray([-1.0, 1.0]).reshape(2, 1, 1, 1)  # mean 0, variance 1
 train = jax.jit(jax.vmap(layer, axis_name="batch", in_axes=(0, None), out_axes=(0, None)))
-infer = jax.jit(jax.vmap(equinox.nn.inference_mode(layer), axis_name="batch", in_axes=(0, None), out_axes=(0, None)))
+infer = jax.jit(
+    jax.vmap(
+        equinox.nn.inference_mode(layer), axis_name="batch", in_axes=(0, None), out_axes=(0, None)
+    )
+)
 print("right: [-1, 1] after any number of batches")
 for batches in (1, 10, 100):
     for _ in range(batches - state.get(layer.batch_counter).item()):

@@ -15,7 +15,13 @@ jax.config.update("jax_enable_x64", True)
 warnings.simplefilter("always")
 x = jnp.asarray([0.1, 0.3]).reshape(2, 1, 1, 1)
 layer = nnx.BatchNorm(
-    1, axis=1, momentum=0.0, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0), use_fast_variance=False
+    1,
+    axis=1,
+    momentum=0.0,
+    dtype=jnp.float64,
+    param_dtype=jnp.float64,
+    rngs=nnx.Rngs(0),
+    use_fast_variance=False,
 )
 layer(x)
 print("right:", 0.2, jnp.float64.dtype)

@@ -19,5 +19,10 @@ for x in ([1000.1, 1000.1, 1000.11], [100.1, 100.1, 100.12]):
     parameters, state = call.init(None, batch, True)
     y, state = call.apply(parameters, state, batch, True)
     print("x:    ", x)
-    print("got:  ", y.ravel(), "in training; a running variance of", state["batch_norm/~/var_ema"]["average"].item())
+    print(
+        "got:  ",
+        y.ravel(),
+        "in training; a running variance of",
+        state["batch_norm/~/var_ema"]["average"].item(),
+    )
     print("      ", call.apply(parameters, state, batch, False)[0].ravel(), "in eval mode")

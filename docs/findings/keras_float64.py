@@ -22,4 +22,6 @@ print(f"backend: {keras.backend.backend()}; dtype of the output: {y.dtype}")
 right = (x - x.mean()) / np.sqrt(x.var() + 1e-20)
 print("output:", y.flatten().round(4), " right:", right.flatten().round(4))
 layer(np.full((2, 1, 1, 1), 0.1), training=True)
-print(f"moving mean: {keras.ops.convert_to_numpy(layer.moving_mean)[0]:.17g}  right: 0.10000000000000001")
+print(
+    f"moving mean: {keras.ops.convert_to_numpy(layer.moving_mean)[0]:.17g}  right: 0.10000000000000001"
+)

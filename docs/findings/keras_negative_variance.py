@@ -24,4 +24,6 @@ for name, x in (
     var = keras.ops.convert_to_numpy(layer.moving_variance)
     exact = x.var(dtype=np.float64)
     right = (x.flat[0] - x.mean(dtype=np.float64)) / np.sqrt(exact + 1e-3)
-    print(f"{name}: y = {y.flat[0]:.4g} (right: {right:.4g}), moving variance = {var[0]:.3g} (right: {exact:.3g})")
+    print(
+        f"{name}: y = {y.flat[0]:.4g} (right: {right:.4g}), moving variance = {var[0]:.3g} (right: {exact:.3g})"
+    )

@@ -20,5 +20,7 @@ dy = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1)
 keras.layers.BatchNormalization(axis=1)(x, training=True).backward(dy)
 wide = x.detach().double().requires_grad_()
 torch.nn.functional.batch_norm(wide, None, None, training=True, eps=1e-3).backward(dy.double())
-print(f"BatchNormalization of two values: expected {wide.grad[0].item():.3g}, got {x.grad[0].item():.3g}")
+print(
+    f"BatchNormalization of two values: expected {wide.grad[0].item():.3g}, got {x.grad[0].item():.3g}"
+)
 print("(terms of 1.3e-14 cancel: their roundings explain an error of 4e-20 at most)")

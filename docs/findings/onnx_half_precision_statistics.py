@@ -12,13 +12,22 @@ from onnx.reference import ReferenceEvaluator
 
 def running_statistics(x: np.ndarray, element: int) -> list[np.ndarray]:
     """Return the statistics of one batch: momentum, the weight of the old value, is 0."""
-    names, results = ["X", "scale", "B", "input_mean", "input_var"], ["Y", "running_mean", "running_var"]
+    names, results = (
+        ["X", "scale", "B", "input_mean", "input_var"],
+        ["Y", "running_mean", "running_var"],
+    )
     node = helper.make_node("BatchNormalization", names, results, training_mode=1, momentum=0.0)
-    inputs, outputs = ([helper.make_tensor_value_info(name, element, None) for name in n] for n in (names, results))
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, element, None) for name in n] for n in (names, results)
+    )
     graph = helper.make_graph([node], "training", inputs, outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)])
     ones, zeros = np.ones(1, x.dtype), np.zeros(1, x.dtype)
-    return list(ReferenceEvaluator(model).run(None, dict(zip(names, (x, ones, zeros, zeros, ones), strict=True))))
+    return list(
+        ReferenceEvaluator(model).run(
+            None, dict(zip(names, (x, ones, zeros, zeros, ones), strict=True))
+        )
+    )
 
 
 x = np.array([0, 200] * 4, np.float16).reshape(8, 1, 1, 1)

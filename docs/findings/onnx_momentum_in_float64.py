@@ -4,13 +4,19 @@ import numpy as np
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-names, results = ["X", "scale", "B", "input_mean", "input_var"], ["Y", "running_mean", "running_var"]
+names, results = (
+    ["X", "scale", "B", "input_mean", "input_var"],
+    ["Y", "running_mean", "running_var"],
+)
 inputs, outputs = (
-    [helper.make_tensor_value_info(name, TensorProto.DOUBLE, None) for name in n] for n in (names, results)
+    [helper.make_tensor_value_info(name, TensorProto.DOUBLE, None) for name in n]
+    for n in (names, results)
 )
 node = helper.make_node("BatchNormalization", names, results, training_mode=1, momentum=0.001)
 graph = helper.make_graph([node], "training", inputs, outputs)
-evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)]))
+evaluator = ReferenceEvaluator(
+    helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)])
+)
 
 ones, zeros = np.ones(1), np.zeros(1)
 x = np.ones((2, 1, 1, 1))

@@ -10,7 +10,9 @@ for channels in (1, 3):
     layer = paddle.nn.BatchNorm2D(2, weight_attr=False, bias_attr=False, momentum=0.0)
     x = paddle.ones([4, channels, 1, 1])
     y = layer(x)
-    print(f"2 channels expected, {channels} given: output of shape {y.shape}, running_mean {layer._mean.tolist()}")
+    print(
+        f"2 channels expected, {channels} given: output of shape {y.shape}, running_mean {layer._mean.tolist()}"
+    )
     layer.eval()
     try:
         layer(x)

@@ -11,4 +11,7 @@ x.stop_gradient = False
 y = layer(x)
 for shape in ((1, 4, 1, 1), (3, 1, 1, 1), (1,)):
     (dx,) = paddle.grad([y], [x], [paddle.ones(shape)], retain_graph=True)
-    print(f"dy of shape {shape} for an output of shape {y.shape}: expected an error, got", dx.flatten().tolist())
+    print(
+        f"dy of shape {shape} for an output of shape {y.shape}: expected an error, got",
+        dx.flatten().tolist(),
+    )

@@ -28,7 +28,9 @@ def forward_training(
     _check(x, weight, bias, running_mean, running_var)
     n = x.size // x.shape[1]
     if n < 2:
-        raise ValueError(f"batch statistics need more than one value per channel; got an input of shape {x.shape}")
+        raise ValueError(
+            f"batch statistics need more than one value per channel; got an input of shape {x.shape}"
+        )
     mean = x.mean(BATCH)
     var = np.square(x - _plane(mean)).mean(BATCH)  # two passes: squares of the deviations, not of x
     y = _normalised(x, mean, var, weight, bias, eps)
@@ -37,7 +39,12 @@ def forward_training(
 
 
 def forward_inference(
-    x: Array, weight: Array | None, bias: Array | None, running_mean: Array, running_var: Array, eps: float
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array,
+    running_var: Array,
+    eps: float,
 ) -> Array:
     """Normalise by the running statistics."""
     _check(x, weight, bias, running_mean, running_var)
@@ -68,17 +75,25 @@ def backward(
         n = x.size // x.shape[1]
         inner = dy - _plane(dbias / n) - x_hat * _plane(dweight / n)
     dx = inner * _plane(s if weight is None else weight * s)
-    return dx if "input" in wrt else None, dweight if "weight" in wrt else None, dbias if "bias" in wrt else None
+    return (
+        dx if "input" in wrt else None,
+        dweight if "weight" in wrt else None,
+        dbias if "bias" in wrt else None,
+    )
 
 
-def _normalised(x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float) -> Array:
+def _normalised(
+    x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
+) -> Array:
     y = (x - _plane(mean)) / _plane(np.sqrt(var + eps))
     if weight is not None and bias is not None:
         y = y * _plane(weight) + _plane(bias)
     return y
 
 
-@np.errstate(invalid="ignore")  # running statistics may be infinite; 0 · ∞ is then NaN, as in any framework
+@np.errstate(
+    invalid="ignore"
+)  # running statistics may be infinite; 0 · ∞ is then NaN, as in any framework
 def _moved(running: Array | None, batch: Array, momentum: float) -> Array | None:
     return None if running is None else (1 - momentum) * running + momentum * batch
 
@@ -101,6 +116,8 @@ backend = kernel_backend(
     forward_training,
     forward_inference,
     backward,
-    capabilities=Capabilities(dtypes=("float32", "float64"), grade="two-pass", gradients=True, centred_products=True),
+    capabilities=Capabilities(
+        dtypes=("float32", "float64"), grade="two-pass", gradients=True, centred_products=True
+    ),
     description=f"NumPy {np.__version__}",
 )

@@ -1,5 +1,5 @@
 """The suite of bn-spec as tests of this package, one for each requirement; its options are in pyproject.toml."""
 
-from bn_spec.suite import suite_tests
+from bn_spec.suite.chapters import suite_tests
 
 globals().update(suite_tests())

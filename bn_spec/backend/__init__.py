@@ -1,0 +1,16 @@
+"""Backends: how an implementation is put under test, what it claims, and how it is found."""
+
+from bn_spec.backend.claims import Capabilities
+from bn_spec.backend.contract import Backend, DoubleGradients, Gradients, Layer
+from bn_spec.backend.kernel_functions import kernel_backend
+from bn_spec.backend.known_failure import KnownFailure
+
+__all__ = [
+    "Backend",
+    "Capabilities",
+    "DoubleGradients",
+    "Gradients",
+    "KnownFailure",
+    "Layer",
+    "kernel_backend",
+]

@@ -1,0 +1,292 @@
+"""PyTorch: ``torch.nn.BatchNorm2d`` as users call it, on a device."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from bn_spec.backend.adapters import torch_known as known
+from bn_spec.backend.adapters.frameworks import framework
+from bn_spec.backend.claims import Capabilities
+from bn_spec.backend.contract import DoubleGradients, Gradients, Layer
+from bn_spec.backend.known_failure import KnownFailure
+from bn_spec.case.arrays import Parts, put_together, take_apart
+from bn_spec.case.config import STATE_FIELDS, Config, State
+from bn_spec.case.dtypes import DTYPES, Array, format_named
+from bn_spec.errors import UnavailableBackend
+
+with framework("torch", "torch"):
+    import torch
+
+Call: TypeAlias = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]
+"""A way to call a module."""
+
+SECOND_ORDER = ("float32", "float64")
+"""Dtypes in which a backward is differentiated; in half precision that is a chain of steps each rounded to it."""
+
+
+_CLAIMS: dict[str, Any] = {
+    "dtypes": tuple(DTYPES),
+    "gradients": True,
+    "gradient_layout": True,
+    "output_layout": True,
+    "strided_state": True,
+    "checkpoints": True,
+    "live_attributes": True,
+    "empty_batch": True,
+    "deterministic": True,
+    "threads": True,
+    "folding": True,
+}
+
+
+def _called(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    y: torch.Tensor = module(x)
+    return y
+
+
+class Torch:
+    """``torch.nn.BatchNorm2d`` on one device.
+
+    Arrays travel as the flat memory that they span, so that their strides survive on any device.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        device: str,
+        device_name: str,
+        known_failures: tuple[KnownFailure, ...],
+        call: Call = _called,
+        **claims: Any,
+    ) -> None:
+        self.name = name
+        self.device = torch.device(device)
+        self.description = f"torch {torch.__version__}, {device_name}"
+        self.known_failures = known_failures
+        self.call = call
+        self.capabilities = Capabilities(**_CLAIMS | claims)
+
+    def layer(self, config: Config, state: State | None) -> Layer:
+        """Build the module with the arguments that depart from its defaults; load the state."""
+        module = torch.nn.BatchNorm2d(
+            config.num_features,
+            **config.departures(),
+            device=self.device,
+            dtype=getattr(torch, config.arithmetic.parameters.name),
+        )
+        layer = _Layer(module, self.call)
+        if state is not None:
+            tensors = {name: self.to_native(a) for name, a in state.tensors().items()}
+            if any(not a.flags.c_contiguous for a in state.tensors().values()):
+                layer.hold(tensors)
+            else:
+                module.load_state_dict(tensors)
+        return layer
+
+    def to_native(self, array: Array) -> torch.Tensor:
+        """Move the memory to the device and view it with the array's strides."""
+        flat, shape, strides = take_apart(array)
+        return _tensor(flat).to(self.device).as_strided(shape, strides)
+
+    def to_numpy(self, tensor: torch.Tensor) -> Array:
+        """Move the memory that the tensor spans to the host and view it with the tensor's strides."""
+        tensor = tensor.detach()
+        extent = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+        flat = _array(tensor.as_strided((extent if tensor.numel() else 0,), (1,)))
+        return put_together(Parts(flat, tuple(tensor.shape), tensor.stride()))
+
+
+_BFLOAT16 = format_named("bfloat16").dtype
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    """Return a tensor on the memory of an array, or of a copy if that is read-only, which no tensor can be.
+
+    bfloat16, which NumPy does not know, goes through its bits.
+    """
+    array = array if array.flags.writeable else array.copy()
+    if array.dtype == _BFLOAT16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    """Return the array on the memory of a tensor, moved to the host."""
+    host = tensor.detach().cpu()
+    if host.dtype == torch.bfloat16:
+        host = host.view(torch.int16)
+    array: Array = host.numpy()
+    return array.view(_BFLOAT16) if tensor.dtype == torch.bfloat16 else array
+
+
+class _Recorded(NamedTuple):
+    """The output of a forward with its graph, and the leaves of it that require a gradient."""
+
+    y: torch.Tensor
+    leaves: dict[str, torch.Tensor]
+
+
+class _Layer:
+    def __init__(self, module: torch.nn.BatchNorm2d, call: Call) -> None:
+        self.module = module
+        self.call = call
+        self.train = module.train
+        self.reset_running_stats = module.reset_running_stats
+        self.reset_parameters = module.reset_parameters
+
+    def hold(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Make these tensors, with their strides, those of the module."""
+        for name, tensor in tensors.items():
+            parameter = name in ("weight", "bias")
+            setattr(self.module, name, torch.nn.Parameter(tensor) if parameter else tensor)
+
+    def save(self) -> dict[str, torch.Tensor]:
+        return {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
+
+    def load(self, tensors: Mapping[str, torch.Tensor], *, strict: bool) -> None:
+        self.module.load_state_dict(tensors, strict=strict)
+
+    def configure(self, name: str, value: float | None) -> None:
+        setattr(self.module, name, value)
+
+    def fold(
+        self, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        out_channels, in_channels, *kernel = weight.shape
+        convolution = torch.nn.Conv2d(in_channels, out_channels, kernel, device="meta")
+        convolution.weight = torch.nn.Parameter(weight)
+        convolution.bias = None if bias is None else torch.nn.Parameter(bias)
+        fused = torch.nn.utils.fuse_conv_bn_eval(convolution.eval(), self.module)
+        return fused.weight, fused.bias
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return self.call(self.module, x)
+
+    def record(self, x: torch.Tensor, wrt: tuple[str, ...]) -> tuple[torch.Tensor, _Recorded]:
+        tensors = {"input": x, "weight": self.module.weight, "bias": self.module.bias}
+        present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        for name, tensor in present.items():
+            tensor.requires_grad_(name in wrt)
+        try:
+            y = self.call(self.module, x)
+        finally:
+            for tensor in present.values():
+                tensor.requires_grad_()  # gradients may yet be asked of what another forward has recorded
+        return y, _Recorded(y, {name: present[name] for name in wrt})
+
+    def backward(self, record: _Recorded, dy: torch.Tensor) -> Gradients:
+        return self._gradients(record, dy)
+
+    def double_backward(
+        self, record: _Recorded, dy: torch.Tensor, cotangents: Gradients
+    ) -> DoubleGradients:
+        gradients = self._gradients(record, dy.requires_grad_(), create_graph=True)
+        names = [name for name in record.leaves if getattr(cotangents, name) is not None]
+        of = {"dy": dy, **{name: record.leaves[name] for name in record.leaves if name != "bias"}}
+        second = torch.autograd.grad(
+            [getattr(gradients, name) for name in names],
+            list(of.values()),
+            [getattr(cotangents, name) for name in names],
+            materialize_grads=True,
+        )
+        return DoubleGradients(**dict(zip(of, second, strict=True)))
+
+    def _gradients(
+        self, record: _Recorded, dy: torch.Tensor, create_graph: bool = False
+    ) -> Gradients:
+        leaves = record.leaves
+        gradients = torch.autograd.grad(
+            record.y, list(leaves.values()), dy, retain_graph=True, create_graph=create_graph
+        )
+        return Gradients(**dict(zip(leaves, gradients, strict=True)))
+
+    def state(self) -> State:
+        tensors = {name: getattr(self.module, name) for name in STATE_FIELDS}
+        return State(
+            **{name: None if t is None else _array(t).copy() for name, t in tensors.items()}
+        )
+
+
+def cpu() -> Torch:
+    """The CPU; its kernels subtract the mean before they square.
+
+    All-half layers keep mean and 1 / sqrt(var + eps) in the dtype of the parameters, and bfloat16
+    ones update their running statistics in it; inputs of other strides than NCHW and NHWC take
+    every step of the output in half precision.
+    """
+    return Torch(
+        "torch-cpu",
+        "cpu",
+        "CPU",
+        known.CPU,
+        grade="two-pass",
+        statistics="parameters",
+        elementwise="parameters",
+        centred_products=True,
+        overflow_safe=True,
+        double_backward=SECOND_ORDER,
+    )
+
+
+def cuda() -> Torch:
+    """The current CUDA device; its kernels merge Welford statistics, and take 1 / sqrt to within two ulps.
+
+    Raises:
+        UnavailableBackend: torch sees no CUDA device.
+
+    """
+    if not torch.cuda.is_available():
+        raise UnavailableBackend("torch sees no CUDA device")
+    device = torch.cuda.get_device_name()
+    claims: dict[str, Any] = {
+        "grade": "welford",
+        "unbiased": False,
+        "double_backward": SECOND_ORDER,
+    }
+    return Torch("torch-cuda", "cuda", device, known.CUDA, **claims)
+
+
+def compiled() -> Torch:
+    """The CPU through ``torch.compile`` (Inductor), with static shapes and without falling back to eager mode.
+
+    Sums of up to 1024 values are two-pass, longer ones Welford's. All-half layers hand mean and 1 /
+    sqrt(var + eps) to their backward in half precision. A momentum of None and errors inside the
+    compiled function end in exceptions of the compiler. The limits on recompilation are lifted,
+    since they fall back in silence; for this thread alone, as Dynamo's settings are its own, so
+    that others are not claimed.
+
+    Raises:
+        UnavailableBackend: Inductor finds no C++ compiler.
+
+    """
+    if not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++")))):
+        raise UnavailableBackend(
+            "torch.compile needs a C++ compiler for the CPU; install g++ or clang++, or set CXX"
+        )
+    torch._dynamo.config.recompile_limit = 10**6
+    torch._dynamo.config.accumulated_recompile_limit = 10**6
+    torch._functorch.config.donated_buffer = (
+        False  # a second backward needs what the first has used
+    )
+    return Torch(
+        "torch-compile",
+        "cpu",
+        "CPU, compiled by Inductor",
+        known.COMPILED,
+        torch.compile(_called, fullgraph=True, dynamic=False),
+        grade="welford",
+        statistics="parameters",
+        cumulative_momentum=False,
+        input_checks=False,
+        expensive_signatures=True,
+        live_attributes=False,
+        strided_state=False,
+        threads=False,
+        folding=False,
+    )

@@ -1,0 +1,89 @@
+"""What a case needs a backend to claim."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from bn_spec.backend.claims import Capabilities
+from bn_spec.case.dtypes import Array
+from bn_spec.case.layouts import LAYOUTS
+from bn_spec.case.script import Case
+from bn_spec.case.steps import (
+    Backward,
+    DoubleBackward,
+    Eval,
+    Fold,
+    Forward,
+    Load,
+    Restore,
+    Save,
+    Set,
+    Step,
+)
+
+_NEEDS: Mapping[type[Step], str] = MappingProxyType(
+    {
+        Eval: "inference",
+        Backward: "gradients",
+        DoubleBackward: "double_backward",
+        Save: "checkpoints",
+        Restore: "checkpoints",
+        Load: "checkpoints",
+        Set: "live_attributes",
+        Fold: "folding",
+    }
+)
+"""What a backend claims that has such a step."""
+
+
+def is_claimed(case: Case, claims: Capabilities) -> bool:
+    """Whether a case asks for nothing but what is claimed."""
+    if case.config.dtype not in claims.dtypes:
+        return False
+    if set(claims.layouts) != set(LAYOUTS) and not all(map(_is_plain, _arrays(case))):
+        return False
+    least, largest = claims.dialect.eps_range
+    if not all(least <= eps <= largest for eps in _all_eps(case)):
+        return False
+    return all(claims.has(flag, case.config.dtype) for flag in _needed(case))
+
+
+def _all_eps(case: Case) -> Iterator[float]:
+    """Yield every eps of the layer."""
+    yield case.config.eps
+    yield from (
+        step.value
+        for step in case.steps
+        if isinstance(step, Set) and step.name == "eps" and step.value
+    )
+
+
+def _needed(case: Case) -> Iterator[str]:
+    """Yield the flags without which a backend does not claim the case."""
+    config, state = case.config, case.state
+    momenta = [config.momentum, *(step.value for step in case.steps if isinstance(step, Set))]
+    for flag, needed in (
+        ("affine_off", not config.affine),
+        ("tracking_off", not config.track_running_stats),
+        ("cumulative_momentum", None in momenta),
+        ("momentum_zero", 0 in momenta),
+        ("strided_state", state is not None and not all(map(_is_plain, state.tensors().values()))),
+        ("gradients", any(step.wrt for step in case.steps if isinstance(step, Forward))),
+        ("empty_batch", not all(x.size for x in case.forwards())),
+    ):
+        if needed:
+            yield flag
+    yield from {_NEEDS[type(step)] for step in case.steps if type(step) in _NEEDS}
+
+
+def _arrays(case: Case) -> Iterator[Array]:
+    """Yield all inputs and gradients."""
+    for step in case.steps:
+        yield from (a for a in vars(step).values() if isinstance(a, np.ndarray))
+
+
+def _is_plain(a: Array) -> bool:
+    return bool(a.flags.c_contiguous)

@@ -1,1 +1,0 @@
-"""The commands of ``bn-spec``: a module for each, that renders what the library returns."""

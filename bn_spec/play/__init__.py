@@ -1,0 +1,1 @@
+"""Playing a case on a backend: what was observed, in this process or in another."""

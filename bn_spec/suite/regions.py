@@ -1,0 +1,254 @@
+"""The coverage ledger: which regions of the space of cases were really reached, read off the cases themselves.
+
+A property may name regions; one that never reached them has shown nothing of what it says (see
+:class:`bn_spec.suite.cell.Vacuous`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import isnan
+from types import MappingProxyType
+
+import numpy as np
+
+from bn_spec.backend.claims import Capabilities
+from bn_spec.case.dtypes import DTYPES, Array, Floats, dtype_named, is_floating
+from bn_spec.case.layouts import LAYOUTS, layout_of
+from bn_spec.case.script import Case
+from bn_spec.case.steps import STEPS, Backward, Forward, config_after
+
+DECADES = range(-8, 9)
+"""Exponents of ten that are told apart; what lies beyond them counts with the last."""
+
+
+HUGE = 2**28
+"""Elements beyond which a copy in float64 would take gigabytes."""
+
+
+CONSTANT, NOT_FINITE = "constant channel", "not finite"
+
+
+_MEANS = {k: f"mean/σ 1e{k}" for k in DECADES}
+
+
+_VARIANCES = {k: f"var/eps 1e{k}" for k in DECADES}
+
+
+_COUNTS = {
+    1: "{} = 1",
+    2: "{} = 2",
+    16: "{} 3-16",
+    64: "{} 17-64",
+    256: "{} 65-256",
+    4096: "{} 257-4096",
+}
+
+
+_MANY = "{} > 4096"
+
+
+_LENGTHS = {1: "1 step", 5: "2-5 steps", 10: "6-10 steps", 20: "11-20 steps"}
+
+
+_LONG = "> 20 steps"
+
+
+_MOMENTA = {0.0: "momentum 0", 1.0: "momentum 1", None: "momentum None"}
+
+
+_BETWEEN = "momentum between"
+
+
+@dataclass(frozen=True, eq=False)
+class _Input:
+    """An input that a BatchNorm2d accepts and that is not empty, with the eps of its step."""
+
+    x: Array
+    eps: float
+
+    @cached_property
+    def moments(self) -> tuple[Floats, Floats]:
+        """Mean and biased variance of each channel, as closely as float64 has them; of huge inputs, of a part."""
+        x = self.x if self.x.size < HUGE else self.x[:, :, ::64, ::64]
+        rows = x.transpose(1, 0, 2, 3).reshape(x.shape[1], -1).astype(np.float64)
+        mean = np.add.reduce(rows, axis=1) / rows.shape[1]
+        deviations = rows - mean[:, np.newaxis]
+        return mean, np.einsum("cn,cn->c", deviations, deviations) / rows.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A case, and what several axes look at."""
+
+    case: Case
+
+    @cached_property
+    def inputs(self) -> list[_Input]:
+        """Its inputs."""
+        config, found = self.case.config, []
+        for step in self.case.steps:
+            config = config_after(config, step)
+            if (
+                isinstance(step, Forward)
+                and step.x.ndim == 4
+                and step.x.size
+                and is_floating(step.x.dtype)
+            ):
+                found.append(_Input(step.x, config.eps))
+        return found
+
+    @property
+    def gradients(self) -> list[Array]:
+        """The gradients of its outputs that are not empty."""
+        steps = (step for step in self.case.steps if isinstance(step, Backward))
+        return [step.dy for step in steps if step.dy.ndim == 4 and step.dy.size]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One way to divide cases into regions: all of them, and which a case reaches."""
+
+    regions: tuple[str, ...]
+    of: Callable[[_Seen], Iterable[str]]
+
+
+@np.errstate(all="ignore")
+def reached(case: Case) -> set[str]:
+    """Return the regions, of all axes, that a case reaches."""
+    seen = _Seen(case)
+    return {region for axis in AXES.values() for region in axis.of(seen)}
+
+
+@np.errstate(all="ignore")
+def conditioning(case: Case) -> str:
+    """Return the largest decade of |mean| / σ that a channel of the case reaches, or an empty string."""
+    reached_decades = set(_of_means(_Seen(case)))
+    return next(
+        (name for _, name in sorted(_MEANS.items(), reverse=True) if name in reached_decades), ""
+    )
+
+
+OR = " or "
+"""Joins regions of which one is enough."""
+
+
+def decades(axis: str, first: int, last: int) -> str:
+    """Return the regions of an axis from one exponent of ten to another, any of which is enough."""
+    return OR.join(f"{axis} 1e{k}" for k in range(first, last + 1))
+
+
+def unreached(
+    wanted: Iterable[str], counts: Mapping[str, int], claims: Capabilities, dtype: str
+) -> list[str]:
+    """Return those of the wanted regions, or of regions joined by :data:`OR`, that no case has reached but could."""
+
+    def missed(regions: list[str]) -> bool:
+        return not any(counts.get(region) for region in regions) and any(
+            _reachable(region, claims, dtype) for region in regions
+        )
+
+    return [together for together in wanted if missed(together.split(OR))]
+
+
+def _reachable(region: str, claims: Capabilities, dtype: str) -> bool:
+    """Whether cases for a backend with these claims, in a dtype, can reach a region.
+
+    Data whose relative spacing is u have no mean far beyond 1 / u standard deviations.
+    """
+    if region in LAYOUTS:
+        return region in claims.layouts
+    decade = next((k for k, name in _MEANS.items() if name == region), DECADES[0])
+    claim = _CLAIMS.get(region)
+    return 20 * 10.0**decade * dtype_named(dtype).data.u < 1 and (
+        claim is None or bool(getattr(claims, claim))
+    )
+
+
+_CLAIMS: Mapping[str, str] = MappingProxyType(
+    {
+        "momentum None": "cumulative_momentum",
+        "Eval": "inference",
+        "Backward": "gradients",
+        "DoubleBackward": "double_backward",
+        **dict.fromkeys(("Save", "Restore", "Load"), "checkpoints"),
+        "Set": "live_attributes",
+        "Fold": "folding",
+    }
+)
+"""The claims without which no case reaches a region."""
+
+
+def _decades(names: Mapping[int, str], ratio: Floats) -> set[str]:
+    exponents = np.minimum(np.maximum(np.floor(np.log10(ratio)), DECADES[0]), DECADES[-1])
+    return {names[int(k)] for k in set(exponents.tolist()) if not isnan(k)}
+
+
+def _of_means(seen: _Seen) -> Iterator[str]:
+    for x in seen.inputs:
+        mean, var = x.moments
+        yield from _decades(_MEANS, np.where(var > 0, np.abs(mean) / np.sqrt(var), np.nan))
+        if x.x.size > len(var) and not var.all():
+            yield CONSTANT
+        if not np.isfinite(mean).all() and not np.isfinite(x.x).all():
+            yield NOT_FINITE
+    if any(not np.isfinite(dy).all() for dy in seen.gradients):
+        yield NOT_FINITE
+
+
+def _of_variances(seen: _Seen) -> Iterator[str]:
+    for x in seen.inputs:
+        var = x.moments[1]
+        yield from _decades(_VARIANCES, np.where(var > 0, var / x.eps, np.nan))
+
+
+def _up_to(limits: Mapping[int, str], beyond: str, number: int) -> str:
+    return next((name for limit, name in limits.items() if number <= limit), beyond)
+
+
+def _counts(name: str, count: Callable[[Array], int]) -> Axis:
+    return Axis(
+        tuple(label.format(name) for label in (*_COUNTS.values(), _MANY)),
+        lambda seen: (_up_to(_COUNTS, _MANY, count(x.x)).format(name) for x in seen.inputs),
+    )
+
+
+def _layouts(seen: _Seen) -> Iterator[str]:
+    yield from (layout_of(x.x) for x in seen.inputs)
+    yield from (layout_of(dy) for dy in seen.gradients)
+
+
+def _momenta(seen: _Seen) -> Iterator[str]:
+    config = seen.case.config
+    yield _MOMENTA.get(config.momentum, _BETWEEN)
+    for step in seen.case.steps:
+        config = config_after(config, step)
+        yield _MOMENTA.get(config.momentum, _BETWEEN)
+
+
+def _history(seen: _Seen) -> Iterator[str]:
+    yield _up_to(_LENGTHS, _LONG, len(seen.case.steps))
+
+
+AXES: Mapping[str, Axis] = MappingProxyType(
+    {
+        "dtype": Axis(tuple(DTYPES), lambda seen: (seen.case.config.dtype,)),
+        "mean/σ": Axis((*_MEANS.values(), CONSTANT, NOT_FINITE), _of_means),
+        "var/eps": Axis(tuple(_VARIANCES.values()), _of_variances),
+        "n": _counts("n", lambda x: x.size // x.shape[1]),
+        "C": _counts("C", lambda x: x.shape[1]),
+        "layout": Axis(LAYOUTS, _layouts),
+        "momentum": Axis((*_MOMENTA.values(), _BETWEEN), _momenta),
+        "history": Axis((*_LENGTHS.values(), _LONG), _history),
+        "step": Axis(tuple(STEPS), lambda seen: (type(step).__name__ for step in seen.case.steps)),
+    }
+)
+"""How cases are divided: dtypes, decades of |mean| / σ and of var / eps, n values per channel, C
+channels, memory layouts of inputs and of dy, classes of momentum, lengths of histories, kinds of
+steps."""
+
+
+REGIONS: frozenset[str] = frozenset(region for axis in AXES.values() for region in axis.regions)
+"""All regions."""

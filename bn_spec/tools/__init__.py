@@ -1,0 +1,1 @@
+"""Tools around the suite: diagnosis, doctor, audit, vectors, scaffold, replay, stored cases."""

@@ -1,0 +1,213 @@
+"""Test vectors as files that any language can read; ``docs/vectors.md`` describes every field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from bn_spec import __version__
+from bn_spec.case.arrays import take_apart
+from bn_spec.case.dtypes import Array
+from bn_spec.case.whole_files import folder_written_whole
+from bn_spec.oracle.bounds import Accuracy
+from bn_spec.specification.requirement import SPECIFICATION
+from bn_spec.tools.vectors import Call, Expected, Vector
+
+FORMAT = "bn-spec vectors"
+VERSION = 1
+
+KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        "float64": "F64",
+        "float32": "F32",
+        "float16": "F16",
+        "bfloat16": "BF16",
+        "uint8": "U8",
+    }
+)
+"""What safetensors calls the dtypes that there are."""
+
+
+@dataclass
+class Arrays:
+    """Flat little-endian arrays, each once, under the numbers that the manifest refers to them by."""
+
+    kept: dict[str, Array] = field(default_factory=dict)
+    numbers: dict[tuple[str, bytes], str] = field(default_factory=dict)
+
+    def add(self, flat: Array) -> str:
+        """Keep an array, and return its number."""
+        little = (
+            flat
+            if flat.dtype.kind == "V"
+            else flat.astype(flat.dtype.newbyteorder("<"), copy=False)
+        )
+        key = flat.dtype.name, little.tobytes()
+        if key not in self.numbers:
+            self.numbers[key] = str(len(self.kept))
+            self.kept[self.numbers[key]] = little
+        return self.numbers[key]
+
+    def tensor(self, a: Array) -> dict[str, Any]:
+        """Keep the memory that a tensor spans, and return what the manifest says of it."""
+        flat, shape, strides = take_apart(a)
+        return {
+            "array": self.add(flat),
+            "dtype": a.dtype.name,
+            "shape": list(shape),
+            "strides": list(strides),
+        }
+
+    def expected(self, e: Expected) -> dict[str, Any]:
+        """Keep what is expected, in C order, and return what the manifest says of it."""
+        parts: dict[str, Array] = {
+            "value": e.value,
+            "bound": e.bound,
+            "judged": e.judged.astype(np.uint8),
+        }
+        return {
+            "shape": list(e.value.shape),
+            **{name: self.add(np.ravel(a)) for name, a in parts.items()},
+        }
+
+
+def export(
+    vectors: Iterable[Vector], folder: Path, form: str, accuracy: Accuracy, seed: int
+) -> int:
+    """Write vectors to a new folder, whole or not at all; return how many.
+
+    Raises:
+        ConfigError: there is something at ``folder``.
+        OSError: it cannot be written.
+
+    """
+    arrays = Arrays()
+    with folder_written_whole(folder) as new:
+        entries = [_entry(vector, arrays) for vector in vectors]
+        name = f"arrays.{form}"
+        document = {
+            "format": FORMAT,
+            "version": VERSION,
+            "bn-spec": __version__,
+            "specification": SPECIFICATION,
+            "seed": seed,
+            "accuracy": {
+                part.name: getattr(accuracy, part.name)
+                for part in fields(Accuracy)
+                if part.name != "dialect"
+            },
+            "arrays": name,
+            "vectors": entries,
+        }
+        (new / "manifest.json").write_text(
+            json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8"
+        )
+        WRITERS[form](new, name, arrays, entries)
+    return len(entries)
+
+
+def _entry(vector: Vector, arrays: Arrays) -> dict[str, Any]:
+    config = vector.config
+    return {
+        "name": vector.name,
+        "requirement": vector.requirement.id,
+        "sentence": vector.requirement.sentence,
+        "dtype": config.dtype,
+        "num_features": config.num_features,
+        "affine": config.affine,
+        "track_running_stats": config.track_running_stats,
+        "calls": [_call(call, arrays) for call in vector.calls],
+    }
+
+
+def _call(call: Call, arrays: Arrays) -> dict[str, Any]:
+    return {
+        "call": call.kind,
+        "training": call.training,
+        "eps": call.eps,
+        "momentum": call.momentum,
+        "num_batches_tracked": None if call.batches is None else list(call.batches),
+        "tensors": {name: arrays.tensor(a) for name, a in call.tensors.items()},
+        "expected": {name: arrays.expected(e) for name, e in call.expected.items()},
+    }
+
+
+# Containers --------------------------------------------------------------------------------------------
+
+
+def _write_npz(folder: Path, name: str, arrays: Arrays, _: Sequence[Mapping[str, Any]]) -> None:
+    """Write NumPy's container; it knows NumPy's own dtypes only, so bfloat16 goes as its bits in uint16."""
+    members = {
+        n: a.view(f"<u{a.itemsize}") if a.dtype.kind == "V" else a for n, a in arrays.kept.items()
+    }
+    np.savez(folder / name, allow_pickle=False, **members)
+
+
+def _write_safetensors(
+    folder: Path, name: str, arrays: Arrays, entries: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write safetensors: the length of a header of JSON in 8 bytes, the header, the arrays; and the flat manifest.
+
+    Larger elements come first, so that every array is aligned in a file that is mapped into memory.
+    """
+    ordered = sorted(arrays.kept.items(), key=lambda item: -item[1].itemsize)
+    header: dict[str, Any] = {"__metadata__": {"format": FORMAT, "version": str(VERSION)}}
+    end = 0
+    for number, a in ordered:
+        header[number] = {
+            "dtype": KINDS[a.dtype.name],
+            "shape": [a.size],
+            "data_offsets": [end, end + a.nbytes],
+        }
+        end += a.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with (folder / name).open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, a in ordered:
+            file.write(a.tobytes())
+    start = 8 + len(text)
+    places = {number: start + header[number]["data_offsets"][0] for number in arrays.kept}
+    lines = [
+        f"bn-spec-vectors {VERSION}",
+        *(line for entry in entries for line in _flat(entry, places)),
+    ]
+    (folder / "manifest.txt").write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def _flat(entry: Mapping[str, Any], places: Mapping[str, int]) -> Iterator[str]:
+    """Yield the lines of a vector in the flat manifest: words between spaces, arrays by their place in the file."""
+    yield _line("vector", entry["name"], entry["dtype"], entry["num_features"])
+    for call in entry["calls"]:
+        batches = call["num_batches_tracked"] or (-1, -1)
+        momentum = "none" if call["momentum"] is None else call["momentum"]
+        yield _line("call", call["call"], int(call["training"]), call["eps"], momentum, *batches)
+        for name, t in call["tensors"].items():
+            place = places[t["array"]]
+            yield _line(
+                "tensor", name, t["dtype"], place, len(t["shape"]), *t["shape"], *t["strides"]
+            )
+        yield "run"
+        for name, e in call["expected"].items():
+            size = int(np.prod(e["shape"]))
+            yield _line(
+                "expect", name, size, *(places[e[part]] for part in ("value", "bound", "judged"))
+            )
+
+
+def _line(*words: object) -> str:
+    return " ".join(map(str, words))
+
+
+Writer: TypeAlias = Callable[[Path, str, Arrays, Sequence[Mapping[str, Any]]], None]
+
+WRITERS: Mapping[str, Writer] = MappingProxyType(
+    {"safetensors": _write_safetensors, "npz": _write_npz}
+)
+"""What writes the arrays, by the name of the format."""
