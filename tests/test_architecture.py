@@ -43,21 +43,19 @@ LAYERS = (
 """From the top down: a module may import from its own layer and from those above it."""
 
 ADAPTERS = "bn_spec.backend.adapters"
-FRAMEWORKS = frozenset(
-    (
-        "equinox",
-        "flax",
-        "haiku",
-        "jax",
-        "keras",
-        "mlx",
-        "onnx",
-        "onnxruntime",
-        "paddle",
-        "tensorflow",
-        "tinygrad",
-        "torch",
-    )
+FRAMEWORKS = (
+    "equinox",
+    "flax",
+    "haiku",
+    "jax",
+    "keras",
+    "mlx",
+    "onnx",
+    "onnxruntime",
+    "paddle",
+    "tensorflow",
+    "tinygrad",
+    "torch",
 )
 EVERYWHERE = frozenset(("numpy", "ml_dtypes"))
 THIRD_PARTY = {
