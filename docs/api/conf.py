@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 
 from sphinx.application import Sphinx
+from sphinx.ext.napoleon import Config, GoogleDocstring
 
 from bn_spec import __version__
 
 project = "bn-spec"
-copyright = "the authors of bn-spec"  # noqa: A001 - Sphinx reads this name
+copyright = "the authors of bn-spec"
 release = version = __version__
 
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.apidoc"]
@@ -40,6 +41,18 @@ nitpick_ignore_regex = [
 ]
 
 
+def read_sections(
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """Turn the sections of a docstring (Args, Raises) into fields; a name in Raises must exist.
+
+    The extension napoleon would do the same to constants, whose first words before a colon it
+    takes for a type.
+    """
+    if what not in ("attribute", "data", "property"):
+        lines[:] = GoogleDocstring(lines, Config(), app, what, name, thing, options).lines()
+
+
 def escape_bars(
     app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
 ) -> None:
@@ -50,5 +63,6 @@ def escape_bars(
 
 
 def setup(app: Sphinx) -> None:
-    """Connect the one hook; Sphinx calls this."""
+    """Connect the hooks; Sphinx calls this."""
+    app.connect("autodoc-process-docstring", read_sections)
     app.connect("autodoc-process-docstring", escape_bars)
