@@ -679,7 +679,7 @@ def test_results_are_told_by_name_and_the_output_is_that_of_forwards_alone() -> 
     for answer in answers:
         assert answer.results.keys() == names.get(type(answer.step), set())
         assert (answer.output is not None) is isinstance(answer.step, Forward)
-        assert answer.given() == {"output": answer.output, **answer.results}
+        assert answer.returned() == {"output": answer.output, **answer.results}
 
 
 # Checkpoints and layers that are not there -------------------------------------------------------------
@@ -765,7 +765,7 @@ def told(answer: Answer) -> dict[str, Any]:
         if isinstance(answer.after, State)
         else {}
     )
-    return answer.given() | states
+    return answer.returned() | states
 
 
 def test_without_memory_there_is_nothing_of_it_and_all_else_is_the_same() -> None:

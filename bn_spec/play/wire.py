@@ -224,6 +224,7 @@ def of_observations(
                     value(answer.before),
                     value(answer.after),
                     value(answer.output),
+                    value(answer.error),
                     named(answer.results),
                     {name: (value(was), value(now)) for name, (was, now) in answer.handed.items()},
                     answer.overrun,
@@ -284,11 +285,12 @@ def to_observations(
 
 
 def _answer(content: Any, arrays: Sequence[Array]) -> Iterable[Any]:
-    training, before, after, output, results, handed, overrun, shared, mode, later = content
+    training, before, after, output, error, results, handed, overrun, shared, mode, later = content
     yield bool(training)
     yield _state(before, arrays)
     yield _state(after, arrays)
     yield _value(output, arrays)
+    yield _value(error, arrays)
     yield {name: _value(a, arrays) for name, a in results.items()}
     yield {name: (_value(was, arrays), _value(now, arrays)) for name, (was, now) in handed.items()}
     for names in (overrun, shared, mode):

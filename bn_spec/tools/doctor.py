@@ -31,9 +31,11 @@ from bn_spec.judge.judging import judge
 from bn_spec.judge.verdict import Discrepancy
 from bn_spec.oracle.bounds import GRADES
 from bn_spec.play.player import play
-from bn_spec.suite.cell import PROPERTIES, Cell, Vacuous, Violation
+from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.property import PROPERTIES
+from bn_spec.suite.search import Search, Vacuous
 
 OK, PROBLEM, BETTER, ABSENT = "ok", "PROBLEM", "could claim", "not claimed"
 """A claim holds; it does not, or nothing works; what is not claimed holds; it does not, or cannot be looked at."""
@@ -153,20 +155,17 @@ class Patient:
         self, requirement: str, dtype: str = "", examples: int = EXAMPLES, **claims: Any
     ) -> Seen:
         """Judge a few examples of a property as if this, too, were claimed; whatever is raised is told."""
-        (prop,) = PROPERTIES[requirement]
-        prop = replace(prop, effort=1.0, reaches=())
+        prop = replace(PROPERTIES[requirement], effort=1.0, reaches=())
         if layouts := claims.get("layouts"):
-            prop = replace(prop, choices=prop.choices | {"layouts": layouts})
+            prop = replace(prop, choices=replace(prop.choices, layouts=layouts))
         subject = Claiming(self.backend, replace(self.established, **claims))
         common = [name for name in subject.capabilities.dtypes if name in prop.dtypes]
         dtype = dtype or next(iter([*common, *subject.capabilities.dtypes]))
-        cell = Cell(
-            prop, subject, dtype, PROFILES["smoke"].settings(examples), address=self.address
-        )
+        cell = Cell(prop, subject, dtype, self.address)
         if reason := cell.not_claimed:
             return Seen(cell, not_asked=reason)
         try:
-            cell.examine()
+            Search(cell, PROFILES["smoke"].settings(examples)).examine()
         except Violation as found:
             return Seen(cell, _told(found.finding.discrepancy))
         except Vacuous:
@@ -327,7 +326,7 @@ def _grade(patient: Patient) -> Iterator[Look]:
     claimed, worst = patient.declared.grade, 0
     for dtype in patient.declared.dtypes:
         seen = patient.asked("NUM-01", dtype, MORE_EXAMPLES)
-        measured = seen.cell.measured_grade
+        measured = seen.cell.tally.measured_grade
         if measured not in GRADES:
             worst = len(GRADES) - 1
             yield Look(
