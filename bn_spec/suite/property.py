@@ -114,9 +114,10 @@ def requirement(
     def declare(body: Body) -> Callable[[Search], None]:
         sentence = _sentence_of(body)
         declared = Requirement(id, sentence, level, source, needs, convention)
-        REQUIREMENTS.declare(declared)
         drawn_from = Choices.of(choices)
         prop = Property(declared, body, drawn_from, effort, deep, huge, dtypes, reaches)
+        # Last, so that a declaration that is refused leaves nothing behind.
+        REQUIREMENTS.declare(declared)
         PROPERTIES[id] = prop
 
         @functools.wraps(body)
