@@ -1,4 +1,4 @@
-"""The table of claims: one row for each field of Capabilities, judged by requirements that exist."""
+"""The table of claims: one row for each field of Capabilities, and the requirements that judge it."""
 
 from __future__ import annotations
 

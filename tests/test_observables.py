@@ -52,5 +52,5 @@ def test_every_law_has_a_rule_and_a_row() -> None:
 
 
 def test_a_wrong_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="observable 'outputs' is not known; .* mean 'output'"):
+    with pytest.raises(ConfigError, match=r"observable 'outputs' is not known; .* mean 'output'"):
         observable_named("outputs")
