@@ -27,8 +27,8 @@ from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.databases import ALLOWED, ARTIFACT, Databases, open_databases
 from bn_spec.suite.profiles import PROFILES
 
-from .needs import missing
-from .process import bn_spec, pytest_suite, python
+from tests.needs import missing
+from tests.process import bn_spec, pytest_suite, python
 
 load_suite()
 RARE = SPECIMENS["channels-last-misread-in-eval"]

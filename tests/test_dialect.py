@@ -24,7 +24,7 @@ from bn_spec.suite.cell import PROPERTIES, Cell, Violation
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
 
-from .test_strategies import drawn
+from tests.draws import drawn
 
 load_suite()
 

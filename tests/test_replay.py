@@ -11,7 +11,7 @@ from bn_spec.case.npz import load_with_notes, save
 from bn_spec.tools.stored_cases import Store
 
 from .process import bn_spec, strange
-from .test_case import LARGE
+from tests.unusual_cases import LARGE
 
 MY_KERNEL = """
 from bn_spec.specimens import SPECIMENS

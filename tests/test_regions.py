@@ -33,7 +33,7 @@ from bn_spec.suite.regions import (
     unreached,
 )
 
-from .common import examples
+from tests.common import examples
 
 for _chapter in CHAPTERS:  # importing a chapter declares its properties
     import_module(f"conformance.test_{_chapter.lower()}")

@@ -22,7 +22,7 @@ from bn_spec.case.arrays import (
 )
 from bn_spec.case.dtypes import Array
 
-from .common import examples
+from tests.common import examples
 
 DTYPES = st.sampled_from(("float32", "float64", "int64"))
 

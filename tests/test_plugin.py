@@ -11,7 +11,7 @@ import pytest
 from bn_spec.case.dtypes import DTYPES
 from bn_spec.suite.cell import PROPERTIES
 
-from .process import pytest_suite, python, strange, table_of
+from tests.process import pytest_suite, python, strange, table_of
 
 SMOKE = "--bn-profile=smoke"
 NUM_TESTS = {
