@@ -17,17 +17,10 @@ from bn_spec.case.dtypes import DTYPES, Array
 from bn_spec.specification.requirement import requirement_named
 from bn_spec.specimens import SPECIMENS
 from bn_spec.strategies import shapes
-from bn_spec.suite.cell import (
-    LEAST_EXAMPLES,
-    MANY,
-    OTHER_DTYPES,
-    Body,
-    Cell,
-    Property,
-    Vacuous,
-    Violation,
-)
+from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.property import Body, Property
+from bn_spec.suite.search import LEAST_EXAMPLES, MANY, OTHER_DTYPES, Search, Vacuous
 
 
 def judged(*observables: str) -> Body:
@@ -49,7 +42,7 @@ def cell_of(
 ) -> Cell:
     arguments = {"choices": {"shape": shapes("tiny"), "momentum": (1.0, 0.5)}} | arguments
     prop = Property(requirement_named(requirement), body, **arguments)
-    return Cell(prop, backend, dtype, PROFILES[profile].settings())
+    return Search(Cell(prop, backend, dtype), PROFILES[profile].settings())
 
 
 @dataclass
@@ -95,13 +88,13 @@ def test_a_cell_looks_at_the_share_of_examples_that_its_property_needs(
 ) -> None:
     cell = cell_of(Reference(), profile=profile, effort=effort)
     cell.examine()
-    assert cell.examples == examples
+    assert cell.tally.examples == examples
 
 
 def test_fewer_examples_than_the_least_are_enough_for_who_asks_for_fewer() -> None:
     cell = replace(cell_of(Reference(), effort=0.01), profile=PROFILES["ci"].settings(3))
     cell.examine()
-    assert cell.examples == 3
+    assert cell.tally.examples == 3
 
 
 @pytest.mark.parametrize(
@@ -110,7 +103,7 @@ def test_fewer_examples_than_the_least_are_enough_for_who_asks_for_fewer() -> No
 def test_a_dtype_beside_the_first_gets_a_share_of_the_examples(share: float, examples: int) -> None:
     cell = replace(cell_of(Reference()), share=share)
     cell.examine()
-    assert cell.examples == examples
+    assert cell.tally.examples == examples
 
 
 def test_a_huge_property_is_looked_at_once_and_not_shrunk() -> None:
@@ -119,7 +112,7 @@ def test_a_huge_property_is_looked_at_once_and_not_shrunk() -> None:
     )
     with pytest.raises(Violation):
         cell.examine()
-    assert cell.examples == 2  # once to find it, once to show it
+    assert cell.tally.examples == 2  # once to find it, once to show it
 
 
 def test_a_property_of_other_dtypes_is_not_claimed() -> None:
@@ -185,7 +178,7 @@ def test_a_known_failure_covers_every_dtype_and_case_unless_it_says_less() -> No
     for dtype in ("float32", "bfloat16"):
         cell = cell_of(excused(), dtype)
         cell.examine()
-        assert [known.reason for known in cell.known] == ["on purpose"]
+        assert [known.reason for known in cell.tally.known] == ["on purpose"]
 
 
 def test_a_known_failure_of_some_dtypes_excuses_no_other() -> None:
@@ -193,7 +186,7 @@ def test_a_known_failure_of_some_dtypes_excuses_no_other() -> None:
     for dtype in ("float64", "bfloat16"):
         cell = cell_of(backend, dtype)
         cell.examine()
-        assert cell.known == cell.expected_failures != []
+        assert cell.tally.known == cell.expected_failures != []
     cell = cell_of(backend, "float32")
     assert cell.expected_failures == []
     with pytest.raises(Violation):
@@ -208,13 +201,13 @@ def test_a_known_failure_of_some_cases_excuses_no_other() -> None:
     with pytest.raises(Violation) as found:
         cell.examine()
     assert found.value.finding.case.config.num_features == 2  # the smallest that is not excused
-    assert cell.known
+    assert cell.tally.known
     alone = cell_of(
         excused(where=on_one_channel),
         choices={"shape": shapes("tiny", where=lambda s: s[:2] == (2, 1))},
     )
     alone.examine()
-    assert alone.known
+    assert alone.tally.known
 
 
 @pytest.mark.parametrize(
@@ -250,7 +243,7 @@ def test_a_known_failure_is_missed_once_many_cases_expected_it(cases: int, said:
     known = KnownFailure("RUN-03", "running_var", "so many", where=lambda _: next(numbers) < cases)
     cell = cell_of(excused_reference(known))
     cell.examine()
-    assert cell.expecting[known] == cases
+    assert cell.tally.eligible[known] == cases
     assert cell.no_longer_failing == ([known] if said else [])
 
 
@@ -268,15 +261,15 @@ def test_a_pattern_excuses_nothing_that_it_does_not_match(
 def test_a_known_failure_may_cover_several_requirements_and_observables() -> None:
     cell = cell_of(Excused(KnownFailure("RUN-*", "running_*", "both")))
     cell.examine()
-    assert [known.reason for known in cell.known] == ["both"]
-    assert cell.expecting[cell.known[0]] == cell.examples
+    assert [known.reason for known in cell.tally.known] == ["both"]
+    assert cell.tally.eligible[cell.tally.known[0]] == cell.tally.examples
 
 
 def test_the_share_of_an_excused_observable_does_not_count() -> None:
     cell = cell_of(excused(), body=judged("running_mean", "running_var"))
     cell.examine()
-    assert 0 < cell.shares["running_mean"] <= 1
-    assert cell.shares.get("running_var", 0.0) <= 1
+    assert 0 < cell.tally.shares["running_mean"] <= 1
+    assert cell.tally.shares.get("running_var", 0.0) <= 1
 
 
 @pytest.mark.parametrize(
@@ -321,7 +314,7 @@ def test_a_case_is_played_once_however_many_grades_are_measured() -> None:
         profile="smoke",
     )
     cell.examine()
-    assert backend.forwards == cell.examples == 15
+    assert backend.forwards == cell.tally.examples == 15
 
 
 class Unsteady(Reference):
@@ -383,7 +376,7 @@ def test_shares_are_the_worst_of_all_examples_and_elements_are_counted() -> None
         SPECIMENS["two-pass-sequential"], body=judged("output", "running_var"), profile="smoke"
     )
     cell.examine()
-    assert set(cell.shares) == {"output", "running_var"}
-    assert all(0 < share <= 1 for share in cell.shares.values())
-    assert cell.judged > 2 * cell.examples
-    assert cell.outside == 0
+    assert set(cell.tally.shares) == {"output", "running_var"}
+    assert all(0 < share <= 1 for share in cell.tally.shares.values())
+    assert cell.tally.judged > 2 * cell.tally.examples
+    assert cell.tally.outside == 0

@@ -22,13 +22,14 @@ from bn_spec import Backend, Case
 from bn_spec.backend.adapters.reference_backend import Reference
 from bn_spec.errors import ConfigError
 from bn_spec.specimens import SPECIMENS
-from bn_spec.suite.cell import PROPERTIES, Cell, Violation
+from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.databases import ALLOWED, ARTIFACT, Databases, open_databases
 from bn_spec.suite.profiles import PROFILES
-
-from .needs import missing
-from .process import bn_spec, pytest_suite, python
+from bn_spec.suite.property import PROPERTIES
+from bn_spec.suite.search import Search
+from tests.needs import missing
+from tests.process import bn_spec, pytest_suite, python
 
 load_suite()
 RARE = SPECIMENS["channels-last-misread-in-eval"]
@@ -51,8 +52,8 @@ def opened(text: str, folder: Path) -> Databases:
 
 
 def cell_of(backend: Backend, databases: Databases | None, profile: str = "smoke") -> Cell:
-    (prop,) = PROPERTIES["EVL-01" if backend is RARE else "RUN-03"]
-    return Cell(prop, backend, "float32", PROFILES[profile].settings(), databases=databases)
+    prop = PROPERTIES["EVL-01" if backend is RARE else "RUN-03"]
+    return Search(Cell(prop, backend, "float32"), PROFILES[profile].settings(), databases=databases)
 
 
 def rare(databases: Databases | None) -> Cell:
@@ -63,7 +64,7 @@ def looks(cell: Cell) -> int:
     """Return how often a cell looked at a case until it had shown the one that fails."""
     with pytest.raises(Violation):
         cell.examine()
-    return cell.examples
+    return cell.tally.examples
 
 
 def keys_and_values(folder: Path) -> dict[str, set[bytes]]:
@@ -85,7 +86,7 @@ def test_what_took_many_examples_is_found_on_the_first_the_next_time(found: Path
     again = rare(opened("kept", found))
     with pytest.raises(Violation) as shown:
         again.examine()
-    assert again.examples == FIRST
+    assert again.tally.examples == FIRST
     with pytest.raises(Violation) as without:
         rare(None).examine()
     assert str(shown.value) == str(without.value)

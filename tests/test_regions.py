@@ -20,8 +20,9 @@ from bn_spec.report.records import PASS, Record, Run
 from bn_spec.report.table import summary
 from bn_spec.specification.requirement import CHAPTERS, requirement_named
 from bn_spec.strategies import cases, histories, shapes
-from bn_spec.suite.cell import PROPERTIES, Cell, Property, Vacuous
+from bn_spec.suite.cell import Cell
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.property import PROPERTIES, Property
 from bn_spec.suite.regions import (
     AXES,
     CONSTANT,
@@ -32,8 +33,8 @@ from bn_spec.suite.regions import (
     reached,
     unreached,
 )
-
-from .common import examples
+from bn_spec.suite.search import Search, Vacuous
+from tests.common import examples
 
 for _chapter in CHAPTERS:  # importing a chapter declares its properties
     import_module(f"conformance.test_{_chapter.lower()}")
@@ -229,7 +230,9 @@ def cell_of(reaches: tuple[str, ...], examples: int = 100, share: float = 1.0) -
         choices,
         reaches=reaches,
     )
-    return Cell(prop, Reference(), "float32", PROFILES["ci"].settings(examples), share=share)
+    return Search(
+        Cell(prop, Reference(), "float32"), PROFILES["ci"].settings(examples), share=share
+    )
 
 
 def test_a_property_that_never_reaches_its_region_is_vacuous() -> None:
@@ -256,7 +259,7 @@ def test_a_property_that_never_reaches_its_region_is_vacuous() -> None:
 )
 def test_it_is_not_where_it_did_or_where_too_little_was_looked_at(cell: Cell) -> None:
     cell.examine()
-    assert cell.reached["momentum 1"] == cell.examples > 0
+    assert cell.tally.reached["momentum 1"] == cell.tally.examples > 0
 
 
 def test_a_region_that_is_not_known_is_refused_with_the_nearest() -> None:
@@ -266,10 +269,7 @@ def test_a_region_that_is_not_known_is_refused_with_the_nearest() -> None:
 
 def test_what_the_properties_of_the_suite_are_about_can_be_reached() -> None:
     named = {
-        one
-        for (prop,) in PROPERTIES.values()
-        for region in prop.reaches
-        for one in region.split(OR)
+        one for prop in PROPERTIES.values() for region in prop.reaches for one in region.split(OR)
     }
     assert len(named) > 25
     assert named <= REGIONS
