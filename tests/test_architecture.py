@@ -134,7 +134,7 @@ def test_every_layer_exists() -> None:
 
 def test_an_arrow_back_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stray = tmp_path / "stray.py"
-    stray.write_text("def later():\n    from bn_spec.suite.cell import Cell\n"
+    stray.write_text("def later():\n    from bn_spec.suite.cell import Cell\n")
     monkeypatch.setitem(MODULES, "bn_spec.case.stray", stray)
     monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
     assert arrows_back("bn_spec.case.stray") == ["stray.py:2 imports bn_spec.suite.cell"]

@@ -45,7 +45,10 @@ def test_between_them_the_unusual_cases_have_every_step_and_so_have_those_that_a
     def collect(data: st.DataObject) -> None:
         for word in WORDS:  # whatever chance picks, each after what it may refer to
             case = data.draw(
-                cases(history=("record", word, "save", "eval", word), shape=shapes("tiny"))
+                cases(
+                    history=("forward with gradients", word, "save", "eval", word),
+                    shape=shapes("tiny"),
+                )
             )
             met.update(kinds(case))
 

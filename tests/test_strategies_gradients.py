@@ -27,7 +27,12 @@ from tests.draws import cases_of_history, drawn, each_dtype, last_two, layout_of
 
 def gradient_cases(*history: str, **choices: Any) -> list[Case]:
     return drawn(
-        cases(history=("record", *history), running=(*RUNNING_STYLES, ABSENT), **choices), 60
+        cases(
+            history=("forward with gradients", *history),
+            running=(*RUNNING_STYLES, ABSENT),
+            **choices,
+        ),
+        60,
     )
 
 
@@ -172,7 +177,9 @@ def test_a_double_backward_is_handed_cotangents_of_all_that_the_layer_has(dtype:
 
 def test_a_gradient_is_laid_out_apart_from_its_input() -> None:
     met = set()
-    for case in drawn(cases(history=("record", "backward"), shape=shapes("different")), 300):
+    for case in drawn(
+        cases(history=("forward with gradients", "backward"), shape=shapes("different")), 300
+    ):
         forward, step = last_two(case)
         met.add((layout_of(forward.x), layout_of(step.dy)))
     assert {layout for pair in met for layout in pair} == set(USUAL_LAYOUTS)

@@ -26,7 +26,18 @@ def test_each_forward_has_a_shape_of_its_own_and_the_channels_of_the_layer() -> 
 
 
 def test_no_case_is_a_near_copy_of_another() -> None:
-    met = drawn(cases(history=("record", "backward", "eval", "record", "backward")), 200)
+    met = drawn(
+        cases(
+            history=(
+                "forward with gradients",
+                "backward",
+                "eval",
+                "forward with gradients",
+                "backward",
+            )
+        ),
+        200,
+    )
     shared = [sum(map(same_bits, arrays(one), arrays(other))) for one, other in pairwise(met)]
     assert sum(map(bool, shared)) < 0.1 * len(shared)
     # were they copied from each other, this would vary several times as much as independent choices
@@ -52,7 +63,7 @@ def test_a_forward_of_the_same_shape_has_other_values_in_the_shape_of_the_last()
 @each_dtype
 def test_a_forward_of_nothing_lacks_samples_rows_or_columns(dtype: str) -> None:
     lacking = set()
-    for case in drawn(cases(dtype=dtype, history=("forward of nothing",)), 20):
+    for case in drawn(cases(dtype=dtype, history=("empty forward",)), 20):
         (x,) = case.forwards()
         assert (x.shape[1], x.dtype) == (case.config.num_features, DTYPES[dtype].data.dtype)
         lacking.add(tuple(axis for axis, size in zip("NCHW", x.shape, strict=True) if not size))
@@ -76,7 +87,7 @@ def test_again_repeats_the_last_step_itself() -> None:
 
 
 def test_alone_hands_each_sample_over_by_itself_up_to_four_of_them() -> None:
-    for case in drawn(cases(history=("forward", "alone")), 100):
+    for case in drawn(cases(history=("forward", "each sample alone")), 100):
         batch, *samples = case.forwards()
         assert len(samples) == min(len(batch), 4)
         assert all(same_bits(batch[i : i + 1], sample) for i, sample in enumerate(samples))
@@ -107,7 +118,7 @@ def test_what_is_spoilt_has_exactly_one_special_element_and_is_laid_out_as_befor
 
 
 def test_only_the_special_numbers_that_are_asked_for_are_put_in() -> None:
-    for case in drawn(cases(history=("forward", "spoilt"), special=(np.inf,)), 30):
+    for case in drawn(cases(history=("forward", "non-finite element"), special=(np.inf,)), 30):
         _, after = case.forwards()
         assert np.isinf(after).sum() == np.isposinf(after).sum() == 1
 
@@ -115,7 +126,8 @@ def test_only_the_special_numbers_that_are_asked_for_are_put_in() -> None:
 @each_dtype
 def test_a_sum_of_two_inputs_is_rounded_once_and_zeros_come_after(dtype: str) -> None:
     for case in drawn(
-        cases(dtype=dtype, history=(*TWO_ALIKE, "sum"), value=values(scales=(0.9,))), 30
+        cases(dtype=dtype, history=(*TWO_ALIKE, "sum of the inputs"), value=values(scales=(0.9,))),
+        30,
     ):
         first, second, total, zeros = case.forwards()
         with np.errstate(over="ignore"):
@@ -125,7 +137,7 @@ def test_a_sum_of_two_inputs_is_rounded_once_and_zeros_come_after(dtype: str) ->
 
 
 def test_two_inputs_are_joined_as_one_batch() -> None:
-    for case in drawn(cases(history=(*TWO_ALIKE, "joined")), 30):
+    for case in drawn(cases(history=(*TWO_ALIKE, "inputs joined")), 30):
         first, second, both = case.forwards()
         assert same_bits(both, np.concatenate([first, second]))
 

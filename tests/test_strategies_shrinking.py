@@ -66,7 +66,9 @@ def test_a_fault_of_several_channels_is_shown_on_the_smallest_of_them() -> None:
 
 
 def test_a_gradient_shrinks_to_a_ramp_in_c_order() -> None:
-    smallest = find(cases(history=("record", "backward")), lambda _: True, settings=examples(10))
+    smallest = find(
+        cases(history=("forward with gradients", "backward")), lambda _: True, settings=examples(10)
+    )
     assert identical(
         smallest, Case(Config(1), None, (Forward(RAMP, DIFFERENTIABLE), Backward(RAMP)))
     )

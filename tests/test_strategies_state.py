@@ -33,7 +33,7 @@ def test_each_tensor_is_restored_alone_and_beside_others_and_only_those_that_the
 ):
     met = set()
     for case in drawn(
-        cases(history=("save", "restore some"), running=(*RUNNING_STYLES, ABSENT)), 150
+        cases(history=("save", "restore some tensors"), running=(*RUNNING_STYLES, ABSENT)), 150
     ):
         for step in case.steps[1:]:
             assert isinstance(step, Restore)

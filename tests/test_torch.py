@@ -415,25 +415,25 @@ def layer_of_after_a_forward() -> State:
 def test_no_gradient_is_asked_that_torch_refuses_since_a_tensor_has_moved() -> None:
     words = histories(
         *(
-            "record",
-            "backward if recorded",
+            "forward with gradients",
+            "backward if possible",
             "eval",
             "train",
             "forward",
             "load",
-            "reset",
-            "reset all",
+            "reset running statistics",
+            "reset parameters",
             "save",
         ),
         *(
             "restore",
-            "restore some",
+            "restore some tensors",
             "restore into a new layer",
             "load another size",
             "set eps",
-            "forward of nothing",
+            "empty forward",
         ),
-        *("forward of single values", "record", "backward if recorded"),
+        *("forward of single values", "forward with gradients", "backward if possible"),
         least=4,
         most=12,
     )

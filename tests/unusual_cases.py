@@ -30,7 +30,7 @@ from bn_spec.strategies import ABSENT, PARAMETER_STYLES, RUNNING, WORDS, cases, 
 
 SUBSETS = tuple(subset for size in (1, 2, 3) for subset in combinations(DIFFERENTIABLE, size))
 
-HISTORY = histories(*sorted(WORDS), before=("record",))
+HISTORY = histories(*sorted(WORDS), before=("forward with gradients",))
 
 
 def any_case(shape: Any = shapes("tiny", "different")) -> st.SearchStrategy[Case]:  # noqa: B008 - immutable
