@@ -214,7 +214,7 @@ def overwrite(state: State) -> None:
         tensor[...] = 77
 
 
-def cell_of(requirement: str, backend: Backend, dtype: str = "float32") -> Cell:
+def search_of(requirement: str, backend: Backend, dtype: str = "float32") -> Search:
     prop = PROPERTIES[requirement]
     return Search(Cell(prop, backend, dtype), PROFILES["smoke"].settings())
 

@@ -142,26 +142,24 @@ def test_a_death_among_threads_is_one(isolated: Isolated) -> None:
 
 
 def test_a_death_that_is_declared_is_a_known_failure(isolated: Isolated) -> None:
-    cell = cell_of(isolated)
-    cell.excused = (KnownFailure("RUN-05", SURVIVAL, "it dies of several channels"),)
-    assert cell.violation(WIDE) is None
-    assert [known.reason for known in cell.tally.known] == ["it dies of several channels"]
+    search = search_of(isolated)
+    search.cell.excused = (KnownFailure("RUN-05", SURVIVAL, "it dies of several channels"),)
+    assert search.cell.violation(WIDE) is None
+    assert [known.reason for known in search.tally.known] == ["it dies of several channels"]
 
 
-def cell_of(backend: Any, requirement: str = "RUN-05") -> Cell:
+def search_of(backend: Any, requirement: str = "RUN-05") -> Search:
     load_suite()
-    return Search(
-        Cell(PROPERTIES[requirement][0], backend, "float32"), PROFILES["smoke"].settings()
-    )
+    return Search(Cell(PROPERTIES[requirement], backend, "float32"), PROFILES["smoke"].settings())
 
 
 def test_a_death_shrinks_and_the_search_ends_after_so_many(
     isolated: Isolated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bn_spec.suite.cell.MOST_DEATHS", 6)
-    cell = cell_of(isolated)
+    search = search_of(isolated)
     with pytest.raises(Violation, match="killed by SIGSEGV") as raised:
-        cell.run()
+        search.run()
     found = raised.value.finding
     assert found.discrepancy.observable == SURVIVAL
     assert found.faults is None

@@ -8,7 +8,7 @@ import pytest
 
 from bn_spec import Capabilities, Config, ConfigError, kernel_backend
 from bn_spec.case.dtypes import Array
-from tests.kernels import WRT, X, backward, cell_of, forward_inference, forward_training
+from tests.kernels import WRT, X, backward, forward_inference, forward_training, search_of
 
 
 def test_the_backend_has_the_name_and_description_that_were_given() -> None:
@@ -53,12 +53,18 @@ def test_without_a_backward_the_layer_says_so() -> None:
 def test_what_a_kernel_does_not_claim_of_gradients_is_not_asked() -> None:
     silent = replace(Capabilities(), inference=False)
     backend = kernel_backend("mine", forward_training, capabilities=silent)
-    assert cell_of("GRD-01", backend).not_claimed == "mine does not claim gradients"
+    assert search_of("GRD-01", backend).cell.not_claimed == "mine does not claim gradients"
     differentiable = kernel_backend("mine", forward_training, None, backward)
-    assert cell_of("GRD-01", differentiable).not_claimed == ""
-    assert cell_of("GRD-04", differentiable).not_claimed == "mine does not claim inference"
-    assert cell_of("GRD-22", differentiable).not_claimed == "mine does not claim gradient_layout"
-    assert cell_of("GRD-23", differentiable).not_claimed == "mine does not claim double_backward"
+    assert search_of("GRD-01", differentiable).cell.not_claimed == ""
+    assert search_of("GRD-04", differentiable).cell.not_claimed == "mine does not claim inference"
+    assert (
+        search_of("GRD-22", differentiable).cell.not_claimed
+        == "mine does not claim gradient_layout"
+    )
+    assert (
+        search_of("GRD-23", differentiable).cell.not_claimed
+        == "mine does not claim double_backward"
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,7 +93,8 @@ def test_checkpoints_and_attributes_are_claimed_since_the_helper_keeps_them(
 ) -> None:
     backend = kernel_backend("mine", forward_training, capabilities=given)
     assert {
-        cell_of(requirement, backend).not_claimed for requirement in ("STA-01", "STA-07", "ERR-05")
+        search_of(requirement, backend).cell.not_claimed
+        for requirement in ("STA-01", "STA-07", "ERR-05")
     } == {""}
 
 
