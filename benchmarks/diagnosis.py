@@ -18,8 +18,8 @@ from functools import cached_property
 
 from bn_spec.specimens import SPECIMENS, Specimen
 from bn_spec.suite.cell import Cell, Violation
-from bn_spec.tools.audit import first_cell
-from bn_spec.tools.diagnosis import reordered
+from bn_spec.tools.audit import first_search
+from bn_spec.tools.diagnosis import explanations_of, reordered
 
 FIRST, AMONG_THREE = 0.90, 0.97
 """The shares that are asked for."""
@@ -46,7 +46,7 @@ class Diagnosis:
         if self.found is None:
             return ()
         others = [each for each in SPECIMENS.values() if each is not self.specimen]
-        return tuple(self.cell.explanations(self.found, others) or ())
+        return tuple(explanations_of(self.cell, self.found, others) or ())
 
     def right(self, named: Collection[Specimen]) -> bool:
         """Whether a fault of the same class is among those that were named."""
@@ -55,13 +55,14 @@ class Diagnosis:
 
 def diagnosed(specimen: Specimen, seed: int) -> Diagnosis | None:
     """Let the suite find a specimen failing, and explain it; None if its smallest case is too large for that."""
-    requirement, cell = specimen.caught_by[0], first_cell(specimen, anonymous(specimen), seed)
-    if cell is None:
+    requirement, search = specimen.caught_by[0], first_search(specimen, anonymous(specimen), seed)
+    if search is None:
         return None
+    cell = search.cell
     try:
-        cell.examine()
+        search.examine()
     except Violation as found:
-        named = cell.explanations(found)
+        named = explanations_of(cell, found)
         return (
             None if named is None else Diagnosis(specimen, requirement, tuple(named), cell, found)
         )

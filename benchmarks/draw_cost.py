@@ -18,6 +18,7 @@ from typing import TypeAlias
 from hypothesis import given, seed
 from hypothesis import strategies as st
 
+from bn_spec.backend.claims import EVERYTHING
 from bn_spec.backend.contract import Backend
 from bn_spec.backend.registry import load
 from bn_spec.case.config import State
@@ -29,10 +30,10 @@ from bn_spec.oracle.expectation import expect
 from bn_spec.play.observation import Observation
 from bn_spec.play.player import play
 from bn_spec.specification.requirement import CHAPTERS
-from bn_spec.strategies import cases
-from bn_spec.suite.cell import PROPERTIES
+from bn_spec.strategies.cases import cases, cases_of
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.property import PROPERTIES
 
 EXAMPLES = 15
 BUDGET = 3.0
@@ -81,10 +82,9 @@ def draw_costs(rounds: int) -> Costs:
         BASELINE: st.integers,
         DEFAULT: cases,
     }
-    for requirement, properties in sorted(PROPERTIES.items()):
-        for prop in properties:
-            if not prop.deep and not prop.huge:  # every case of these is large
-                strategies[requirement] = partial(cases, **prop.choices)
+    for requirement, prop in sorted(PROPERTIES.items()):
+        if not prop.deep and not prop.huge:  # every case of these is large
+            strategies[requirement] = partial(cases_of, prop.choices, "float32", EVERYTHING)
 
     def measurement(strategy: Callable[[], st.SearchStrategy[object]]) -> Measurement:
         return lambda: timed(lambda: len(drawn(strategy)))

@@ -24,9 +24,11 @@ from bn_spec.play.flight import ABOUT, Recorder
 from bn_spec.play.isolated import Isolated
 from bn_spec.play.observation import STATES, Observation
 from bn_spec.play.player import StandIn, play, play_together
-from bn_spec.suite.cell import PROPERTIES, Cell
+from bn_spec.suite.cell import Cell
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.property import PROPERTIES
+from bn_spec.suite.search import Search
 
 REQUIREMENTS = ("TRN-01", "RUN-03", "EVL-01", "GRD-01", "STA-01", "LAY-01", "SHP-01", "DET-01")
 """Of several chapters: single forwards, gradients, histories, and looks at memory."""
@@ -57,11 +59,10 @@ def run(backend: Backend) -> int:
     """Run the cells, and return the number of examples."""
     examples = 0
     for name in REQUIREMENTS:
-        for prop in PROPERTIES[name]:
-            cell = Cell(prop, backend, "float32", PROFILES["ci"].settings())
-            if not cell.not_claimed:
-                cell.examine()
-                examples += cell.examples
+        cell = Cell(PROPERTIES[name], backend, "float32")
+        if not cell.not_claimed:
+            Search(cell, PROFILES["ci"].settings()).examine()
+            examples += cell.tally.examples
     return examples
 
 

@@ -774,7 +774,7 @@ def _differing(a: Answer, b: Answer, expected: Callable[[], Any], given: bool, s
     """Return the name of a tensor that differs by more than both bounds, of what was given and of the state."""
     pairs: dict[str, tuple[object, object]] = {}
     if given:
-        pairs |= {name: (result, b.given().get(name)) for name, result in a.given().items()}
+        pairs |= {name: (result, b.returned().get(name)) for name, result in a.returned().items()}
     if state and isinstance(a.after, State) and isinstance(b.after, State):
         pairs |= {
             f"after: {name}": (tensor, getattr(b.after, name)) for name, tensor in a.after.items()

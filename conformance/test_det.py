@@ -3,26 +3,34 @@
 from bn_spec.case.config import STATE_FIELDS
 from bn_spec.case.script import Case
 from bn_spec.strategies import shapes, values
-from bn_spec.suite.cell import Cell, conforms
+from bn_spec.suite.cell import Cell
+from bn_spec.suite.property import requirement
 
 GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
 PLAIN = values(scales=(0, 3, -3), offsets=(0.0, 1.0, -10.0))
-HISTORY = ("forward", "record", "backward", "eval", "forward")
+HISTORY = ("forward", "forward with gradients", "backward", "eval", "forward")
 
 
-@conforms(
+@requirement(
     "DET-01",
+    level="core",
+    source="torch.use_deterministic_algorithms",
+    needs=("deterministic",),
     reaches=("Backward",),
     effort=0.5,
     history=HISTORY,
     shape=shapes("small", "spatial edge", "channel edge", "long"),
 )
 def test_the_same_case_gives_the_same_bits(cell: Cell, case: Case) -> None:
+    """the same case gives the same bits, on another layer too."""
     cell.judge_repetition(case)
 
 
-@conforms(
+@requirement(
     "DET-02",
+    level="core",
+    source="torch.nn.parallel",
+    needs=("threads",),
     effort=0.2,
     history=HISTORY,
     shape=shapes("small", "long"),
@@ -30,4 +38,5 @@ def test_the_same_case_gives_the_same_bits(cell: Cell, case: Case) -> None:
     value=PLAIN,
 )
 def test_threads_do_not_disturb_each_other(cell: Cell, case: Case) -> None:
+    """layers that are driven from several threads at a time give what each gives alone."""
     cell.judge_threads(case, "output", *GRADIENTS, *STATE_FIELDS)

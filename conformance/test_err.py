@@ -2,6 +2,7 @@
 
 from bn_spec.case.config import STATE_FIELDS
 from bn_spec.case.script import Case
+from bn_spec.specification.requirement import TORCH
 from bn_spec.strategies import (
     ABSENT,
     PARAMETERS,
@@ -13,58 +14,139 @@ from bn_spec.strategies import (
     of_wrong_rank,
     shapes,
 )
-from bn_spec.suite.cell import Cell, conforms
+from bn_spec.suite.cell import Cell
+from bn_spec.suite.property import requirement
 
 SHAPES = shapes("tiny", "different")
 REFUSED = ("forward of single values", "forward of another rank", "forward of other channels")
 
 
-@conforms("ERR-01", shape=SHAPES, running=(*RUNNING_STYLES, ABSENT))
+@requirement(
+    "ERR-01",
+    level="module",
+    source=f"{TORCH}; pytorch/pytorch#1381",
+    needs=("refuses_single_values",),
+    shape=SHAPES,
+    running=(*RUNNING_STYLES, ABSENT),
+)
 def test_a_single_value_per_channel_is_refused(cell: Cell, case: Case) -> None:
+    """batch statistics of a single value per channel are refused with a ValueError, in eval mode
+    too.
+    """
     cell.judge(misused(case, of_single_values, in_eval=cell.claims.inference), "refusal")
 
 
-@conforms("ERR-02", shape=SHAPES, running=(*RUNNING_STYLES, ABSENT))
+@requirement(
+    "ERR-02",
+    level="module",
+    source=TORCH,
+    needs=("input_checks",),
+    shape=SHAPES,
+    running=(*RUNNING_STYLES, ABSENT),
+)
 def test_another_rank_is_refused(cell: Cell, case: Case) -> None:
+    """an input that is not 4-dimensional is refused with a ValueError."""
     cell.judge(misused(case, of_wrong_rank, in_eval=cell.claims.inference), "refusal")
 
 
-@conforms("ERR-03", shape=SHAPES, parameters=tuple(PARAMETERS), running=(*RUNNING_STYLES, ABSENT))
+@requirement(
+    "ERR-03",
+    level="module",
+    source=TORCH,
+    needs=("input_checks",),
+    shape=SHAPES,
+    parameters=tuple(PARAMETERS),
+    running=(*RUNNING_STYLES, ABSENT),
+)
 def test_other_channels_are_refused(cell: Cell, case: Case) -> None:
+    """an input whose channels do not fit the layer's tensors is refused with a ValueError or
+    RuntimeError.
+    """
     cell.judge(misused(case, of_wrong_channels, in_eval=cell.claims.inference), "refusal")
 
 
-@conforms("ERR-04", shape=SHAPES)
+@requirement(
+    "ERR-04",
+    level="module",
+    source=TORCH,
+    needs=("input_checks",),
+    shape=SHAPES,
+)
 def test_a_refused_input_changes_no_state(cell: Cell, case: Case) -> None:
+    """a refused input leaves every tensor of the state bitwise unchanged."""
     cell.judge(misused(case, of_single_values, of_wrong_rank, of_wrong_channels), *STATE_FIELDS)
 
 
 LOADING = histories(
-    "load one too few", "load another size", "load another rank", "load too many", most=3
+    "load without one tensor",
+    "load another size",
+    "load another rank",
+    "load unknown tensors",
+    most=3,
 )
 OR_NONE = ("distinct", ABSENT, "random")
 
 
-@conforms("ERR-05", effort=0.5, shape=SHAPES, history=LOADING, parameters=OR_NONE, running=OR_NONE)
+@requirement(
+    "ERR-05",
+    level="module",
+    source="torch.nn.Module.load_state_dict",
+    needs=("checkpoints",),
+    effort=0.5,
+    shape=SHAPES,
+    history=LOADING,
+    parameters=OR_NONE,
+    running=OR_NONE,
+)
 def test_wrong_tensors_are_refused(cell: Cell, case: Case) -> None:
+    """too few tensors, too many or some of another shape are refused, when they are loaded, with an
+    error.
+    """
     cell.judge(case, "refusal")
 
 
-@conforms("ERR-06", effort=0.5, shape=SHAPES, history=LOADING, parameters=OR_NONE, running=OR_NONE)
+@requirement(
+    "ERR-06",
+    level="module",
+    source="torch.nn.Module.load_state_dict",
+    needs=("checkpoints",),
+    effort=0.5,
+    shape=SHAPES,
+    history=LOADING,
+    parameters=OR_NONE,
+    running=OR_NONE,
+)
 def test_refused_tensors_change_no_state(cell: Cell, case: Case) -> None:
+    """tensors that are refused leave every tensor of the state bitwise unchanged."""
     cell.judge(case, *STATE_FIELDS)
 
 
-@conforms("ERR-07", effort=0.5, shape=SHAPES, history=("record", "backward of another shape"))
+@requirement(
+    "ERR-07",
+    level="gradients",
+    source="torch.autograd.grad",
+    needs=(
+        "gradients",
+        "input_checks",
+    ),
+    effort=0.5,
+    shape=SHAPES,
+    history=("forward with gradients", "backward of another shape"),
+)
 def test_a_gradient_of_another_shape_is_refused(cell: Cell, case: Case) -> None:
+    """a gradient of another shape than the output is refused with a ValueError or RuntimeError."""
     cell.judge(case, "refusal")
 
 
-@conforms(
+@requirement(
     "ERR-08",
+    level="module",
+    source=TORCH,
+    needs=("input_checks",),
     shape=SHAPES,
     history=histories(*REFUSED, "forward", "eval", most=5, after=("forward",)),
     momentum=(0.1, 1.0, 0.5),
 )
 def test_a_layer_goes_on_after_what_it_refused(cell: Cell, case: Case) -> None:
+    """after what was refused, a layer goes on as any other in its state."""
     cell.judge(case, "output", "running_mean", "running_var")

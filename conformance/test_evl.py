@@ -2,55 +2,103 @@
 
 from bn_spec.case.config import STATE_FIELDS
 from bn_spec.case.script import Case
+from bn_spec.specification.requirement import PAPER, TORCH
 from bn_spec.strategies import ABSENT, among, shapes
-from bn_spec.suite.cell import Cell, conforms
+from bn_spec.suite.cell import Cell
+from bn_spec.suite.property import requirement
 
 EVAL = ("eval", "forward")
 
 
-@conforms("EVL-01", history=EVAL, least=1)
+@requirement(
+    "EVL-01",
+    level="core",
+    source=f"{PAPER}, algorithm 2",
+    needs=("inference",),
+    history=EVAL,
+    least=1,
+)
 def test_output_uses_the_running_statistics(cell: Cell, case: Case) -> None:
+    """the eval output is (x − running_mean) / sqrt(running_var + eps) · weight + bias."""
     cell.judge(case, "output")
 
 
-@conforms(
+@requirement(
     "EVL-02",
-    history=("eval", "forward", "alone"),
+    level="core",
+    source=f"{PAPER}, section 3.1",
+    needs=("inference",),
+    history=("eval", "forward", "each sample alone"),
     shape=shapes("tiny", "different", "small"),
     least=1,
 )
 def test_each_sample_is_independent_of_its_batch(cell: Cell, case: Case) -> None:
+    """in eval mode the output for a sample does not depend on the other samples of the batch."""
     cell.judge(case, "output")
 
 
-@conforms("EVL-03", history=("eval", "forward", "again"), least=1)
+@requirement(
+    "EVL-03",
+    level="core",
+    source=TORCH,
+    needs=("inference",),
+    history=("eval", "forward", "repeat the step"),
+    least=1,
+)
 def test_the_same_forward_gives_the_same_bits(cell: Cell, case: Case) -> None:
+    """the same eval forward twice gives the same bits."""
     cell.judge(case, "repetition")
 
 
-@conforms("EVL-04", history=EVAL, least=1)
+@requirement(
+    "EVL-04",
+    level="core",
+    source=TORCH,
+    needs=("inference",),
+    history=EVAL,
+    least=1,
+)
 def test_an_eval_forward_changes_nothing(cell: Cell, case: Case) -> None:
+    """an eval forward leaves input, parameters, running statistics and counter bitwise unchanged."""
     cell.judge(case, "handed", *STATE_FIELDS)
 
 
-@conforms(
+@requirement(
     "EVL-05",
+    level="core",
+    source=TORCH,
+    needs=("inference",),
     reaches=("n = 1",),
     history=EVAL,
     least=1,
     shape=among([(1, c, 1, 1) for c in (1, 2, 3, 5, 65)]),
 )
 def test_a_single_value_per_channel_is_allowed(cell: Cell, case: Case) -> None:
+    """in eval mode a single value per channel is allowed."""
     cell.judge(case, "output")
 
 
-@conforms("EVL-06", history=EVAL, running=(ABSENT,))
+@requirement(
+    "EVL-06",
+    level="module",
+    source=TORCH,
+    needs=(
+        "tracking_off",
+        "inference",
+    ),
+    history=EVAL,
+    running=(ABSENT,),
+)
 def test_without_tracking_the_batch_is_its_own_statistics(cell: Cell, case: Case) -> None:
+    """without tracking, the eval output is normalised by the statistics of the batch."""
     cell.judge(case, "output")
 
 
-@conforms(
+@requirement(
     "EVL-07",
+    level="module",
+    source=TORCH,
+    needs=("inference",),
     effort=0.5,
     reaches=("Eval", "Train"),
     history=(
@@ -61,10 +109,13 @@ def test_without_tracking_the_batch_is_its_own_statistics(cell: Cell, case: Case
         "forward",
         "eval",
         "forward",
-        "reset all",
+        "reset parameters",
         "forward",
     ),
     shape=shapes("tiny", "small"),
 )
 def test_modes_follow_the_history(cell: Cell, case: Case) -> None:
+    """eval after training uses the running statistics as they are then; training after eval, the
+    batch's.
+    """
     cell.judge(case, "output")

@@ -1,12 +1,20 @@
 """FLD: folding into a convolution."""
 
 from bn_spec.case.script import Case
+from bn_spec.specification.requirement import PAPER
 from bn_spec.strategies import KEEPING, shapes
-from bn_spec.suite.cell import Cell, conforms
+from bn_spec.suite.cell import Cell
+from bn_spec.suite.property import requirement
 
 
-@conforms(
+@requirement(
     "FLD-01",
+    level="module",
+    source=f"{PAPER}, algorithm 2; pytorch/pytorch#45474",
+    needs=(
+        "folding",
+        "inference",
+    ),
     reaches=("Fold",),
     effort=0.5,
     history=("eval", "fold"),
@@ -14,11 +22,20 @@ from bn_spec.suite.cell import Cell, conforms
     running=KEEPING,
 )
 def test_the_weight_of_the_convolution_is_scaled(cell: Cell, case: Case) -> None:
+    """folded, a layer scales a convolution's weight by weight / sqrt(running_var + eps), in its
+    dtype.
+    """
     cell.judge(case, "folded_weight", "folded_form")
 
 
-@conforms(
+@requirement(
     "FLD-02",
+    level="module",
+    source=f"{PAPER}, algorithm 2; apache/tvm#3216",
+    needs=(
+        "folding",
+        "inference",
+    ),
     reaches=("Fold",),
     effort=0.5,
     history=("eval", "fold"),
@@ -26,4 +43,5 @@ def test_the_weight_of_the_convolution_is_scaled(cell: Cell, case: Case) -> None
     running=KEEPING,
 )
 def test_the_bias_of_the_convolution_is_normalised(cell: Cell, case: Case) -> None:
+    """folded into a convolution, the layer maps its bias as it maps an input."""
     cell.judge(case, "folded_bias", "folded_form")

@@ -5,6 +5,7 @@ from itertools import combinations
 from bn_spec.case.config import STATE_FIELDS
 from bn_spec.case.script import Case
 from bn_spec.case.steps import DIFFERENTIABLE, Backward
+from bn_spec.specification.requirement import BOUNDS, PAPER, TORCH
 from bn_spec.strategies import (
     ABSENT,
     BALANCED,
@@ -16,12 +17,13 @@ from bn_spec.strategies import (
     shapes,
     values,
 )
-from bn_spec.suite.cell import Cell, conforms
+from bn_spec.suite.cell import Cell
+from bn_spec.suite.property import requirement
 from bn_spec.suite.regions import decades
 
 GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
 SECOND = ("double_dy", "double_input", "double_weight")
-ONE = ("record", "backward")
+ONE = ("forward with gradients", "backward")
 AFFINE = tuple(style for style in PARAMETERS if style not in ("huge", "minute"))
 MOVING = (1.0, 0.5, 0.1)
 SMALL = shapes("tiny", "different", "small")
@@ -35,124 +37,284 @@ FAR = values(
 )
 
 
-@conforms("GRD-01", history=ONE)
+@requirement(
+    "GRD-01",
+    level="gradients",
+    source=f"{PAPER}, section 3",
+    needs=("gradients",),
+    history=ONE,
+)
 def test_dx_in_training_goes_through_mean_and_variance(cell: Cell, case: Case) -> None:
+    """the training gradient of the input is weight (dy − mean(dy) − x̂ mean(dy x̂)) / sqrt(var +
+    eps).
+    """
     cell.judge(case, "grad_input")
 
 
-@conforms("GRD-02", history=ONE, parameters=AFFINE)
+@requirement(
+    "GRD-02",
+    level="gradients",
+    source=f"{PAPER}, section 3",
+    needs=("gradients",),
+    history=ONE,
+    parameters=AFFINE,
+)
 def test_dweight_in_training_is_the_sum_of_dy_times_the_normalised_input(
     cell: Cell, case: Case
 ) -> None:
+    """the gradient of the weight in training is the sum of dy x̂ over each channel."""
     cell.judge(case, "grad_weight")
 
 
-@conforms("GRD-03", history=ONE, parameters=AFFINE)
+@requirement(
+    "GRD-03",
+    level="gradients",
+    source=f"{PAPER}, section 3",
+    needs=("gradients",),
+    history=ONE,
+    parameters=AFFINE,
+)
 def test_dbias_in_training_is_the_sum_of_dy(cell: Cell, case: Case) -> None:
+    """the gradient of the bias in training is the sum of dy over each channel."""
     cell.judge(case, "grad_bias")
 
 
-@conforms("GRD-04", effort=0.5, history=("eval", *ONE), least=1)
+@requirement(
+    "GRD-04",
+    level="gradients",
+    source=f"{TORCH}; soumith/cudnn.torch#244",
+    needs=(
+        "gradients",
+        "inference",
+    ),
+    effort=0.5,
+    history=("eval", *ONE),
+    least=1,
+)
 def test_gradients_in_eval_take_the_running_statistics_as_given(cell: Cell, case: Case) -> None:
+    """in eval mode dx is weight s dy and dweight the sum of dy x̂, with the running statistics."""
     cell.judge(case, *GRADIENTS)
 
 
-@conforms("GRD-05", effort=0.5, history=ONE, parameters=AFFINE, wrt=SUBSETS)
+@requirement(
+    "GRD-05",
+    level="gradients",
+    source=TORCH,
+    needs=("gradients",),
+    effort=0.5,
+    history=ONE,
+    parameters=AFFINE,
+    wrt=SUBSETS,
+)
 def test_gradients_have_the_form_of_their_tensors(cell: Cell, case: Case) -> None:
+    """each gradient has the shape and dtype of its tensor."""
     cell.judge(case, "gradient_form")
 
 
-@conforms("GRD-06", effort=0.5, history=ONE, parameters=(ABSENT,))
+@requirement(
+    "GRD-06",
+    level="gradients",
+    source=f"{TORCH}; apache/mxnet#1061",
+    needs=(
+        "gradients",
+        "affine_off",
+    ),
+    effort=0.5,
+    history=ONE,
+    parameters=(ABSENT,),
+)
 def test_without_affine_only_the_input_has_a_gradient(cell: Cell, case: Case) -> None:
+    """with affine=False the weight counts as 1, and parameters have no gradient."""
     cell.judge(case, *GRADIENTS)
 
 
-@conforms("GRD-07", effort=0.5, history=(*ONE, "eval", *ONE), shape=SMALL, running=(ABSENT,))
+@requirement(
+    "GRD-07",
+    level="gradients",
+    source=f"{TORCH}; Oneflow-Inc/oneflow#5665",
+    needs=(
+        "gradients",
+        "tracking_off",
+        "inference",
+    ),
+    effort=0.5,
+    history=(*ONE, "eval", *ONE),
+    shape=SMALL,
+    running=(ABSENT,),
+)
 def test_without_tracking_the_statistics_of_the_batch_are_differentiated(
     cell: Cell, case: Case
 ) -> None:
+    """with track_running_stats=False batch statistics are differentiated in eval mode too."""
     cell.judge(case, *GRADIENTS)
 
 
-@conforms("GRD-08", effort=0.5, history=(*ONE, "again"), wrt=SUBSETS)
-def test_each_subset_of_gradients_is_as_if_all_were_asked(cell: Cell, case: Case) -> None:
-    cell.judge(case, *GRADIENTS)
-
-
-@conforms("GRD-09", effort=0.5, history=("record", "backward of zeros"), value=GENTLE)
-def test_no_gradient_comes_of_none(cell: Cell, case: Case) -> None:
-    cell.judge(case, *GRADIENTS)
-
-
-@conforms(
-    "GRD-10",
+@requirement(
+    "GRD-08",
+    level="gradients",
+    source="torch.autograd; PaddlePaddle/Paddle#47634",
+    needs=("gradients",),
     effort=0.5,
-    history=("record", "backward", "backward", "backward of the sum"),
+    history=(*ONE, "repeat the step"),
+    wrt=SUBSETS,
+)
+def test_each_subset_of_gradients_is_as_if_all_were_asked(cell: Cell, case: Case) -> None:
+    """any subset of input, weight and bias can require a gradient; the rest have none."""
+    cell.judge(case, *GRADIENTS)
+
+
+@requirement(
+    "GRD-09",
+    level="gradients",
+    source=f"{PAPER}, section 3",
+    needs=("gradients",),
+    effort=0.5,
+    history=("forward with gradients", "backward of zeros"),
+    value=GENTLE,
+)
+def test_no_gradient_comes_of_none(cell: Cell, case: Case) -> None:
+    """a dy of zeros gives gradients of zeros."""
+    cell.judge(case, *GRADIENTS)
+
+
+@requirement(
+    "GRD-10",
+    level="gradients",
+    source=f"{PAPER}, section 3",
+    needs=("gradients",),
+    effort=0.5,
+    history=("forward with gradients", "backward", "backward", "backward of the sum"),
     shape=SMALL,
     gradient=EXACT,
     value=GENTLE,
 )
 def test_gradients_add_up(cell: Cell, case: Case) -> None:
+    """gradients are linear in dy."""
     cell.judge(case, "gradient_linearity")
 
 
-@conforms("GRD-11", effort=0.5, history=ONE, value=GENTLE, eps=(1e-5, 1.0, 100.0, 1e-3))
+@requirement(
+    "GRD-11",
+    level="gradients",
+    source=f"{PAPER}, section 3",
+    needs=("gradients",),
+    effort=0.5,
+    history=ONE,
+    value=GENTLE,
+    eps=(1e-5, 1.0, 100.0, 1e-3),
+)
 def test_dx_sums_to_zero(cell: Cell, case: Case) -> None:
+    """in training dx sums to zero over each channel, and dx x̂ to what eps leaves of it."""
     cell.judge(case, "gradient_sums")
 
 
-@conforms("GRD-12", effort=0.5, history=ONE, parameters=("loud", "distinct", "random"))
-def test_the_bias_has_no_part_in_gradients(cell: Cell, case: Case) -> None:
-    cell.judge(case, *GRADIENTS)
-
-
-@conforms("GRD-13", effort=0.5, history=(*ONE, "again"))
-def test_a_second_backward_gives_the_same(cell: Cell, case: Case) -> None:
-    cell.judge(case, *GRADIENTS)
-
-
-@conforms(
-    "GRD-14",
+@requirement(
+    "GRD-12",
+    level="gradients",
+    source=f"{PAPER}, section 3",
+    needs=("gradients",),
     effort=0.5,
-    history=("record", "record", "backward", "backward of the first"),
+    history=ONE,
+    parameters=("loud", "distinct", "random"),
+)
+def test_the_bias_has_no_part_in_gradients(cell: Cell, case: Case) -> None:
+    """gradients do not depend on the bias."""
+    cell.judge(case, *GRADIENTS)
+
+
+@requirement(
+    "GRD-13",
+    level="gradients",
+    source="torch.autograd.grad; apache/mxnet#18492",
+    needs=("gradients",),
+    effort=0.5,
+    history=(*ONE, "repeat the step"),
+)
+def test_a_second_backward_gives_the_same(cell: Cell, case: Case) -> None:
+    """a second backward of a forward gives the same gradients, not their sum."""
+    cell.judge(case, *GRADIENTS)
+
+
+@requirement(
+    "GRD-14",
+    level="gradients",
+    source="torch.autograd",
+    needs=("gradients",),
+    effort=0.5,
+    history=(
+        "forward with gradients",
+        "forward with gradients",
+        "backward",
+        "backward of the first",
+    ),
     shape=SMALL,
 )
 def test_each_backward_remembers_its_forward(cell: Cell, case: Case) -> None:
+    """a backward is that of its own forward, also after another forward."""
     cell.judge(case, *GRADIENTS)
 
 
-@conforms(
+@requirement(
     "GRD-15",
+    level="gradients",
+    source="torch.autograd",
+    needs=(
+        "gradients",
+        "inference",
+    ),
     effort=0.5,
-    history=("eval", "record", "train", "forward", "backward of the first"),
+    history=("eval", "forward with gradients", "train", "forward", "backward of the first"),
     shape=SMALL,
     momentum=MOVING,
     running=KEEPING,
 )
 def test_an_eval_backward_remembers_the_running_statistics(cell: Cell, case: Case) -> None:
+    """the backward of an eval forward uses its running statistics, even if they have moved since."""
     cell.judge(case, *GRADIENTS)
 
 
-@conforms("GRD-16", effort=0.5, history=(*ONE, "eval", *ONE), shape=SMALL)
+@requirement(
+    "GRD-16",
+    level="gradients",
+    source="torch.autograd",
+    needs=(
+        "gradients",
+        "inference",
+    ),
+    effort=0.5,
+    history=(*ONE, "eval", *ONE),
+    shape=SMALL,
+)
 def test_a_backward_changes_nothing(cell: Cell, case: Case) -> None:
+    """a backward leaves input, dy, parameters, running statistics and the counter as they are."""
     cell.judge_steps(case, Backward, "handed", *STATE_FIELDS)
 
 
-@conforms(
+@requirement(
     "GRD-17",
+    level="gradients",
+    source=TORCH,
+    needs=(
+        "gradients",
+        "inference",
+    ),
     effort=0.5,
-    history=("record", "eval", "record again", "backward"),
+    history=("forward with gradients", "eval", "same input with gradients", "backward"),
     shape=SMALL,
     momentum=MOVING,
     running=KEEPING,
 )
 def test_running_statistics_are_constants(cell: Cell, case: Case) -> None:
+    """no gradient flows through running statistics."""
     cell.judge(case, *GRADIENTS)
 
 
-@conforms(
+@requirement(
     "GRD-18",
-    reaches=("C 65-256 or C 257-4096", "n 65-256 or n 257-4096"),
+    level="gradients",
+    source="NVIDIA/apex#1768; ROCm/MIOpen#916",
+    needs=("gradients",),
+    reaches=(("C 65-256", "C 257-4096"), ("n 65-256", "n 257-4096")),
     history=ONE,
     shape=shapes("spatial edge", "channel edge"),
     value=values(scales=(0, 3, -10), offsets=(0.0, 1.0)),
@@ -161,16 +323,34 @@ def test_running_statistics_are_constants(cell: Cell, case: Case) -> None:
     momentum=(0.1,),
 )
 def test_gradients_are_right_around_block_sizes(cell: Cell, case: Case) -> None:
+    """gradients are right around the block sizes of kernels."""
     cell.judge(case, *GRADIENTS)
 
 
-@conforms("GRD-19", effort=0.5, history=("record", "eval", "record"))
+@requirement(
+    "GRD-19",
+    level="gradients",
+    source="torch.no_grad",
+    needs=(
+        "gradients",
+        "inference",
+    ),
+    effort=0.5,
+    history=("forward with gradients", "eval", "forward with gradients"),
+)
 def test_recording_changes_no_result(cell: Cell, case: Case) -> None:
+    """a forward that records for a backward gives what one gives that does not."""
     cell.judge(case, "output", "output_form", "running_mean", "running_var", "num_batches_tracked")
 
 
-@conforms(
+@requirement(
     "GRD-20",
+    level="gradients",
+    source=f"{BOUNDS}; apache/mxnet#960",
+    needs=(
+        "gradients",
+        "inference",
+    ),
     effort=0.5,
     reaches=("constant channel",),
     history=("eval", *ONE, "train", *ONE),
@@ -182,45 +362,87 @@ def test_recording_changes_no_result(cell: Cell, case: Case) -> None:
     eps=(1e-5, 1e-12, 1e-20, 1.0),
 )
 def test_finite_data_give_finite_gradients(cell: Cell, case: Case) -> None:
+    """finite data give finite gradients, also of constant channels and weights of zero."""
     cell.judge(case, "numbers")
 
 
-@conforms(
+@requirement(
     "GRD-21",
+    level="gradients",
+    source="torch.nn.BatchNorm2d",
+    needs=(
+        "gradients",
+        "inference",
+    ),
     reaches=("channels_last", "permuted", "split"),
-    history=(*ONE, "backward expanded", "eval", *ONE),
+    history=(*ONE, "backward with stride 0", "eval", *ONE),
     shape=shapes("different", "small"),
     value=GENTLE,
 )
 def test_memory_layouts_do_not_change_gradients(cell: Cell, case: Case) -> None:
+    """gradients do not depend on the memory layouts of input and dy."""
     cell.judge(case, *GRADIENTS)
 
 
-@conforms("GRD-22", effort=0.5, history=(*ONE, "eval", *ONE), shape=shapes("different", "small"))
+@requirement(
+    "GRD-22",
+    level="gradients",
+    source="torch.autograd",
+    needs=(
+        "gradients",
+        "gradient_layout",
+        "inference",
+    ),
+    effort=0.5,
+    history=(*ONE, "eval", *ONE),
+    shape=shapes("different", "small"),
+)
 def test_dx_is_laid_out_like_the_input(cell: Cell, case: Case) -> None:
+    """the gradient of an input in NCHW or NHWC order is in the same order."""
     cell.judge(case, "gradient_layout")
 
 
-@conforms(
-    "GRD-23", reaches=("DoubleBackward",), history=("record", "double backward"), value=GENTLE
+@requirement(
+    "GRD-23",
+    level="gradients",
+    source=f"{PAPER}, section 3, differentiated; pytorch/pytorch#186779",
+    needs=(
+        "gradients",
+        "double_backward",
+    ),
+    reaches=("DoubleBackward",),
+    history=("forward with gradients", "double backward"),
+    value=GENTLE,
 )
 def test_second_derivatives_in_training_are_those_of_the_formulas(cell: Cell, case: Case) -> None:
+    """the second derivatives in training are those of the formulas, in the form of their tensors."""
     cell.judge(case, *SECOND, "gradient_form")
 
 
-@conforms(
+@requirement(
     "GRD-24",
+    level="gradients",
+    source=f"{TORCH}; pytorch/pytorch#2277",
+    needs=(
+        "gradients",
+        "double_backward",
+        "inference",
+    ),
     reaches=("DoubleBackward",),
-    history=("eval", "record", "double backward"),
+    history=("eval", "forward with gradients", "double backward"),
     value=GENTLE,
     least=1,
 )
 def test_second_derivatives_in_eval_hold_the_statistics_constant(cell: Cell, case: Case) -> None:
+    """the second derivatives in eval mode hold the running statistics constant."""
     cell.judge(case, *SECOND, "gradient_form")
 
 
-@conforms(
+@requirement(
     "GRD-25",
+    level="gradients",
+    source=f"{BOUNDS}; pytorch/pytorch#175189",
+    needs=("gradients",),
     effort=2.0,
     reaches=(decades("mean/σ", 2, 8),),
     history=ONE,
@@ -229,27 +451,47 @@ def test_second_derivatives_in_eval_hold_the_statistics_constant(cell: Cell, cas
     eps=(1e-5, 1e-12),
 )
 def test_data_far_from_zero_have_accurate_gradients(cell: Cell, case: Case) -> None:
+    """gradients of data far from zero are as accurate as claimed."""
     cell.judge(case, *GRADIENTS)
 
 
-@conforms(
+@requirement(
     "GRD-26",
-    reaches=("n 257-4096 or n > 4096",),
+    level="gradients",
+    source=f"{BOUNDS}; tensorflow/tensorflow#118701",
+    needs=("gradients",),
+    reaches=(("n 257-4096", "n > 4096"),),
     effort=0.3,
     history=ONE,
     shape=shapes("long", "powers of two"),
     value=GENTLE,
 )
 def test_gradients_are_accurate_over_thousands_of_values(cell: Cell, case: Case) -> None:
+    """gradients over thousands of values are as accurate as claimed."""
     cell.judge(case, *GRADIENTS)
 
 
-@conforms(
+@requirement(
     "GRD-27",
+    level="gradients",
+    source="torch.autograd; pytorch/pytorch#12013",
+    needs=(
+        "gradients",
+        "empty_batch",
+        "inference",
+    ),
     effort=0.3,
     shape=SMALL,
-    history=("record", "record nothing", "backward", "eval", "record nothing", "backward"),
+    history=(
+        "forward with gradients",
+        "empty forward with gradients",
+        "backward",
+        "eval",
+        "empty forward with gradients",
+        "backward",
+    ),
     wrt=SUBSETS,
 )
 def test_gradients_of_nothing_are_zero(cell: Cell, case: Case) -> None:
+    """the gradients of a batch without samples or pixels are as empty, or zeros."""
     cell.judge(case, *GRADIENTS, "gradient_form", *STATE_FIELDS)

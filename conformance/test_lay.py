@@ -2,8 +2,10 @@
 
 from bn_spec.case.layouts import LAYOUTS
 from bn_spec.case.script import Case
+from bn_spec.specification.requirement import TORCH
 from bn_spec.strategies import KEEPING, shapes, values
-from bn_spec.suite.cell import Cell, conforms
+from bn_spec.suite.cell import Cell
+from bn_spec.suite.property import requirement
 
 VALUES = ("output", "running_mean", "running_var")
 BOTH = ("forward", "eval", "forward")
@@ -12,8 +14,10 @@ GAPPED = ("sliced", "cropped", "split")
 GENTLE = values(scales=(0, 1, -1, 3), offsets=(0.0, 1.0, -10.0))
 
 
-@conforms(
+@requirement(
     "LAY-01",
+    level="layout",
+    source=f"{TORCH}; pytorch/pytorch#63392",
     reaches=("channels_last", "permuted", "sliced", "cropped", "split"),
     history=BOTH,
     shape=SHAPES,
@@ -21,11 +25,14 @@ GENTLE = values(scales=(0, 1, -1, 3), offsets=(0.0, 1.0, -10.0))
     value=GENTLE,
 )
 def test_memory_layouts_do_not_change_results(cell: Cell, case: Case) -> None:
+    """output and running statistics do not depend on the memory layout of the input."""
     cell.judge(case, *VALUES)
 
 
-@conforms(
+@requirement(
     "LAY-02",
+    level="layout",
+    source="torch.Tensor.expand",
     reaches=("expanded",),
     effort=0.5,
     history=BOTH,
@@ -34,11 +41,14 @@ def test_memory_layouts_do_not_change_results(cell: Cell, case: Case) -> None:
     value=GENTLE,
 )
 def test_expanded_inputs_are_as_if_written_out(cell: Cell, case: Case) -> None:
+    """an input of stride 0 counts as if its elements were written out."""
     cell.judge(case, *VALUES)
 
 
-@conforms(
+@requirement(
     "LAY-03",
+    level="layout",
+    source=f"{TORCH}; pytorch/pytorch#64100",
     reaches=("ambiguous",),
     effort=0.5,
     history=BOTH,
@@ -47,51 +57,78 @@ def test_expanded_inputs_are_as_if_written_out(cell: Cell, case: Case) -> None:
     value=GENTLE,
 )
 def test_strides_of_axes_of_length_one_mean_nothing(cell: Cell, case: Case) -> None:
+    """the stride of an axis of length 1 means nothing."""
     cell.judge(case, *VALUES)
 
 
-@conforms(
-    "LAY-04", effort=0.5, history=BOTH, shape=SHAPES, running=KEEPING, strided=True, value=GENTLE
+@requirement(
+    "LAY-04",
+    level="layout",
+    source=f"{TORCH}; pytorch/pytorch#33867",
+    needs=("strided_state",),
+    effort=0.5,
+    history=BOTH,
+    shape=SHAPES,
+    running=KEEPING,
+    strided=True,
+    value=GENTLE,
 )
 def test_state_may_lie_in_memory_with_gaps(cell: Cell, case: Case) -> None:
+    """weight, bias and running statistics may lie in memory with gaps."""
     cell.judge(case, *VALUES)
 
 
-@conforms(
+@requirement(
     "LAY-05",
+    level="layout",
+    source=f"{TORCH}; flagos-ai/FlagGems#6332",
     effort=0.5,
-    history=("forward", "record", "backward", "eval", "forward"),
+    history=("forward", "forward with gradients", "backward", "eval", "forward"),
     shape=SHAPES,
     layouts=(*GAPPED, "contiguous", "channels_last"),
     strided=True,
     value=GENTLE,
 )
 def test_nothing_is_written_around_tensors(cell: Cell, case: Case) -> None:
+    """nothing is written around the elements of a tensor."""
     cell.judge(case, "overrun")
 
 
-@conforms(
+@requirement(
     "LAY-06",
+    level="layout",
+    source=TORCH,
     effort=0.5,
-    history=("forward", "record", "backward", "eval", "forward", "record", "backward"),
+    history=(
+        "forward",
+        "forward with gradients",
+        "backward",
+        "eval",
+        "forward",
+        "forward with gradients",
+        "backward",
+    ),
     shape=SHAPES,
     layouts=LAYOUTS,
     parameters=("identity", "absent", "random"),
     value=GENTLE,
 )
 def test_results_lie_in_memory_of_their_own(cell: Cell, case: Case) -> None:
+    """no result lies in the memory of what was handed over."""
     cell.judge(case, "shared")
 
 
-@conforms(
+@requirement(
     "LAY-07",
+    level="layout",
+    source=TORCH,
     effort=0.5,
     history=(
-        "record",
+        "forward with gradients",
         "backward",
         "forward of the same shape",
         "eval",
-        "record",
+        "forward with gradients",
         "backward",
         "forward",
     ),
@@ -99,11 +136,15 @@ def test_results_lie_in_memory_of_their_own(cell: Cell, case: Case) -> None:
     value=GENTLE,
 )
 def test_what_was_returned_stays(cell: Cell, case: Case) -> None:
+    """what a call has returned stays as it is, whatever calls follow."""
     cell.judge(case, "kept")
 
 
-@conforms(
+@requirement(
     "LAY-08",
+    level="layout",
+    source=f"{TORCH}; pytorch/pytorch#107199",
+    needs=("output_layout",),
     effort=0.5,
     history=BOTH,
     shape=SHAPES,
@@ -111,4 +152,5 @@ def test_what_was_returned_stays(cell: Cell, case: Case) -> None:
     value=GENTLE,
 )
 def test_output_is_laid_out_like_the_input(cell: Cell, case: Case) -> None:
+    """the output for an input in NCHW or NHWC order is in the same order."""
     cell.judge(case, "output_layout")

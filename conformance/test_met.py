@@ -2,6 +2,7 @@
 
 from bn_spec.case.laws import of_two_values
 from bn_spec.case.script import Case
+from bn_spec.specification.requirement import PAPER, TORCH
 from bn_spec.strategies import (
     ABSENT,
     BALANCED,
@@ -12,7 +13,8 @@ from bn_spec.strategies import (
     shapes,
     values,
 )
-from bn_spec.suite.cell import Cell, conforms
+from bn_spec.suite.cell import Cell
+from bn_spec.suite.property import requirement
 
 SMALL = ("tiny", "different", "small")
 SHAPES = shapes(*SMALL)
@@ -25,30 +27,77 @@ AFFINE = tuple(PARAMETERS)
 USUAL_EPS = (1e-5, 1e-3, 1.0, 0.1)
 
 
-@conforms("MET-01", effort=0.5, history=("forward", "samples reversed"), shape=SHAPES, value=GENTLE)
+@requirement(
+    "MET-01",
+    level="training",
+    source=f"{PAPER}, algorithm 1",
+    needs=("normalises_by_batch",),
+    effort=0.5,
+    history=("forward", "samples reversed"),
+    shape=SHAPES,
+    value=GENTLE,
+)
 def test_samples_can_be_permuted(cell: Cell, case: Case) -> None:
+    """samples in another order give the same outputs in that order."""
     cell.judge(case, "samples reversed")
 
 
-@conforms("MET-02", effort=0.5, history=("forward", "pixels reversed"), shape=SHAPES, value=GENTLE)
+@requirement(
+    "MET-02",
+    level="training",
+    source=f"{PAPER}, section 3.2",
+    needs=("normalises_by_batch",),
+    effort=0.5,
+    history=("forward", "pixels reversed"),
+    shape=SHAPES,
+    value=GENTLE,
+)
 def test_pixels_can_be_permuted(cell: Cell, case: Case) -> None:
+    """pixels in another order give the same outputs in that order."""
     cell.judge(case, "pixels reversed")
 
 
-@conforms(
-    "MET-03", effort=0.5, history=("forward", "channels reversed"), shape=SHAPES, value=GENTLE
+@requirement(
+    "MET-03",
+    level="training",
+    source=f"{PAPER}, section 3.2",
+    needs=(
+        "checkpoints",
+        "normalises_by_batch",
+    ),
+    effort=0.5,
+    history=("forward", "channels reversed"),
+    shape=SHAPES,
+    value=GENTLE,
 )
 def test_channels_can_be_permuted(cell: Cell, case: Case) -> None:
+    """channels in another order, parameters with them, give the same outputs in that order."""
     cell.judge(case, "channels reversed")
 
 
-@conforms("MET-04", effort=0.5, history=("forward", "shifted"), shape=SHAPES, value=WHOLE)
+@requirement(
+    "MET-04",
+    level="training",
+    source=f"{PAPER}, algorithm 1",
+    needs=("normalises_by_batch",),
+    effort=0.5,
+    history=("forward", "shifted"),
+    shape=SHAPES,
+    value=WHOLE,
+)
 def test_a_shift_changes_nothing(cell: Cell, case: Case) -> None:
+    """a shift of the input leaves the training output as it is."""
     cell.judge(case, "shifted")
 
 
-@conforms(
+@requirement(
     "MET-05",
+    level="training",
+    source=f"{PAPER}, algorithm 1",
+    needs=(
+        "live_attributes",
+        "normalises_by_batch",
+    ),
     effort=0.5,
     history=("forward", "scaled"),
     shape=SHAPES,
@@ -56,57 +105,95 @@ def test_a_shift_changes_nothing(cell: Cell, case: Case) -> None:
     eps=USUAL_EPS,
 )
 def test_a_scale_changes_nothing_if_eps_follows(cell: Cell, case: Case) -> None:
+    """a scale, with eps scaled by its square, leaves the training output as it is."""
     cell.judge(case, "scaled")
 
 
-@conforms("MET-06", effort=0.5, history=("forward", "twice over"), shape=SHAPES, value=GENTLE)
+@requirement(
+    "MET-06",
+    level="training",
+    source=f"{PAPER}, algorithm 1",
+    needs=("normalises_by_batch",),
+    effort=0.5,
+    history=("forward", "twice over"),
+    shape=SHAPES,
+    value=GENTLE,
+)
 def test_a_batch_beside_itself_gives_the_same_twice(cell: Cell, case: Case) -> None:
+    """a batch beside itself gives its training output twice."""
     cell.judge(case, "twice over")
 
 
-@conforms(
+@requirement(
     "MET-07",
+    level="training",
+    source=f"{PAPER}, algorithm 1",
+    needs=(
+        "checkpoints",
+        "normalises_by_batch",
+    ),
     effort=0.5,
-    history=("forward", "unscaled"),
+    history=("forward", "same input without weight and bias"),
     shape=SHAPES,
     value=GENTLE,
     parameters=("distinct", "equal", "signs", "random"),
 )
 def test_weight_and_bias_come_last(cell: Cell, case: Case) -> None:
+    """weight and bias scale and shift what the layer gives with weight 1 and bias 0."""
     cell.judge(case, "unscaled")
 
 
-@conforms(
+@requirement(
     "MET-08",
+    level="core",
+    source=f"{PAPER}, algorithm 2",
+    needs=("inference",),
     effort=0.5,
-    history=("eval", "forward", "forward of the same shape", "sum"),
+    history=("eval", "forward", "forward of the same shape", "sum of the inputs"),
     shape=SHAPES,
     value=WHOLE,
     running=KEEPING,
 )
 def test_eval_is_linear_but_for_a_constant(cell: Cell, case: Case) -> None:
+    """in eval mode the output is linear in the input, but for a constant."""
     cell.judge(case, "additive")
 
 
-@conforms(
+@requirement(
     "MET-09",
+    level="core",
+    source=f"{PAPER}, algorithm 2",
+    needs=("inference",),
     effort=0.5,
-    history=("eval", "forward", "forward of the same shape", "joined"),
+    history=("eval", "forward", "forward of the same shape", "inputs joined"),
     shape=SHAPES,
     value=GENTLE,
     running=KEEPING,
 )
 def test_batches_can_be_joined_in_eval(cell: Cell, case: Case) -> None:
+    """in eval mode two batches as one give what they give apart."""
     cell.judge(case, "joined")
 
 
-@conforms("MET-10", effort=0.5, shape=SHAPES, value=GENTLE, parameters=(*AFFINE[:-2], ABSENT))
+@requirement(
+    "MET-10",
+    level="training",
+    source=f"{PAPER}, algorithm 1",
+    needs=("normalises_by_batch",),
+    effort=0.5,
+    shape=SHAPES,
+    value=GENTLE,
+    parameters=(*AFFINE[:-2], ABSENT),
+)
 def test_outputs_are_centred_on_the_bias(cell: Cell, case: Case) -> None:
+    """the mean of the training output of a channel is its bias."""
     cell.judge(case, "centred")
 
 
-@conforms(
+@requirement(
     "MET-11",
+    level="training",
+    source=f"{PAPER}, algorithms 1 and 2",
     effort=0.5,
     shape=shapes(*SMALL, where=lambda shape: shape[0] * shape[2] * shape[3] % 2 == 0),
     change=of_two_values,
@@ -114,23 +201,34 @@ def test_outputs_are_centred_on_the_bias(cell: Cell, case: Case) -> None:
     eps=USUAL_EPS,
 )
 def test_two_values_are_worked_out_by_hand(cell: Cell, case: Case) -> None:
+    """channels of two values, as often, have the outputs and statistics that can be worked out by
+    hand.
+    """
     cell.judge(case, "two values")
 
 
-@conforms(
+@requirement(
     "MET-12",
-    history=("forward", "again"),
+    level="training",
+    source=TORCH,
+    history=("forward", "repeat the step"),
     shape=SHAPES,
     value=GENTLE,
     momentum=(0.1, 0.5, 1.0, 0.9, None),
     running=RUNNING_STYLES,
 )
 def test_the_same_batch_again_moves_statistics_less(cell: Cell, case: Case) -> None:
+    """the same batch again moves the running statistics as much less as momentum or the counter
+    says.
+    """
     cell.judge(case, "contraction")
 
 
-@conforms(
+@requirement(
     "MET-13",
+    level="training",
+    source=f"{PAPER}, algorithm 2",
+    convention="running_var",
     effort=0.5,
     history=("forward", "twice over"),
     shape=SHAPES,
@@ -138,4 +236,5 @@ def test_the_same_batch_again_moves_statistics_less(cell: Cell, case: Case) -> N
     momentum=(1.0,),
 )
 def test_running_var_follows_the_number_of_values(cell: Cell, case: Case) -> None:
+    """a batch beside itself has the same mean, and a variance as much smaller as n / (n − 1) is."""
     cell.judge(case, "estimator")

@@ -3,24 +3,44 @@
 import numpy as np
 
 from bn_spec.case.script import Case
+from bn_spec.specification.requirement import PAPER
 from bn_spec.strategies import KEEPING, shapes, values
-from bn_spec.suite.cell import Cell, conforms
+from bn_spec.suite.cell import Cell
+from bn_spec.suite.property import requirement
 
 SHAPES = shapes("different", "small", "channel edge")
 PLAIN = values(scales=(0, 3, -3), offsets=(0.0, 1.0, -10.0))
 BAD = (np.nan, np.inf, -np.inf)
 MOVING = (0.1, 1.0, 0.5, None)
-SPOILT = ("forward", "spoilt")
-OF_DY = ("record", "backward", "backward spoilt")
+SPOILT = ("forward", "non-finite element")
+OF_DY = ("forward with gradients", "backward", "backward with non-finite element")
 
 
-@conforms("SPV-01", reaches=("not finite",), history=SPOILT, shape=SHAPES, value=PLAIN, special=BAD)
+@requirement(
+    "SPV-01",
+    level="training",
+    source=f"{PAPER}, section 3.2",
+    needs=(
+        "deterministic",
+        "normalises_by_batch",
+    ),
+    reaches=("not finite",),
+    history=SPOILT,
+    shape=SHAPES,
+    value=PLAIN,
+    special=BAD,
+)
 def test_a_channel_that_is_not_finite_stays_alone(cell: Cell, case: Case) -> None:
+    """NaN or infinity in one channel leaves the training output of the others as it is, bit for
+    bit.
+    """
     cell.judge(case, "elsewhere")
 
 
-@conforms(
+@requirement(
     "SPV-02",
+    level="training",
+    source=f"{PAPER}, algorithm 1; pytorch/pytorch#115500",
     reaches=("not finite",),
     history=SPOILT,
     shape=SHAPES,
@@ -29,11 +49,14 @@ def test_a_channel_that_is_not_finite_stays_alone(cell: Cell, case: Case) -> Non
     momentum=MOVING,
 )
 def test_what_is_not_finite_shows_in_its_channel(cell: Cell, case: Case) -> None:
+    """NaN in a channel makes its training output and running statistics NaN; infinity, not finite."""
     cell.judge(case, "special")
 
 
-@conforms(
+@requirement(
     "SPV-03",
+    level="training",
+    source=f"{PAPER}, section 3.2",
     effort=0.5,
     reaches=("not finite",),
     history=SPOILT,
@@ -43,11 +66,18 @@ def test_what_is_not_finite_shows_in_its_channel(cell: Cell, case: Case) -> None
     momentum=MOVING,
 )
 def test_statistics_of_other_channels_are_right(cell: Cell, case: Case) -> None:
+    """NaN or infinity in one channel leaves the running statistics of the others as they should be."""
     cell.judge(case, "running_mean", "running_var")
 
 
-@conforms(
+@requirement(
     "SPV-04",
+    level="core",
+    source=f"{PAPER}, algorithm 2",
+    needs=(
+        "deterministic",
+        "inference",
+    ),
     reaches=("not finite",),
     history=("eval", *SPOILT),
     shape=SHAPES,
@@ -55,11 +85,15 @@ def test_statistics_of_other_channels_are_right(cell: Cell, case: Case) -> None:
     special=BAD,
 )
 def test_an_element_that_is_not_finite_stays_alone_in_eval(cell: Cell, case: Case) -> None:
+    """in eval mode NaN or infinity in one element leaves all others as they are, bit for bit."""
     cell.judge(case, "elsewhere")
 
 
-@conforms(
+@requirement(
     "SPV-05",
+    level="core",
+    source=f"{PAPER}, algorithm 2",
+    needs=("inference",),
     reaches=("not finite",),
     history=("eval", *SPOILT),
     shape=SHAPES,
@@ -67,11 +101,18 @@ def test_an_element_that_is_not_finite_stays_alone_in_eval(cell: Cell, case: Cas
     special=BAD,
 )
 def test_what_is_not_finite_shows_in_its_element_in_eval(cell: Cell, case: Case) -> None:
+    """in eval mode NaN gives NaN, and infinity what is not finite."""
     cell.judge(case, "special")
 
 
-@conforms(
+@requirement(
     "SPV-06",
+    level="gradients",
+    source=f"{PAPER}, section 3",
+    needs=(
+        "gradients",
+        "deterministic",
+    ),
     effort=0.5,
     reaches=("not finite",),
     history=(*OF_DY, "eval", *OF_DY),
@@ -80,11 +121,17 @@ def test_what_is_not_finite_shows_in_its_element_in_eval(cell: Cell, case: Case)
     special=BAD,
 )
 def test_a_channel_of_dy_that_is_not_finite_stays_alone(cell: Cell, case: Case) -> None:
+    """NaN or infinity in dy leaves other channels, in eval mode other elements, as they are, bit
+    for bit.
+    """
     cell.judge(case, "elsewhere")
 
 
-@conforms(
+@requirement(
     "SPV-07",
+    level="gradients",
+    source=f"{PAPER}, section 3",
+    needs=("gradients",),
     effort=0.5,
     reaches=("not finite",),
     history=(*OF_DY, "eval", *OF_DY),
@@ -93,17 +140,24 @@ def test_a_channel_of_dy_that_is_not_finite_stays_alone(cell: Cell, case: Case) 
     special=BAD,
 )
 def test_what_is_not_finite_in_dy_shows_in_its_channel(cell: Cell, case: Case) -> None:
+    """NaN in dy makes gradients of its channel NaN, in eval mode its element of dx; infinity, not
+    finite.
+    """
     cell.judge(case, "special")
 
 
-@conforms(
+@requirement(
     "SPV-08",
+    level="core",
+    source="IEEE 754-2019",
+    needs=("inference",),
     effort=0.5,
-    history=(*SPOILT, "eval", "spoilt"),
+    history=(*SPOILT, "eval", "non-finite element"),
     shape=SHAPES,
     value=PLAIN,
     special=(-0.0,),
     running=KEEPING,
 )
 def test_a_negative_zero_counts_as_zero(cell: Cell, case: Case) -> None:
+    """a negative zero counts as zero, in training and in eval mode."""
     cell.judge(case, "output", "running_mean", "running_var")

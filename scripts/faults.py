@@ -10,7 +10,6 @@ to ``bn_spec/suite/pinned.json``, the catalogue with what they show to ``docs/fa
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 from concurrent.futures import ProcessPoolExecutor
@@ -19,15 +18,13 @@ from functools import partial
 from pathlib import Path
 
 from bn_spec.case.script import Case
-from bn_spec.case.source import source
 from bn_spec.judge.check import check
 from bn_spec.specimens import SPECIMENS, Specimen
 from bn_spec.specimens.classes import FAULT_CLASSES
-from bn_spec.suite.cell import PROPERTIES, Body, Cell, Property, Violation
-from bn_spec.suite.pinned import PATH, pinned
-from bn_spec.tools.audit import first_cell
-
-Entry = dict[str, object]
+from bn_spec.suite.cell import Cell, Violation
+from bn_spec.suite.pinned import Pinned, pinned, save
+from bn_spec.suite.property import PROPERTIES, Body, Property
+from bn_spec.tools.audit import first_search
 
 TABLE = Path(__file__).parents[1] / "docs" / "faults.md"
 
@@ -35,33 +32,27 @@ LUCK = 20
 """So many times running must a case show a fault that does not always show."""
 
 
-def smallest(name: str) -> Entry | None:
-    """Return the smallest case that kills a specimen, or None if that has gigabytes."""
+def smallest(name: str) -> Pinned | None:
+    """Return the smallest case that kills a specimen, or None if the case has gigabytes."""
     specimen = SPECIMENS[name]
-    cell = first_cell(specimen)
-    if cell is None:
+    search = first_search(specimen)
+    if search is None:
         return None
-    if cell.prop.requirement.chapter == "DET":
-        cell.prop = replace(cell.prop, body=partial(always, cell.prop.body))
+    prop = search.cell.prop
+    if prop.requirement.chapter == "DET":
+        search.cell.prop = replace(prop, body=partial(always, prop.body))
     try:
-        cell.examine()
+        search.examine()
     except Violation as found:
-        finding = found.finding
-        corrupts = sorted(
-            {finding.discrepancy.observable, *(d.observable for d in check(finding.case, specimen))}
-        )
-        requirement = of_every_day(cell.prop, specimen, found.drawn)
-        return {
-            "specimen": name,
-            "requirement": requirement,
-            "corrupts": corrupts,
-            "code": source(found.drawn),
-        }
-    raise AssertionError(f"{name} survives {cell.prop.requirement.id}")
+        finding, case = found.finding, found.drawn
+        wrong = {discrepancy.observable for discrepancy in check(finding.case, specimen)}
+        corrupts = sorted({finding.discrepancy.observable, *wrong})
+        return Pinned(name, of_every_day(prop, specimen, case), case, tuple(corrupts))
+    raise AssertionError(f"{name} survives {prop.requirement.id}")
 
 
 def always(body: Body, cell: Cell, case: Case) -> None:
-    """Judge a case as a property does, until it satisfies it; raise what it violates if it never does."""
+    """Judge a case as a property does, up to :data:`LUCK` times; raise the violation if each fails."""
     found: Violation | None = None
     for _ in range(LUCK):
         try:
@@ -78,32 +69,26 @@ def of_every_day(prop: Property, specimen: Specimen, case: Case) -> str:
     """Return the requirement of a property, or else the first of its chapter that finds the case in every run."""
     if not prop.deep:
         return prop.requirement.id
-    chapter = [
-        other
-        for (other,) in PROPERTIES.values()
-        if other.requirement.chapter == prop.requirement.chapter
-    ]
-    everyday = (other for other in chapter if not other.deep and not other.huge)
-    return next(
-        other.requirement.id
-        for other in everyday
-        if Cell(other, specimen, case.config.dtype).violation(case)
-    )
+    for other in PROPERTIES.values():
+        same_chapter = other.requirement.chapter == prop.requirement.chapter
+        if same_chapter and not other.deep and not other.huge:
+            if Cell(other, specimen, case.config.dtype).violation(case):
+                return other.requirement.id
+    raise AssertionError(f"{specimen.name}: no requirement of every run finds its case")
 
 
 def pin(jobs: int) -> None:
     """Find all pinned cases anew, in the order of the catalogue."""
     faulty = [name for name, specimen in SPECIMENS.items() if not specimen.sound]
-    entries = []
+    pins = []
     with ProcessPoolExecutor(jobs) as workers:
-        for number, (name, entry) in enumerate(
-            zip(faulty, workers.map(smallest, faulty), strict=True), 1
-        ):
-            size = f"{len(str(entry['code']))} characters" if entry else "not pinned"
+        found = zip(faulty, workers.map(smallest, faulty), strict=True)
+        for number, (name, pin) in enumerate(found, 1):
+            size = f"{pin.case.values} values" if pin else "not pinned"
             print(f"{number} of {len(faulty)}  {name}: {size}", flush=True)
-            if entry:
-                entries.append(entry)
-    PATH.write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", "utf-8")
+            if pin:
+                pins.append(pin)
+    save(pins)
 
 
 HEAD = """# The catalogue of faults

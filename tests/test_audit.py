@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from bn_spec.cli import main
 from bn_spec.specimens import SPECIMENS
 from bn_spec.specimens.sound import Pairwise
-from bn_spec.suite.cell import PROPERTIES
 from bn_spec.suite.chapters import load_suite
+from bn_spec.suite.property import PROPERTIES
 from bn_spec.tools import audit
 
 SOUND = SPECIMENS["two-pass-pairwise"]

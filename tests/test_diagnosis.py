@@ -16,10 +16,12 @@ from bn_spec.case.steps import Backward, Eval, Forward, Restore, Save
 from bn_spec.play.player import play
 from bn_spec.specimens import SPECIMENS
 from bn_spec.specimens.kernel import Kernel
-from bn_spec.suite.cell import PROPERTIES, Cell, Violation
+from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.pinned import pinned
-from bn_spec.tools.diagnosis import CHANGES, LARGEST, _near, agree, explanations
+from bn_spec.suite.property import PROPERTIES
+from bn_spec.suite.search import Search
+from bn_spec.tools.diagnosis import CHANGES, LARGEST, _near, agree, explain, explanations
 
 load_suite()
 
@@ -47,9 +49,9 @@ class Unheard(Kernel):
 
 def violation_of(kernel: type[Kernel], requirement: str) -> Violation:
     stranger = replace(SPECIMENS["two-pass-sequential"], name="stranger", kernel=kernel)
-    (prop,) = PROPERTIES[requirement]
+    prop = PROPERTIES[requirement]
     with pytest.raises(Violation) as found:
-        Cell(prop, stranger, "float32").run()
+        Search(Cell(prop, stranger, "float32"), explain=explain).run()
     return found.value
 
 
@@ -68,8 +70,8 @@ def test_who_passes_is_played_on_no_specimen(monkeypatch: pytest.MonkeyPatch) ->
         raise AssertionError("asked for an explanation of nothing")
 
     monkeypatch.setattr("bn_spec.tools.diagnosis.explanations", never)
-    (prop,) = PROPERTIES["TRN-01"]
-    Cell(prop, SPECIMENS["two-pass-sequential"], "float32").run()
+    prop = PROPERTIES["TRN-01"]
+    Search(Cell(prop, SPECIMENS["two-pass-sequential"], "float32"), explain=explain).run()
 
 
 def test_nobody_is_asked_about_a_large_case() -> None:

@@ -20,11 +20,12 @@ from bn_spec.oracle.reference.formulas import update_factor
 from bn_spec.specimens import SPECIMENS
 from bn_spec.specimens.dialects import DIALECT
 from bn_spec.strategies import cases
-from bn_spec.suite.cell import PROPERTIES, Cell, Violation
+from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
-
-from .test_strategies import drawn
+from bn_spec.suite.property import PROPERTIES
+from bn_spec.suite.search import Search
+from tests.draws import drawn
 
 load_suite()
 
@@ -173,16 +174,16 @@ def test_a_single_value_is_answered_or_refused_as_the_dialect_says() -> None:
 
 @pytest.mark.parametrize("requirement", ["TRN-10", "ERR-01"])
 def test_what_the_dialect_decides_is_claimed_by_one_of_two(requirement: str) -> None:
-    (prop,) = PROPERTIES[requirement]
+    prop = PROPERTIES[requirement]
     specimens = (SPECIMENS[name] for name in ("another-dialect", "two-pass-pairwise"))
     assert sum(bool(Cell(prop, specimen, "float32").not_claimed) for specimen in specimens) == 1
 
 
 def test_a_finding_tells_the_convention_that_it_is_about() -> None:
-    (prop,) = PROPERTIES["RUN-03"]
+    prop = PROPERTIES["RUN-03"]
     with pytest.raises(Violation) as found:
-        Cell(
-            prop, SPECIMENS["biased-variance-claimed"], "float32", PROFILES["ci"].settings()
+        Search(
+            Cell(prop, SPECIMENS["biased-variance-claimed"], "float32"), PROFILES["ci"].settings()
         ).examine()
     assert (
         found.value.finding.note == "running_var is updated with the biased variance of the batch"
@@ -232,5 +233,5 @@ def test_kernel_functions_can_be_of_a_dialect() -> None:
     claims = Capabilities(dialect=dialect, inference=False, input_checks=False, grade="two-pass")
     backend = kernel_backend("old", training, capabilities=claims)
     for requirement in ("TRN-01", "RUN-01", "RUN-03", "MET-13"):
-        (prop,) = PROPERTIES[requirement]
-        Cell(prop, backend, "float32", PROFILES["ci"].settings(30)).examine()
+        prop = PROPERTIES[requirement]
+        Search(Cell(prop, backend, "float32"), PROFILES["ci"].settings(30)).examine()

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from bn_spec.cli import main
 from bn_spec.specification.requirement import CHAPTERS, REQUIREMENTS, SPECIFICATION
 from bn_spec.specimens import SPECIMENS
-from bn_spec.tools.requirement_pages import entries
+from bn_spec.tools.requirement_pages import pages
 
 
 def asked(*arguments: str) -> str:
@@ -44,15 +44,13 @@ def test_an_id_is_told_with_what_judges_it_and_what_it_must_catch() -> None:
     ("pattern", "chapter"), [("run", "RUN"), ("RUN", "RUN"), ("RUN-*", "RUN"), ("DTY-0?", "DTY")]
 )
 def test_a_chapter_and_a_glob_choose_those_that_match(pattern: str, chapter: str) -> None:
-    assert [each.requirement.id for each in entries(pattern)] == [
+    assert [each.requirement.id for each in pages(pattern)] == [
         i for i in REQUIREMENTS if i.startswith(chapter)
     ]
 
 
 def test_every_specimen_is_told_with_each_requirement_that_must_catch_it() -> None:
-    told = {
-        (each.requirement.id, specimen.name) for each in entries() for specimen in each.specimens
-    }
+    told = {(each.requirement.id, specimen.name) for each in pages() for specimen in each.specimens}
     assert told == {(id_, each.name) for each in SPECIMENS.values() for id_ in each.caught_by}
 
 

@@ -25,8 +25,10 @@ from bn_spec.oracle.bounds import Accuracy
 from bn_spec.play.player import play
 from bn_spec.specimens import SPECIMENS
 from bn_spec.specimens.inaccurate import TOWARDS_ZERO
-from bn_spec.suite.cell import PROPERTIES, Cell, Violation
+from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.property import PROPERTIES
+from bn_spec.suite.search import Search
 
 import_module("conformance.test_num")  # declares its properties
 
@@ -257,9 +259,9 @@ def test_a_backend_that_leaves_a_changed_mode_alone_is_loaded() -> None:
 # Judging -----------------------------------------------------------------------------------------------
 
 
-def examined(backend: str) -> Cell:
-    (prop,) = PROPERTIES["NUM-12"]
-    return Cell(prop, SPECIMENS[backend], "float32", PROFILES["smoke"].settings())
+def examined(backend: str) -> Search:
+    prop = PROPERTIES["NUM-12"]
+    return Search(Cell(prop, SPECIMENS[backend], "float32"), PROFILES["smoke"].settings())
 
 
 @needs_linux
@@ -271,10 +273,10 @@ def test_a_cell_refuses_to_judge_in_a_process_whose_mode_departs(backend: str) -
         BnSpecError, match="before any call, this process does not round to nearest: "
     ):
         cell.examine()
-    assert cell.examples == 0
+    assert cell.tally.examples == 0
     restore()
     cell.examine()
-    assert cell.judged > 0
+    assert cell.tally.judged > 0
 
 
 @needs_linux

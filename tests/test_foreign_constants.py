@@ -12,9 +12,11 @@ from hypothesis.internal.conjecture import providers
 
 from bn_spec import Case
 from bn_spec.backend.adapters.reference_backend import Reference
-from bn_spec.suite.cell import PROPERTIES, Cell
+from bn_spec.suite.cell import Cell
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.property import PROPERTIES
+from bn_spec.suite.search import Search
 
 load_suite()
 
@@ -22,13 +24,15 @@ load_suite()
 def drawn() -> list[str]:
     """Return what a cell draws for a property whose values are free."""
     found: list[str] = []
-    (prop,) = PROPERTIES["RUN-01"]
+    prop = PROPERTIES["RUN-01"]
 
     def body(cell: Cell, case: Case) -> None:
         found.append(str(case))
         prop.body(cell, case)
 
-    Cell(replace(prop, body=body), Reference(), "float32", PROFILES["ci"].settings(60)).examine()
+    Search(
+        Cell(replace(prop, body=body), Reference(), "float32"), PROFILES["ci"].settings(60)
+    ).examine()
     return found
 
 

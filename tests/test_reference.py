@@ -32,8 +32,8 @@ from bn_spec.strategies import (
     shapes,
     values,
 )
-
-from .common import examples
+from tests.common import examples
+from tests.convolution import correlated
 
 Exact = npt.NDArray[Any]
 """An array of fractions: NumPy applies Python's exact operators to each of them."""
@@ -663,12 +663,6 @@ def test_a_folded_convolution_is_the_exact_one_rounded_once(dtype: str) -> None:
 
     judge()
     assert judged > 200
-
-
-def correlated(x: Array, weight: Array, bias: Array) -> Array:
-    """A convolution of stride 1 without padding, by its definition."""
-    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], axis=(2, 3))
-    return np.einsum("nihwpq,cipq->nchw", windows, weight) + bias.reshape(1, -1, 1, 1)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("arguments", [{}, {"affine": False}, {"eps": 1.0}], ids=str)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from functools import cache
@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 
 from bn_spec import Capabilities, ConfigError
+from bn_spec.case.script import Case
 from bn_spec.specification.requirement import (
     CHAPTERS,
     LEVELS,
@@ -23,9 +24,11 @@ from bn_spec.specification.requirement import (
     requirement_named,
 )
 from bn_spec.specimens import SPECIMENS
-from bn_spec.strategies import ABSENT, WORDS, cases, chosen
-from bn_spec.suite.cell import PROPERTIES, Cell, Violation, conforms
+from bn_spec.strategies import ABSENT, WORDS, chosen
+from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.property import PROPERTIES, requirement
+from bn_spec.suite.search import Search
 
 from .common import examples
 
@@ -40,20 +43,15 @@ FLAGS |= {
     "answers_single_values",
     "refuses_single_values",
 }
-CHOICES = inspect.signature(cases).parameters.keys() - {"dtype", "claims"}
-
-
-def needs(requirement: Requirement) -> list[str]:
-    return [flag for flag in requirement.needs.split(" and ") if flag]
 
 
 @cache
 def words(requirement: Requirement) -> tuple[str, ...]:
     """The words of a history; where it is drawn, those of many, one history after the other."""
-    (prop,) = PROPERTIES[requirement.id]
-    history = prop.choices.get("history", ("forward",))
-    if isinstance(history, tuple):
-        return history
+    prop = PROPERTIES[requirement.id]
+    history = prop.choices.history
+    if isinstance(history, Sequence):
+        return tuple(history)
     found: list[str] = []
 
     @examples(100)
@@ -67,21 +65,20 @@ def words(requirement: Requirement) -> tuple[str, ...]:
 
 def asked(requirement: Requirement) -> set[str]:
     """The claims that a backend needs for one word of the history or another."""
-    return {claim for word in words(requirement) for claim in WORDS[word].needs}
+    return {claim for word in words(requirement) for claim in WORDS[word].claims}
 
 
 each_requirement = pytest.mark.parametrize("requirement", REQUIREMENTS.values(), ids=REQUIREMENTS)
 
 
-def test_every_requirement_has_exactly_one_property_and_every_property_a_requirement() -> None:
-    assert {name: len(declared) for name, declared in PROPERTIES.items()} == dict.fromkeys(
-        REQUIREMENTS, 1
-    )
+def test_every_requirement_has_a_property_and_every_property_a_requirement() -> None:
+    assert list(PROPERTIES) == list(REQUIREMENTS)
+    assert all(prop.requirement is REQUIREMENTS[name] for name, prop in PROPERTIES.items())
 
 
 @each_requirement
 def test_a_property_is_a_test_in_the_file_of_its_chapter(requirement: Requirement) -> None:
-    (prop,) = PROPERTIES[requirement.id]
+    prop = PROPERTIES[requirement.id]
     (name,) = [
         name
         for name, function in vars(SUITE[requirement.chapter]).items()
@@ -89,12 +86,6 @@ def test_a_property_is_a_test_in_the_file_of_its_chapter(requirement: Requiremen
     ]
     assert re.fullmatch("test_[a-z_]+", name)
     assert prop.requirement is requirement
-
-
-@each_requirement
-def test_a_property_draws_its_cases_with_choices_that_there_are(requirement: Requirement) -> None:
-    (prop,) = PROPERTIES[requirement.id]
-    assert prop.choices.keys() <= CHOICES
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
@@ -118,24 +109,25 @@ def test_a_requirement_is_numbered_in_a_chapter_and_needs_a_flag_that_backends_c
     assert requirement.level in LEVELS
     assert (
         (requirement.level == "gradients")
-        == ("gradients" in needs(requirement))
+        == ("gradients" in requirement.needs)
         >= (requirement.chapter == "GRD")
     )
     assert (requirement.level == "layout") == (requirement.chapter == "LAY")
-    assert set(needs(requirement)) <= FLAGS
-    assert requirement.needs == " and ".join(
-        dict.fromkeys(needs(requirement))
-    )  # each once, and nothing else
+    assert set(requirement.needs) <= FLAGS
+    assert len(set(requirement.needs)) == len(requirement.needs)
 
 
-BY_WORD = {claim for word in WORDS.values() for claim in word.needs if claim in FLAGS}
+BY_WORD = {claim for word in WORDS.values() for claim in word.claims if claim in FLAGS}
 BY_WORD -= {"input_checks", "refuses_single_values"}
 """Flags without which some word adds no step; inputs to be refused also come from misuse."""
 
 
 @each_requirement
 def test_what_a_requirement_needs_is_what_its_history_asks_for(requirement: Requirement) -> None:
-    assert BY_WORD & set(needs(requirement)) <= asked(requirement)
+    assert BY_WORD & set(requirement.needs) <= asked(requirement)
+
+
+SAME_INPUT = ("repeat the step", "non-finite element")
 
 
 def modes(history: tuple[str, ...]) -> set[bool]:
@@ -144,7 +136,7 @@ def modes(history: tuple[str, ...]) -> set[bool]:
     for word in history:
         if word in ("train", "eval", "restore into a new layer"):
             training = word != "eval"
-        elif word.startswith("forward") or word in ("record", "spoilt", "again"):
+        elif word.startswith("forward") or word in SAME_INPUT:
             found.add(training)
     return found
 
@@ -153,8 +145,8 @@ def modes(history: tuple[str, ...]) -> set[bool]:
 def test_a_requirement_that_does_not_need_a_flag_is_judged_in_the_same_modes_without_it(
     requirement: Requirement,
 ) -> None:
-    for flag in BY_WORD - set(needs(requirement)):
-        left = tuple(word for word in words(requirement) if flag not in WORDS[word].needs)
+    for flag in BY_WORD - set(requirement.needs):
+        left = tuple(word for word in words(requirement) if flag not in WORDS[word].claims)
         assert modes(left) == modes(words(requirement)) - (
             {False} if flag == "inference" else set()
         )
@@ -166,12 +158,10 @@ def test_a_requirement_that_does_not_need_a_flag_is_judged_in_the_same_modes_wit
 def test_gradients_in_eval_mode_are_asked_of_those_backends_alone_that_have_one(
     requirement: Requirement,
 ) -> None:
-    assert ("eval" in words(requirement)) == ("inference" in needs(requirement))
+    assert ("eval" in words(requirement)) == ("inference" in requirement.needs)
 
 
-EVERYDAY = [
-    r for r in REQUIREMENTS.values() for prop in PROPERTIES[r.id] if not (prop.deep or prop.huge)
-]
+EVERYDAY = [prop.requirement for prop in PROPERTIES.values() if not (prop.deep or prop.huge)]
 SUBJECT = SPECIMENS["two-pass-sequential"]
 
 
@@ -179,19 +169,19 @@ SUBJECT = SPECIMENS["two-pass-sequential"]
 def test_a_backend_that_claims_no_more_than_a_requirement_needs_is_judged_by_it(
     requirement: Requirement,
 ) -> None:
-    (prop,) = PROPERTIES[requirement.id]
-    unneeded = BY_WORD - set(needs(requirement))
+    prop = PROPERTIES[requirement.id]
+    unneeded = BY_WORD - set(requirement.needs)
     without: dict[str, Any] = {
         flag: () if flag == "double_backward" else False for flag in unneeded
     }
     subject = (
-        SPECIMENS["another-dialect"] if "answers_single_values" in needs(requirement) else SUBJECT
+        SPECIMENS["another-dialect"] if "answers_single_values" in requirement.needs else SUBJECT
     )
     barely = replace(subject, capabilities=replace(subject.capabilities, **without))
-    cell = Cell(prop, barely, prop.dtypes[0], PROFILES["smoke"].settings(5))
+    cell = Search(Cell(prop, barely, prop.dtypes[0]), PROFILES["smoke"].settings(5))
     with suppress(Violation):  # no specimen claims an output_layout
         cell.examine()
-    assert cell.judged
+    assert cell.tally.judged
 
 
 @pytest.mark.parametrize(
@@ -199,10 +189,10 @@ def test_a_backend_that_claims_no_more_than_a_requirement_needs_is_judged_by_it(
 )
 def test_a_layer_that_always_lacks_tensors_is_needed_of_a_backend(choice: str, flag: str) -> None:
     lacking = [
-        name for name, (prop,) in PROPERTIES.items() if prop.choices.get(choice) == (ABSENT,)
+        name for name, prop in PROPERTIES.items() if getattr(prop.choices, choice) == (ABSENT,)
     ]
     assert lacking
-    assert all(flag in needs(REQUIREMENTS[name]) for name in lacking)
+    assert all(flag in REQUIREMENTS[name].needs for name in lacking)
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
@@ -233,9 +223,32 @@ def test_a_requirement_is_found_by_its_name_and_a_wrong_name_is_answered_with_th
         requirement_named("RUM-03")
 
 
-def test_a_property_of_no_requirement_cannot_be_declared() -> None:
-    with pytest.raises(
-        ConfigError, match=r"requirement 'TRN-99' is not known; .*; did you mean 'TRN-09'\?"
-    ):
-        conforms("TRN-99")(lambda _cell, _case: None)
-    assert "TRN-99" not in PROPERTIES
+def body(cell: Cell, case: Case) -> None:
+    """outputs are right."""
+
+
+@pytest.mark.parametrize(
+    ("id", "choices", "message"),
+    [
+        ("TRM-09", {"level": "core"}, "requirement 'TRM-09'; expected CHAPTER-NN"),
+        ("TRN-9", {"level": "core"}, "requirement 'TRN-9'; expected CHAPTER-NN"),
+        ("TRN-99", {"level": "cores"}, "TRN-99: level 'cores' is not known; .* mean 'core'"),
+        ("TRN-99", {"level": "core", "momenta": (1.0,)}, "choice 'momenta' .* mean 'momentum'"),
+        ("TRN-99", {"level": "core", "reaches": ("n=2",)}, "region 'n=2' is not known"),
+        ("TRN-01", {"level": "core"}, "TRN-01 is declared twice"),
+    ],
+)
+def test_what_makes_no_sense_cannot_be_declared(
+    id: str, choices: dict[str, Any], message: str
+) -> None:
+    before = PROPERTIES.get(id)
+    with pytest.raises(ConfigError, match=message):
+        requirement(id, source="nobody", **choices)(body)
+    assert PROPERTIES.get(id) is before
+
+
+def test_a_requirement_needs_a_sentence() -> None:
+    def silent(cell: Cell, case: Case) -> None: ...
+
+    with pytest.raises(ConfigError, match="TRN-99 has no sentence"):
+        requirement("TRN-99", level="core", source="nobody")(silent)

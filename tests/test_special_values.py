@@ -22,7 +22,8 @@ from bn_spec.judge.verdict import Verdict
 from bn_spec.play.player import play
 from bn_spec.specimens import SPECIMENS, Specimen
 from bn_spec.specimens.kernel import Kernel
-from bn_spec.suite.cell import PROPERTIES, Cell, Violation
+from bn_spec.suite.cell import Cell, Violation
+from bn_spec.suite.property import PROPERTIES
 
 import_module("conformance.test_det")
 
@@ -374,7 +375,7 @@ class SharedWorkspace(WorkspaceOfItsOwn):
 
 def threaded(kernel: type[Kernel]) -> Cell:
     claims = Capabilities(threads=True, gradients=True)
-    (prop,) = PROPERTIES["DET-02"]
+    prop = PROPERTIES["DET-02"]
     return Cell(prop, Specimen("threaded", "A kernel.", kernel, claims), "float32")
 
 
@@ -391,8 +392,8 @@ def test_a_workspace_of_each_layer_is_not_caught_though_both_threads_are_at_work
     for mode in MODES[::2]:
         case = case_of(mode, -0.0)
         cell.judge_threads(case, "output", "grad_input", *STATE_FIELDS)
-    assert cell.judged > 0
-    assert max(cell.shares.values()) <= 1
+    assert cell.tally.judged > 0
+    assert max(cell.tally.shares.values()) <= 1
 
 
 def test_what_goes_wrong_in_either_thread_is_found() -> None:

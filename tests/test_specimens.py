@@ -16,9 +16,11 @@ from bn_spec.case.dtypes import DTYPES
 from bn_spec.oracle.bounds import GRADES
 from bn_spec.specification.requirement import CHAPTERS, REQUIREMENTS
 from bn_spec.specimens import SPECIMENS, Specimen
-from bn_spec.suite.cell import PROPERTIES, Cell, Property, Violation
+from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.property import PROPERTIES, Property
+from bn_spec.suite.search import Search
 from bn_spec.tools.audit import scaled_down
 
 load_suite()
@@ -41,7 +43,7 @@ def small_numbers_beyond_32_bits() -> Iterator[None]:
 
 
 def the_property(requirement: str) -> Property:
-    (declared,) = PROPERTIES[requirement]
+    declared = PROPERTIES[requirement]
     return declared
 
 
@@ -49,7 +51,7 @@ def violation(
     specimen: Specimen, requirement: str, dtype: str, profile: settings = UNSHRUNK
 ) -> Violation | None:
     try:
-        Cell(the_property(requirement), specimen, dtype, profile).examine()
+        Search(Cell(the_property(requirement), specimen, dtype), profile).examine()
     except Violation as found:
         return found
     return None
@@ -82,18 +84,19 @@ PAIRS = [
     ("specimen", "chapter"), PAIRS, ids=[f"{s.name}-{chapter}" for s, chapter in PAIRS]
 )
 def test_no_sound_specimen_is_flagged(specimen: Specimen, chapter: str) -> None:
-    cells = [
-        Cell(the_property(name), specimen, dtype, BRIEF)
+    searches = [
+        Search(Cell(the_property(name), specimen, dtype), BRIEF)
         for name, requirement in REQUIREMENTS.items()
         if requirement.chapter == chapter
         for dtype in in_turn([*specimen.capabilities.dtypes], specimen, name)
     ]
-    for cell in cells:
+    for search in searches:
+        cell = search.cell
         if cell.not_claimed or cell.prop.deep or cell.prop.huge:
             continue
-        cell.examine()
-        assert cell.judged > 0
-        assert max(cell.shares.values(), default=0) <= 1
+        search.examine()
+        assert cell.tally.judged > 0
+        assert max(cell.tally.shares.values(), default=0) <= 1
 
 
 @pytest.mark.parametrize(
@@ -104,12 +107,12 @@ def test_no_sound_specimen_is_flagged(specimen: Specimen, chapter: str) -> None:
     ],
 )
 def test_no_sound_specimen_is_flagged_by_a_deep_property(name: str, dtype: str) -> None:
-    deep = [prop for (prop,) in PROPERTIES.values() if prop.deep or prop.huge]
+    deep = [prop for prop in PROPERTIES.values() if prop.deep or prop.huge]
     assert deep
     for prop in deep:
-        cell = Cell(prop, SPECIMENS[name], dtype, CI)
+        cell = Search(Cell(prop, SPECIMENS[name], dtype), CI)
         cell.examine()
-        assert cell.judged > 0
+        assert cell.tally.judged > 0
 
 
 @pytest.mark.parametrize("specimen", FAULTY, ids=attrgetter("name"))

@@ -1,15 +1,18 @@
-"""What a backend claims: one row per claim."""
+"""What a backend claims: one field and one row of a table per claim."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
 from bn_spec.case.dialect import PYTORCH
 from bn_spec.case.dtypes import DTYPES
 from bn_spec.case.layouts import LAYOUTS
+from bn_spec.case.steps import STEP_KINDS
 from bn_spec.errors import ConfigError, allowed
-from bn_spec.oracle.bounds import Accuracy
+from bn_spec.oracle.bounds import GRADES, Accuracy
 
 _COSTS = ("expensive_signatures",)
 
@@ -115,3 +118,72 @@ _FLAGS: dict[str, Any] = {
 
 EVERYTHING = Capabilities(dtypes=tuple(DTYPES), double_backward=tuple(DTYPES), **_FLAGS)
 """All that can be claimed of an operator."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of the table of claims: how ``bn-spec doctor`` looks at a claim.
+
+    Attributes:
+        flag: Field of :class:`Capabilities`.
+        label: Name of the probe; empty if nothing can be probed.
+        judged_by: Requirements whose properties judge the claim, the plainest first.
+        provable: Whether passing examples are reason enough to propose the claim. Claims about
+            how a kernel computes can only be refuted by examples.
+        least: The value that claims nothing, for claims that decide what is drawn and how it is
+            judged; None for others, which stay as declared while other claims are probed.
+
+    """
+
+    flag: str
+    label: str = ""
+    judged_by: tuple[str, ...] = ()
+    provable: bool = True
+    least: object = None
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Names of the steps that are handed only to backends with this claim."""
+        kinds = STEP_KINDS.values()
+        return tuple(kind.step.__name__ for kind in kinds if kind.claim == self.flag)
+
+
+CLAIMS: Mapping[str, Claim] = MappingProxyType(
+    {
+        claim.flag: claim
+        for claim in (
+            # Probes run in this order, and each relies on what the ones before have established.
+            Claim("dialect", "dialect"),
+            Claim("layouts", "layouts"),
+            Claim("affine_off", "without affine", ("CFG-05", "TRN-01"), least=False),
+            Claim("tracking_off", "without tracking", ("CFG-06", "TRN-08"), least=False),
+            Claim("cumulative_momentum", "cumulative momentum", ("RUN-04",), least=False),
+            Claim("inference", "eval mode", ("EVL-01", "EVL-04"), least=False),
+            Claim("grade", "grade", ("NUM-01",), least=GRADES[-1]),
+            Claim("dtypes", "other dtypes"),
+            Claim("subnormals", "subnormal numbers", ("NUM-07",), least=False),
+            Claim("overflow_safe", "overflowing squares", ("NUM-13",), least=False),
+            Claim("input_checks", "input checks", ("ERR-02", "ERR-03", "ERR-04")),
+            Claim("empty_batch", "empty batch", ("SHP-06",)),
+            Claim("strided_state", "strided state", ("LAY-04",)),
+            Claim("output_layout", "layout of the output", ("LAY-08",)),
+            Claim("checkpoints", "checkpoints", ("STA-01", "STA-02", "STA-04", "ERR-05")),
+            Claim("live_attributes", "live attributes", ("STA-06", "STA-07")),
+            Claim("gradients", "gradients", ("GRD-01", "GRD-02", "GRD-03", "GRD-04"), least=False),
+            Claim("gradient_layout", "layout of gradients", ("GRD-22",)),
+            Claim("double_backward", "double backward", ("GRD-23", "GRD-24"), least=()),
+            Claim("folding", "folding", ("FLD-01", "FLD-02")),
+            Claim("deterministic", "determinism", ("DET-01",)),
+            Claim("threads", "threads", ("DET-02",), provable=False),
+            Claim("summation", "summation", ("NUM-10",), provable=False, least="any order"),
+            Claim("direct_means", "means", ("NUM-02",), provable=False, least=False),
+            Claim("centred_products", "products", ("GRD-25",), provable=False, least=False),
+            Claim("unbiased", "bias of errors", ("NUM-09",), provable=False),
+            # Formats and costs are facts about a kernel that its answers do not show.
+            Claim("statistics"),
+            Claim("elementwise"),
+            Claim("expensive_signatures"),
+        )
+    }
+)
+"""The table of claims, by flag: one row for each field of :class:`Capabilities`."""

@@ -13,6 +13,7 @@ import sys
 import numpy as np
 
 from bn_spec.case.dtypes import format_named
+from bn_spec.errors import BnSpecError
 
 _FLOAT32 = format_named("float32")
 ROUNDING = "does not round to nearest"
@@ -54,3 +55,22 @@ def restore() -> None:
     """Set the default mode again where the C library allows it (glibc's ``FE_DFL_ENV``)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).fesetenv(ctypes.c_void_p(-1))
+
+
+def check_arithmetic(*, subnormals: bool) -> None:
+    """Check that this process computes as IEEE 754 demands, before a judgement relies on it.
+
+    Args:
+        subnormals: Whether subnormal numbers are judged; otherwise flushing them is allowed.
+
+    Raises:
+        BnSpecError: It does not; the message says what to look for.
+
+    """
+    odd = departures()
+    if odd and (subnormals or ROUNDING in odd):
+        raise BnSpecError(
+            f"before any call, this process {' and '.join(odd)}: something loaded or called earlier"
+            " has changed its floating-point mode (a library built with -ffast-math,"
+            " torch.set_flush_denormal); check the backend in a process without it"
+        )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -11,32 +10,7 @@ from bn_spec.backend.claims import Capabilities
 from bn_spec.case.dtypes import Array
 from bn_spec.case.layouts import LAYOUTS
 from bn_spec.case.script import Case
-from bn_spec.case.steps import (
-    Backward,
-    DoubleBackward,
-    Eval,
-    Fold,
-    Forward,
-    Load,
-    Restore,
-    Save,
-    Set,
-    Step,
-)
-
-_NEEDS: Mapping[type[Step], str] = MappingProxyType(
-    {
-        Eval: "inference",
-        Backward: "gradients",
-        DoubleBackward: "double_backward",
-        Save: "checkpoints",
-        Restore: "checkpoints",
-        Load: "checkpoints",
-        Set: "live_attributes",
-        Fold: "folding",
-    }
-)
-"""What a backend claims that has such a step."""
+from bn_spec.case.steps import STEP_KINDS, Forward, Set
 
 
 def is_claimed(case: Case, claims: Capabilities) -> bool:
@@ -76,7 +50,7 @@ def _needed(case: Case) -> Iterator[str]:
     ):
         if needed:
             yield flag
-    yield from {_NEEDS[type(step)] for step in case.steps if type(step) in _NEEDS}
+    yield from {STEP_KINDS[type(step)].claim for step in case.steps} - {""}
 
 
 def _arrays(case: Case) -> Iterator[Array]:

@@ -115,6 +115,15 @@ def interchangeable(a: Array, b: Array) -> bool:
     return a is b or (a.strides == b.strides and same_bits(a, b))
 
 
+def shown_values(array: Array) -> str:
+    """Return the first values in the order of their indices, and the strides if not C order."""
+    flat = array.ravel()
+    shown = [f"{float(v):.9g}" for v in flat[:12]]
+    text = ", ".join(shown) + (f", … {flat.size} values" if flat.size > len(shown) else "")
+    strides = "" if array.flags.c_contiguous else f" (strides {take_apart(array).strides})"
+    return f"[{text}]{strides}" if array.shape else text
+
+
 def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
     if 0 in shape:
         return 0

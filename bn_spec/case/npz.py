@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
@@ -20,11 +20,10 @@ from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 
-from bn_spec.case.arrays import Parts, put_together, take_apart
-from bn_spec.case.config import Config, State
+from bn_spec.case.arrays import Parts, put_together
 from bn_spec.case.dtypes import Array, format_named
+from bn_spec.case.encoding import Fetch, Place, decode, encode, outline
 from bn_spec.case.script import Case
-from bn_spec.case.steps import STEPS, Step
 from bn_spec.case.whole_files import written_whole
 from bn_spec.errors import CaseFileError
 
@@ -76,7 +75,8 @@ def encoded(case: Case, about: Mapping[str, str] = NOTHING) -> bytes:
         raise CaseFileError(
             f"a case with a tensor or a layer of {largest} elements; files hold {MOST_ELEMENTS}"
         )
-    script, arrays = _encode(case)
+    arrays: list[Array] = []
+    script = encode(case, _placed_in(arrays))
     header = json.dumps(
         {"format": FORMAT, "version": VERSION, "about": dict(about), "case": script}
     )
@@ -101,7 +101,7 @@ def decoded(content: bytes) -> tuple[Case, dict[str, str]]:
                     f"version {header['version']!r} of the case format; this bn-spec reads {VERSION}"
                 )
             about = {str(name): str(value) for name, value in header.get("about", {}).items()}
-            case = _decode(header["case"], members)
+            case = decode(header["case"], _fetched_from(members))
     except CaseFileError:
         raise
     except Exception as e:  # zipfile, zlib, json and NumPy raise anything on damaged bytes
@@ -142,71 +142,26 @@ def _largest(case: Case) -> int:
     return max([case.config.num_features, *(prod(a.shape) for a in tensors)])
 
 
-def _encode(case: Case) -> tuple[dict[str, Any], list[Array]]:
-    """Split a case into a script (JSON) and the flat arrays that the script refers to by position."""
-    arrays: list[Array] = []
+def _placed_in(arrays: list[Array]) -> Place:
+    """Return a function that appends flat arrays to a list, and refers to them by position."""
 
-    def placed(a: Array | None) -> dict[str, Any] | None:
-        if a is None:
-            return None
-        flat, shape, strides = take_apart(a)
-        placed = {"array": len(arrays), "shape": list(shape), "strides": list(strides)}
-        if (
-            flat.dtype.kind == "V"
-        ):  # npz knows NumPy's own dtypes only; bfloat16 goes as bits and a name
-            placed["dtype"], flat = flat.dtype.name, flat.view(f"u{flat.itemsize}")
+    def place(a: Array) -> dict[str, Any]:
+        flat, entry = outline(a)
+        entry["array"] = len(arrays)
+        if flat.dtype.kind == "V":  # npz knows NumPy's own dtypes only: bfloat16 goes as its bits
+            entry["dtype"], flat = flat.dtype.name, flat.view(f"u{flat.itemsize}")
         arrays.append(flat)
-        return placed
+        return entry
 
-    def argument(value: Any) -> Any:
-        return placed(value) if isinstance(value, np.ndarray) else value
-
-    script = {
-        "config": asdict(case.config),
-        "state": None
-        if case.state is None
-        else {name: placed(a) for name, a in case.state.items()},
-        "steps": [
-            {
-                "step": type(step).__name__,
-                **{f.name: argument(getattr(step, f.name)) for f in fields(step)},
-            }
-            for step in case.steps
-        ],
-    }
-    return script, arrays
+    return place
 
 
-def _decode(script: dict[str, Any], members: Any) -> Case:
-    def fetched(entry: dict[str, Any] | None) -> Array | None:
-        if entry is None:
-            return None
+def _fetched_from(members: _Members) -> Fetch:
+    def fetch(entry: dict[str, Any]) -> Array:
         flat = members[f"array_{int(entry['array'])}"]
         if "dtype" in entry:
             flat = flat.view(format_named(entry["dtype"]).dtype)
-        return put_together(
-            Parts(flat, tuple(map(int, entry["shape"])), tuple(map(int, entry["strides"])))
-        )
+        shape, strides = (tuple(map(int, entry[name])) for name in ("shape", "strides"))
+        return put_together(Parts(flat, shape, strides))
 
-    def argument(value: Any) -> Any:
-        return (
-            fetched(value)
-            if isinstance(value, dict)
-            else tuple(value)
-            if isinstance(value, list)
-            else value
-        )
-
-    def step(entry: dict[str, Any]) -> Step:
-        arguments = {name: argument(value) for name, value in entry.items() if name != "step"}
-        made: Step = STEPS[entry["step"]](**arguments)
-        return made
-
-    state = script["state"]
-    return Case(
-        config=Config(**script["config"]),
-        state=None
-        if state is None
-        else State(**{name: fetched(entry) for name, entry in state.items()}),
-        steps=tuple(map(step, script["steps"])),
-    )
+    return fetch

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from base64 import b85decode, b85encode
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
-from zlib import compress, decompress
 
 import numpy as np
 
 from bn_spec.case.arrays import Parts, put_together, take_apart
 from bn_spec.case.config import Config, State
 from bn_spec.case.dtypes import Array
+from bn_spec.case.packing import packed, unpacked
 from bn_spec.case.steps import Step
 
 if TYPE_CHECKING:
@@ -34,27 +33,8 @@ def array(
     ``strides`` count elements and default to C order.
     """
     kind = np.dtype(dtype)
-    flat = _unpacked(values, kind) if isinstance(values, str) else np.ravel(np.array(values, kind))
+    flat = unpacked(values, kind) if isinstance(values, str) else np.ravel(np.array(values, kind))
     return put_together(Parts(flat, shape, _contiguous(shape) if strides is None else strides))
-
-
-def _packed(flat: Array) -> str:
-    """Return base-85 text of the elements: compressed differences of their little-endian bits.
-
-    Large inputs are regular more often than not once they are shrunk: the differences of a ramp are
-    few.
-    """
-    bits = flat.view(f"u{flat.itemsize}")
-    differences = np.diff(bits, prepend=bits.dtype.type(0))
-    return b85encode(
-        compress(differences.astype(bits.dtype.newbyteorder("<")).tobytes(), 9)
-    ).decode()
-
-
-def _unpacked(text: str, kind: np.dtype[Any]) -> Array:
-    bits = np.dtype(f"u{kind.itemsize}")
-    differences = np.frombuffer(decompress(b85decode(text)), bits.newbyteorder("<"))
-    return np.cumsum(differences, dtype=bits).view(kind)
 
 
 def source(case: Case) -> str:
@@ -91,7 +71,7 @@ def _array_source(a: Array) -> str:
     flat, shape, strides = take_apart(a)
     values: str
     if flat.size > LONGEST_LISTING:
-        values = repr(_packed(flat))
+        values = repr(packed(flat))
     else:
         values = f"[{', '.join(map(_number_source, flat))}]" if shape else _number_source(flat[0])
     arguments = [values]

@@ -12,7 +12,7 @@ from bn_spec.errors import ConfigError
 from bn_spec.specification.requirement import CHAPTERS, SPECIFICATION
 
 if TYPE_CHECKING:
-    from bn_spec.tools.requirement_pages import Entry
+    from bn_spec.tools.requirement_pages import RequirementPage
 
 
 @click.command()
@@ -32,13 +32,10 @@ def requirements(pattern: str, as_json: bool) -> None:
 
     Exit codes: 0; 2 there is no such requirement.
     """
-    from bn_spec.tools.requirement_pages import (  # Hypothesis comes with it, which other commands do without
-        document,
-        entries,
-    )
+    from bn_spec.tools.requirement_pages import document, pages
 
     try:
-        found = entries(pattern)
+        found = pages(pattern)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     if as_json:
@@ -49,7 +46,7 @@ def requirements(pattern: str, as_json: bool) -> None:
         _print_table(found)
 
 
-def _print_table(found: list[Entry]) -> None:
+def _print_table(found: list[RequirementPage]) -> None:
     click.echo(f"bn-spec requirements, version {SPECIFICATION}")
     for chapter, those in groupby(
         (entry.requirement for entry in found), key=lambda each: each.chapter

@@ -6,33 +6,10 @@ from bn_spec.backend.contract import Backend
 from bn_spec.backend.registry import load
 from bn_spec.case.config import STATE_FIELDS, State
 from bn_spec.case.script import Case
-from bn_spec.case.steps import DOUBLE_GRADIENTS, FOLDED, GRADIENTS
 from bn_spec.judge.judging import judge, judge_construction
+from bn_spec.judge.observables import checked_observables
 from bn_spec.judge.verdict import Discrepancy
 from bn_spec.play.player import play
-
-_ALL = (
-    "output",
-    "output_form",
-    "handed",
-    "overrun",
-    "shared",
-    "kept",
-    "checkpoint",
-    "state_form",
-    "refusal",
-    "repetition",
-    "running_var_sign",
-    "numbers",
-    "floating_point_mode",
-    *STATE_FIELDS,
-    *GRADIENTS,
-    *DOUBLE_GRADIENTS,
-    *FOLDED,
-    "gradient_form",
-    "gradient_linearity",
-    "gradient_sums",
-)
 
 
 def check(case: Case, backend: Backend | str) -> list[Discrepancy]:
@@ -47,5 +24,5 @@ def check(case: Case, backend: Backend | str) -> list[Discrepancy]:
     read = isinstance(observation.initial, State)  # otherwise, judge says why not
     built = judge_construction(case, observation, STATE_FIELDS).discrepancies if read else []
     claims = subject.capabilities
-    claimed = [name for name in ("gradient_layout", "output_layout") if getattr(claims, name)]
-    return built + judge(case, observation, (*_ALL, *claimed), claims).discrepancies
+    observables = checked_observables(claims)
+    return built + judge(case, observation, observables, claims).discrepancies

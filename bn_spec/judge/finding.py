@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from textwrap import indent, wrap
 
 import numpy as np
 
-from bn_spec.case.arrays import same_bits, take_apart
+from bn_spec.case.arrays import same_bits, shown_values
 from bn_spec.case.config import initial_state
-from bn_spec.case.dtypes import Array
 from bn_spec.case.script import Case
 from bn_spec.case.source import source
-from bn_spec.case.steps import (
-    Backward,
-    DoubleBackward,
-    Eval,
-    Fold,
-    Forward,
-    Load,
-    ResetParameters,
-    ResetRunningStats,
-    Restore,
-    Save,
-    Set,
-    Step,
-    Train,
-)
+from bn_spec.case.steps import STEP_KINDS, Forward
 from bn_spec.judge.verdict import Discrepancy
 from bn_spec.play.observation import CONSTRUCTION
 from bn_spec.specification.requirement import Requirement
@@ -117,7 +102,7 @@ def describe(case: Case) -> Iterator[str]:
         sizes = f"N={n} C={c} H={h} W={w}" + (
             f" (layer: {config.num_features})" if c != config.num_features else ""
         )
-        yield f"{sizes}  {departures}".rstrip() + f"  x = {_values(forwards[0])}"
+        yield f"{sizes}  {departures}".rstrip() + f"  x = {shown_values(forwards[0])}"
     else:
         yield f"C={config.num_features}  {departures}".rstrip()
     if case.state is not None:
@@ -125,56 +110,9 @@ def describe(case: Case) -> Iterator[str]:
             case.state.items(), initial_state(config).items(), strict=True
         ):
             if held is not None and (fresh is None or not same_bits(held, fresh)):
-                yield f"{name} = {_values(held)}"
+                yield f"{name} = {shown_values(held)}"
     if len(case.steps) > 1 or any(x.ndim != 4 for x in forwards):
         before = 0
         for number, step in enumerate(case.steps, 1):
             before += isinstance(step, Forward)
-            yield f"{number}. {_told(step, before)}"
-
-
-def _told(step: Step, before: int) -> str:
-    """Tell what a step does, after so many forwards."""
-    if isinstance(step, Forward):
-        asked = f", for gradients of {', '.join(step.wrt)}" if step.wrt else ""
-        return f"forward{asked}, x of shape {step.x.shape} = {_values(step.x)}"
-    if isinstance(step, Backward | DoubleBackward):
-        which = "" if step.of == -1 or before == 1 else f" of forward {step.of % before + 1}"
-        arrays = ((part.name, getattr(step, part.name)) for part in fields(step))
-        given = (f"{name} = {_values(a)}" for name, a in arrays if isinstance(a, np.ndarray))
-        return f"{'backward' if isinstance(step, Backward) else 'double backward'}{which}, {', '.join(given)}"
-    if isinstance(step, Restore):
-        part, into = (
-            " and ".join(step.only) or "all",
-            "a new layer, which takes its place" if step.fresh else "the layer",
-        )
-        return f"load {part} of checkpoint {step.of} into {into}"
-    if isinstance(step, Load):
-        tensors = ", ".join(f"{name} = {_values(a)}" for name, a in step.tensors().items())
-        return f"load {tensors or 'nothing'}{'' if step.strict else ', whatever else there is'}"
-    if isinstance(step, Set):
-        return f"set {step.name} to {step.value}"
-    if isinstance(step, Fold):
-        bias = "" if step.bias is None else f", bias = {_values(step.bias)}"
-        return (
-            f"fold into a convolution of weight {step.weight.shape} = {_values(step.weight)}{bias}"
-        )
-    return _NAMES[type(step)]
-
-
-_NAMES: dict[type[Step], str] = {
-    Train: "train mode",
-    Eval: "eval mode",
-    ResetRunningStats: "reset_running_stats",
-    ResetParameters: "reset_parameters",
-    Save: "save a checkpoint",
-}
-
-
-def _values(array: Array) -> str:
-    """The values in the order of their indices, shortened; the strides where they are unusual."""
-    flat = array.ravel()
-    shown = [f"{float(v):.9g}" for v in flat[:12]]
-    text = ", ".join(shown) + (f", … {flat.size} values" if flat.size > len(shown) else "")
-    strides = "" if array.flags.c_contiguous else f" (strides {take_apart(array).strides})"
-    return f"[{text}]{strides}" if array.shape else text
+            yield f"{number}. {STEP_KINDS[type(step)].wording(step, before)}"

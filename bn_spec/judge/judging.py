@@ -13,10 +13,9 @@ from bn_spec.case.arrays import same_bits
 from bn_spec.case.config import Config, State, initial_state
 from bn_spec.case.dtypes import is_floating
 from bn_spec.case.script import Case
-from bn_spec.case.steps import Backward, DoubleBackward, Forward, config_after
-from bn_spec.case.steps import Step as CaseStep
-from bn_spec.judge.observables import NEEDS, Step, observable_named
-from bn_spec.judge.observables.judged_step import exact_tensor, shown
+from bn_spec.case.steps import Backward, DoubleBackward, Forward, Step, config_after
+from bn_spec.judge.observables import observable_named
+from bn_spec.judge.observables.judged_step import JudgedStep, exact_tensor, shown
 from bn_spec.judge.verdict import Verdict
 from bn_spec.oracle.bounds import Accuracy
 from bn_spec.oracle.expectation import PARTS, Context, Expectation, Past, drift, expect
@@ -30,7 +29,7 @@ def judge(
     observables: Iterable[str],
     claims: Accuracy,
     *,
-    kind: type[CaseStep] | UnionType | None = None,
+    kind: type[Step] | UnionType | None = None,
 ) -> Verdict:
     """Judge the named observables of every step of an observation, or of those of a kind.
 
@@ -39,8 +38,8 @@ def judge(
 
     """
     observables = tuple(observables)
-    judges = [observable_named(name) for name in observables]
-    parts = {part for name in observables for part in NEEDS.get(name, ())}
+    rows = [observable_named(name) for name in observables]
+    parts = {part for row in rows for part in row.parts}
     verdict = Verdict()
     if judge_survival(verdict, observation):
         return verdict
@@ -51,13 +50,12 @@ def judge(
             sentence = str(_misshapen(step.config, step.answer.before))
             verdict.exact("state", step.index - 1, False, "a state that fits the config", sentence)
             break
-        if isinstance(step.answer.output, Raised) and step.expected.refusal is None:
-            verdict.exact("error", step.index, False, "no error", str(step.answer.output))
+        if isinstance(step.answer.error, Raised) and step.expected.refusal is None:
+            verdict.exact("error", step.index, False, "no error", str(step.answer.error))
             break
-        for judge_observable in (
-            judges if kind is None or isinstance(step.answer.step, kind) else ()
-        ):
-            judge_observable(verdict, step)
+        if kind is None or isinstance(step.answer.step, kind):
+            for row in rows:
+                row.judge(verdict, step)
     return verdict
 
 
@@ -80,12 +78,12 @@ NOTHING_EXPECTED = Expectation(State())
 
 def steps(
     case: Case, observation: Observation, claims: Accuracy, parts: Collection[str] = PARTS
-) -> Iterator[Step]:
+) -> Iterator[JudgedStep]:
     """Yield each answer with what was to be expected; nothing is of a state that does not fit the config.
 
     Ends before the gradient of a forward that must be refused.
     """
-    so_far: tuple[Step, ...] = ()
+    so_far: tuple[JudgedStep, ...] = ()
     past, given = Past(), case.config
     for index, answer in enumerate(observation.answers):
         given = config_after(given, answer.step)
@@ -102,7 +100,7 @@ def steps(
             expected = expect(
                 config, answer.before, answer.training, answer.step, claims, past, parts
             )
-        step = Step(config, index, answer, expected, so_far, claims, forward)
+        step = JudgedStep(config, index, answer, expected, so_far, claims, forward)
         yield step
         so_far = (
             *so_far,
@@ -142,8 +140,8 @@ def judge_drift(case: Case, observation: Observation, claims: Accuracy) -> Verdi
     if not isinstance(initial, State) or _misshapen(case.config, initial):
         return judge(case, observation, (), claims)
     for index, answer in enumerate(observation.answers):
-        if isinstance(answer.output, Raised):
-            verdict.exact("error", index, False, "no error", str(answer.output))
+        if isinstance(answer.error, Raised):
+            verdict.exact("error", index, False, "no error", str(answer.error))
             return verdict
     after = observation.answers[-1].after if observation.answers else initial
     expected = drift(case, initial, claims)
@@ -172,7 +170,7 @@ def judge_repetition(first: Observation, again: Observation) -> Verdict:
     for index, (one, other) in enumerate(zip(first.answers, again.answers, strict=False)):
         states = (dict(a.after.items()) if isinstance(a.after, State) else {} for a in (one, other))
         for name, wanted, got in chain(
-            _side_by_side(one.given(), other.given()), _side_by_side(*states)
+            _side_by_side(one.returned(), other.returned()), _side_by_side(*states)
         ):
             if isinstance(wanted, np.ndarray) and isinstance(got, np.ndarray):
                 agrees = same_bits(wanted, got)

@@ -123,11 +123,11 @@ class Isolated(StandIn):
         """Return the observation; where memory ran out, it says how much is allowed."""
 
         def told(answer: Answer) -> Answer:
-            raised = answer.output
+            raised = answer.error
             if not isinstance(raised, Raised) or "MemoryError" not in raised.kinds:
                 return answer
             message = f"{raised.message} ({self.limits.mebibytes} MiB are allowed)".lstrip()
-            return replace(answer, output=replace(raised, message=message))
+            return replace(answer, error=replace(raised, message=message))
 
         return replace(observation, answers=tuple(map(told, observation.answers)))
 

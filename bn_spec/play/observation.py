@@ -61,24 +61,32 @@ Oddity: TypeAlias = Raised | Malformed | Died
 class Answer:
     """What a layer answered to one step.
 
-    ``before`` and ``after`` are its state around the step. ``output`` is that of a forward, or what
-    another step raised; ``results`` is what another step gave, by name: gradients, the tensors of a
-    checkpoint, folded parameters.
+    Attributes:
+        step: The step.
+        training: Whether the layer was in training mode.
+        before: State of the layer before the step.
+        after: State of the layer after the step.
+        output: Output of a forward.
+        error: What came instead of the output, or instead of all results of another step: the
+            exception that was raised, or an object of the wrong kind.
+        results: Results of other steps by name: gradients, tensors of a checkpoint, parameters of
+            a convolution.
+        handed: Tensors that were handed over for the step, or whose gradient it asks for, by name:
+            what they were, and what they are after the step.
+        overrun: Names of tensors of the layer or of the step around whose elements the backend
+            wrote.
+        shared: Pairs of tensors that lie in the same memory.
+        mode: How the floating-point mode after the step departs from the mode before it.
+        later: All tensors that were handed over or returned, as they are after the last step.
 
-    ``handed`` holds the tensors that the step was handed, or whose gradient it was to find, by
-    name: what they were, and what they are now. ``later`` holds all these tensors, given and
-    handed, as they are after the last step.
-
-    ``overrun`` names tensors of the layer or of the step around whose elements something was
-    written, ``shared`` the pairs of tensors that lie in the same memory. ``mode`` is how the
-    floating-point mode that the step left departs from the one it found.
     """
 
     step: Step
     training: bool
     before: State
     after: State | Oddity
-    output: Array | Oddity | None = None
+    output: Array | None = None
+    error: Oddity | None = None
     results: Mapping[str, Array | Oddity | None] = field(default_factory=dict)
     handed: Mapping[str, tuple[Array, Array | Oddity]] = field(default_factory=dict)
     overrun: tuple[str, ...] = ()
@@ -86,13 +94,13 @@ class Answer:
     mode: tuple[str, ...] = ()
     later: Mapping[str, Array | Oddity] = field(default_factory=dict)
 
-    def given(self) -> dict[str, object]:
-        """Return output and results, by name."""
-        return {"output": self.output, **self.results}
+    def returned(self) -> dict[str, object]:
+        """Return the output, or the error in its place, and the results, by name."""
+        return {"output": self.output if self.error is None else self.error, **self.results}
 
     def seen(self) -> dict[str, object]:
-        """Return what the step gave and what it was handed, as both were when it was done."""
-        return self.given() | {name: now for name, (_, now) in self.handed.items()}
+        """Return what was returned and handed over, by name, as it was after the step."""
+        return self.returned() | {name: now for name, (_, now) in self.handed.items()}
 
 
 @dataclass(frozen=True, eq=False)

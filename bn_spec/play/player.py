@@ -237,7 +237,8 @@ class _Player:
             if isinstance(returned, Oddity)
             else self._result("output", returned, "forward")
         )
-        return {"output": output, **self._handed({"input": x})}
+        name = "error" if isinstance(output, Oddity) else "output"
+        return {name: output, **self._handed({"input": x})}
 
     def _input(self, step: Forward) -> _Given:
         """Return the input as a tensor of its own, or the one of the forward before if that was given the same."""
@@ -286,7 +287,7 @@ class _Player:
         """Return the results of a call that returns one tensor, or None, for each name."""
         returned = _not_moved_in(given) or _attempt(call)
         if isinstance(returned, Raised):
-            return {"output": returned, **self._handed(given | dict(seen))}
+            return {"error": returned, **self._handed(given | dict(seen))}
         tensors = _attempt(lambda: _parts(returned, len(names)))
         if isinstance(tensors, tuple):
             results = {
@@ -305,10 +306,10 @@ class _Player:
         named = _attempt(lambda: _by_name(returned))
         self.checkpoints.append(returned if isinstance(returned, Raised) else named)
         if isinstance(returned, Raised):
-            return {"output": returned}
+            return {"error": returned}
         if not isinstance(named, dict):
             return {
-                "output": Malformed(
+                "error": Malformed(
                     f"save returned {_kind(returned, named)}; expected tensors by name"
                 )
             }
@@ -318,11 +319,11 @@ class _Player:
 
     def _restore(self, step: Restore) -> dict[str, Any]:
         if step.fresh and isinstance(built := self.build(None), Oddity):
-            return {"output": built}
+            return {"error": built}
         checkpoint = self.checkpoints[step.of]
         if not isinstance(checkpoint, Mapping):
             return {
-                "output": checkpoint
+                "error": checkpoint
                 if isinstance(checkpoint, Raised)
                 else Malformed("there is no checkpoint")
             }
@@ -399,7 +400,7 @@ def _not_moved_in(given: Mapping[str, _Given]) -> Raised | None:
 
 
 def _raised(returned: object) -> dict[str, Any]:
-    return {"output": returned} if isinstance(returned, Raised) else {}
+    return {"error": returned} if isinstance(returned, Raised) else {}
 
 
 def _arrays(step: Step) -> dict[str, Array]:

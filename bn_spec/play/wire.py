@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 from functools import cache
 from math import prod
 from struct import Struct
@@ -18,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from bn_spec.case.arrays import Parts, put_together, take_apart
-from bn_spec.case.config import STATE_FIELDS, Config, State
+from bn_spec.case.config import STATE_FIELDS, State
 from bn_spec.case.dtypes import Array
+from bn_spec.case.encoding import decode, encode
 from bn_spec.case.script import Case
-from bn_spec.case.steps import STEPS
 from bn_spec.errors import BnSpecError
 from bn_spec.play.observation import Answer, Died, Malformed, Observation, Oddity, Raised
 
@@ -127,56 +126,23 @@ def of_cases(cases: Iterable[Case]) -> tuple[list[Any], list[Array]]:
     """Return cases as plain data and arrays, each array as often as it is in them."""
     arrays: list[Array] = []
 
-    def argument(value: Any) -> Any:
-        if not isinstance(value, np.ndarray):
-            return value
-        arrays.append(value)
+    def place(a: Array) -> dict[str, Any]:
+        arrays.append(a)
         return {"array": len(arrays) - 1}
 
-    return [
-        (
-            tuple(vars(case.config).values()),
-            case.state and [argument(a) for _, a in case.state.items()],
-            [
-                (
-                    kind := type(step).__name__,
-                    *(argument(getattr(step, name)) for name in _fields(kind)),
-                )
-                for step in case.steps
-            ],
-        )
-        for case in cases
-    ], arrays
-
-
-@cache
-def _fields(kind: str) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(STEPS[kind]))
+    return [encode(case, place) for case in cases], arrays
 
 
 def to_cases(script: Any, arrays: Sequence[Array]) -> list[Case]:
     """Return the cases that :func:`of_cases` took apart, on these arrays.
 
     Raises:
-        WireError: the script is not that of cases.
+        WireError: The script is not that of cases.
 
     """
-
-    def argument(value: Any) -> Any:
-        if isinstance(value, dict):
-            return arrays[value["array"]]
-        return tuple(value) if isinstance(value, list) else value
-
     try:
-        return [
-            Case(
-                Config(*config),
-                None if state is None else State(*map(argument, state)),
-                tuple(STEPS[kind](*map(argument, values)) for kind, *values in steps),
-            )
-            for config, state, steps in script
-        ]
-    except Exception as error:
+        return [decode(each, lambda entry: arrays[entry["array"]]) for each in script]
+    except Exception as error:  # damaged scripts raise anything
         raise WireError(
             f"not a case, or a damaged one ({type(error).__name__}: {error})"
         ) from error
@@ -224,6 +190,7 @@ def of_observations(
                     value(answer.before),
                     value(answer.after),
                     value(answer.output),
+                    value(answer.error),
                     named(answer.results),
                     {name: (value(was), value(now)) for name, (was, now) in answer.handed.items()},
                     answer.overrun,
@@ -284,11 +251,12 @@ def to_observations(
 
 
 def _answer(content: Any, arrays: Sequence[Array]) -> Iterable[Any]:
-    training, before, after, output, results, handed, overrun, shared, mode, later = content
+    training, before, after, output, error, results, handed, overrun, shared, mode, later = content
     yield bool(training)
     yield _state(before, arrays)
     yield _state(after, arrays)
     yield _value(output, arrays)
+    yield _value(error, arrays)
     yield {name: _value(a, arrays) for name, a in results.items()}
     yield {name: (_value(was, arrays), _value(now, arrays)) for name, (was, now) in handed.items()}
     for names in (overrun, shared, mode):

@@ -91,7 +91,8 @@ def crash(config: pytest.Config, worker: str) -> tuple[str, Record, dict[str, st
     """Return how the death of a worker reads, and what is sent of its cell; None if it has noted nothing."""
     from bn_spec.play.flight import read
     from bn_spec.play.isolated import AVAILABLE, Isolated
-    from bn_spec.tools.crashes import crashed_cell, noted_violation, reproduced
+    from bn_spec.tools.crashes import crashed_search, noted_violation, reproduced
+    from bn_spec.tools.diagnosis import explain
 
     note = read(flight_folder(config) / flight_name(worker))
     if note is None:
@@ -101,10 +102,10 @@ def crash(config: pytest.Config, worker: str) -> tuple[str, Record, dict[str, st
     with closing(
         Isolated(setup.selection(config).backends[address], address, options.limits(config))
     ) as isolated:
-        cell = crashed_cell(note, isolated, by["examples"], by["seed"])
-        found = reproduced(note, cell) if AVAILABLE else noted_violation(note)
+        search = crashed_search(note, isolated, by["examples"], by["seed"], explain)
+        found = reproduced(note, search) if AVAILABLE else noted_violation(note)
     kept = outcomes.kept(config, found)
     how = found.finding.discrepancy.got if found else "in a case too large to note"
     text = f"a worker died: {how}" + (f"\n{kept.error}" if kept.error else "")
-    record = outcomes.recorded(cell, CRASHED, text, time.monotonic() - start, kept)
+    record = outcomes.recorded(search.cell, CRASHED, text, time.monotonic() - start, kept)
     return text, record, kept.cases

@@ -114,7 +114,7 @@ class Ledger:
 
     def _judge_known_failures(self) -> None:
         """Say which entries of the file are of no use any more; write others where that was asked for."""
-        from bn_spec.suite.cell import MISSED, SEEN, UNSETTLED
+        from bn_spec.suite.search import MISSED, SEEN, UNSETTLED
 
         for place, entry in enumerate(setup.entries(self.config)):
             done = self.failures.get(place, [])

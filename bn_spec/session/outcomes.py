@@ -27,6 +27,7 @@ from bn_spec.session import options, setup
 if TYPE_CHECKING:
     from bn_spec.judge.finding import Finding
     from bn_spec.suite.cell import Cell
+    from bn_spec.suite.search import Search
 
 CONCERNED = pytest.StashKey[Counter[int]]()
 
@@ -37,11 +38,12 @@ LONGEST_CASE = 4096
 """Values and characters beyond which the case of the worst err / bound is not written into a record."""
 
 
-def cell_of(item: pytest.Item) -> Cell | None:
-    """Return the cell of an item, or None for a test of somebody else's."""
+def search_of(item: pytest.Item) -> Search | None:
+    """Return the search of an item of the suite, or None for any other test."""
+    if not hasattr(getattr(item, "function", None), "bn_property"):
+        return None
     call = getattr(item, "callspec", None)
-    cell = call.params.get("cell") if call else None
-    return cell if hasattr(getattr(item, "function", None), "bn_property") else None
+    return call.params.get("search") if call else None
 
 
 def concerning(config: pytest.Config, cell: Cell) -> list[int]:
@@ -57,13 +59,11 @@ def record_of(report: pytest.TestReport) -> Record | None:
     return sent and Record.from_dict(sent["record"])
 
 
-def failures_of(config: pytest.Config, cell: Cell) -> list[tuple[int, int, str]]:
-    """Return of each entry of the file that concerns a cell: its place, how many it concerns, and its fate."""
+def failures_of(config: pytest.Config, search: Search) -> list[tuple[int, int, str]]:
+    """Return, for each entry of the file that concerns a search, its place, its cells and its fate."""
     entries, concerned = setup.entries(config), config.stash[CONCERNED]
-    return [
-        (place, concerned[place], cell.fate(entries[place].failure))
-        for place in concerning(config, cell)
-    ]
+    places = concerning(config, search.cell)
+    return [(place, concerned[place], search.fate(entries[place].failure)) for place in places]
 
 
 class Kept(NamedTuple):
@@ -104,7 +104,7 @@ def recorded(cell: Cell, status: str, text: str, seconds: float, kept: Kept) -> 
     from bn_spec.suite.cell import Violation
 
     finding = kept.error.finding if isinstance(kept.error, Violation) else None
-    worst = cell.worst_case
+    tally, worst = cell.tally, cell.tally.worst_case
     small = worst is not None and worst.values <= LONGEST_CASE
     code = source(worst) if worst is not None and small else ""
     return Record(
@@ -112,21 +112,21 @@ def recorded(cell: Cell, status: str, text: str, seconds: float, kept: Kept) -> 
         cell.backend.name,
         cell.dtype,
         status,
-        examples=cell.examples,
-        discarded=cell.discarded,
-        judged=cell.judged,
-        outside=cell.outside,
+        examples=tally.examples,
+        discarded=tally.discarded,
+        judged=tally.judged,
+        outside=tally.outside,
         seconds=round(seconds, 4),
-        shares=cell.shares,
+        shares=tally.shares,
         worst_case=code if len(code) <= LONGEST_CASE else "",
         text=text,
         observable=finding.discrepancy.observable if finding else "",
         explanations=(finding.faults or ())[:MOST_FAULTS] if finding else (),
         cases=tuple(kept.cases),
-        grade=cell.measured_grade,
+        grade=tally.measured_grade,
         claimed_grade=cell.claims.grade,
-        conditioning=cell.conditioning,
-        reached=dict(cell.reached),
+        conditioning=tally.conditioning,
+        reached=dict(tally.reached),
     )
 
 
@@ -169,11 +169,13 @@ def failure(report: pytest.TestReport, text: str) -> ReprExceptionInfo:
 
 
 def status_of(
-    cell: Cell, report: pytest.TestReport, error: BaseException | None
+    search: Search, report: pytest.TestReport, error: BaseException | None
 ) -> tuple[str, str]:
     """Return the status of a cell and the text that explains it."""
-    from bn_spec.suite.cell import Vacuous, Violation
+    from bn_spec.suite.cell import Violation
+    from bn_spec.suite.search import Vacuous
 
+    cell = search.cell
     if report.skipped:
         return NOT_CLAIMED, cell.not_claimed
     if isinstance(error, Vacuous):
@@ -182,13 +184,13 @@ def status_of(
         return FAIL, str(error)
     if error is not None:
         return CRASHED, f"{type(error).__name__}: {error}"
-    if unseen := cell.no_longer_failing:
+    if unseen := search.no_longer_failing:
         return UNEXPECTED_PASS, (
             f"{cell.prop.requirement.id} holds for {cell.backend.name}, which declares a known failure of it"
             f" ({unseen[0].observable}: {unseen[0].reason}); remove the declaration"
         )
-    if cell.known:
-        return KNOWN, "\n".join(dict.fromkeys(known.reason for known in cell.known))
+    if cell.tally.known:
+        return KNOWN, "\n".join(dict.fromkeys(known.reason for known in cell.tally.known))
     return PASS, ""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,13 @@ import pytest
 from bn_spec.report.records import Run
 from bn_spec.session import deaths, options, outcomes, setup
 from bn_spec.session.ledger import Ledger
-from bn_spec.suite.chapters import SUITE, suite_folder
+from bn_spec.specification.requirement import CHAPTERS
+from bn_spec.suite.chapters import SUITE, load_suite, suite_folder
 
 if TYPE_CHECKING:
     from bn_spec.backend.contract import Backend
-    from bn_spec.suite.cell import Cell, Property
+    from bn_spec.suite.property import Property
+    from bn_spec.suite.search import Search
 
 
 # Set-up ------------------------------------------------------------------------------------------------
@@ -30,10 +32,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Load the backends at once if this session runs the suite, so that a wrong name fails before anything else."""
+    for chapter, title in CHAPTERS.items():
+        config.addinivalue_line("markers", f"{chapter}: {title} (bn-spec)")
     run = config.stash[setup.RUN] = Run()
     run.stopped = bool(config.getoption("maxfail", 0))
     config.pluginmanager.register(Ledger(run, config), "bn_spec_ledger")
     if setup.runs_the_suite(config):
+        load_suite()
         options.pattern(config)
         options.limits(config)
         setup.selection(config)
@@ -123,48 +128,54 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give each property one cell per backend and claimed dtype, in a stable order."""
+    """Give each property one search per backend and claimed dtype, in a stable order."""
     prop = getattr(metafunc.function, "bn_property", None)
-    if prop is None:
-        return
-    from bn_spec.judge.judging import SURVIVAL
-    from bn_spec.suite.cell import OTHER_DTYPES, Cell
+    if prop is not None:
+        searches = list(_searches(metafunc.config, prop))
+        metafunc.parametrize("search", [_parameter(search) for search in searches])
 
-    config = metafunc.config
+
+def _searches(config: pytest.Config, prop: Property) -> Iterator[Search]:
+    from bn_spec.judge.judging import SURVIVAL
+    from bn_spec.suite.cell import Cell
+    from bn_spec.suite.search import OTHER_DTYPES, Search
+    from bn_spec.tools.diagnosis import explain
+
     playing, isolated = deaths.stand_ins(config)
     settings = options.profile(config).settings(options.number(config, "max_examples"))
-    cells = [
-        Cell(
-            prop,
-            playing.get(address, backend),
-            dtype,
-            settings,
-            setup.seed(config),
-            address,
-            share=OTHER_DTYPES if place else 1.0,
-            excused=setup.excused(config, backend.name, prop.requirement.id, dtype),
-            stored={each.id: each.case for each in stored},
-            fatal=frozenset(each.id for each in stored if each.observable == SURVIVAL),
-            isolated=isolated.get(address),
-            databases=setup.databases(config),
-        )
-        for address, backend in setup.selection(config).backends.items()
-        for place, dtype in enumerate(_dtypes(prop, backend))
-        for stored in [setup.stored(config, prop.requirement.id, backend.name, dtype)]
-    ]
-    metafunc.parametrize("cell", [_parameter(cell) for cell in cells])
+    requirement = prop.requirement.id
+    for address, backend in setup.selection(config).backends.items():
+        for place, dtype in enumerate(_dtypes(prop, backend)):
+            excused = setup.excused(config, backend.name, requirement, dtype)
+            stored = setup.stored(config, requirement, backend.name, dtype)
+            yield Search(
+                Cell(prop, playing.get(address, backend), dtype, address, excused),
+                settings,
+                setup.seed(config),
+                share=OTHER_DTYPES if place else 1.0,
+                stored={each.id: each.case for each in stored},
+                fatal=frozenset(each.id for each in stored if each.observable == SURVIVAL),
+                isolated=isolated.get(address),
+                databases=setup.databases(config),
+                explain=explain,
+            )
 
 
 def _dtypes(prop: Property, backend: Backend) -> Sequence[str]:
-    """Return the dtypes in which a property is judged; if there are none, one in which it is not claimed."""
+    """Return the dtypes in which a property is judged, or one in which it is not claimed."""
     claimed = backend.capabilities.dtypes
     return [dtype for dtype in claimed if dtype in prop.dtypes] or claimed[:1]
 
 
-def _parameter(cell: Cell) -> Any:
-    reason = cell.not_claimed
-    marks = [pytest.mark.skip(reason=f"not claimed: {reason}")] if reason else []
-    return pytest.param(cell, id=f"{cell.backend.name}-{cell.dtype}", marks=marks)
+def _parameter(search: Search) -> Any:
+    """Return a search as a parameter of pytest, with the requirement in its id and its chapter as a marker."""
+    cell = search.cell
+    requirement = cell.prop.requirement
+    marks = [getattr(pytest.mark, requirement.chapter)]
+    if reason := cell.not_claimed:
+        marks.append(pytest.mark.skip(reason=f"not claimed: {reason}"))
+    name = f"{requirement.id}-{cell.backend.name}-{cell.dtype}"
+    return pytest.param(search, id=name, marks=marks)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -173,23 +184,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     pattern = options.pattern(config) or "*"
     deep = options.profile(config).deep
 
-    def everyday(cell: Cell) -> bool:
-        return not cell.prop.huge and (deep or not cell.prop.deep)
+    def everyday(search: Search) -> bool:
+        prop = search.cell.prop
+        return not prop.huge and (deep or not prop.deep)
 
     def wanted(item: pytest.Item) -> bool:
-        cell = outcomes.cell_of(item)
-        if cell is None:
+        search = outcomes.search_of(item)
+        if search is None:
             return True
-        requirement = cell.prop.requirement.id
-        return requirement == pattern or (everyday(cell) and fnmatchcase(requirement, pattern))
+        requirement = search.cell.prop.requirement.id
+        return requirement == pattern or (everyday(search) and fnmatchcase(requirement, pattern))
 
-    judged = [
-        cell
-        for item in items
-        if (cell := outcomes.cell_of(item)) and everyday(cell) and not cell.not_claimed
-    ]
+    judged = []
+    for item in items:
+        search = outcomes.search_of(item)
+        if search is not None and everyday(search) and not search.cell.not_claimed:
+            judged.append(search)
     config.stash[outcomes.CONCERNED] = Counter(
-        place for each in judged for place in outcomes.concerning(config, each)
+        place for search in judged for place in outcomes.concerning(config, search.cell)
     )
     if unwanted := [item for item in items if not wanted(item)]:
         config.hook.pytest_deselected(items=unwanted)
@@ -198,16 +210,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Note which cell is run, for who finds this process dead."""
-    cell = outcomes.cell_of(item)
-    if cell is not None and deaths.RECORDER in item.config.stash:
+    """Note which cell is judged, for whoever finds this process dead."""
+    search = outcomes.search_of(item)
+    if search is not None and deaths.RECORDER in item.config.stash:
+        cell = search.cell
         names = {
             "test": item.nodeid,
             "requirement": cell.prop.requirement.id,
             "property": cell.prop.body.__name__,
+            "backend": cell.backend.name,
+            "address": cell.address,
+            "dtype": cell.dtype,
         }
-        of = {"backend": cell.backend.name, "address": cell.address, "dtype": cell.dtype}
-        item.config.stash[deaths.RECORDER].begin(names | of)
+        item.config.stash[deaths.RECORDER].begin(names)
     yield
 
 
@@ -232,14 +247,20 @@ def pytest_runtest_makereport(
     short.
     """
     report = yield
-    cell = outcomes.cell_of(item)
-    if cell is not None and (call.when == "call" or (call.when == "setup" and not report.passed)):
-        kept = outcomes.kept(item.config, call.excinfo.value if call.excinfo else None)
-        status, text = outcomes.status_of(cell, report, kept.error)
-        outcomes.show(report, status, text)
-        record = outcomes.recorded(cell, status, text, call.duration, kept)
-        notes = cell.databases.notes if cell.databases else ()
-        failures = outcomes.failures_of(item.config, cell)
-        outcomes.attach(report, record, kept.cases, cell.passed_again, failures, notes)
-        item.user_properties += outcomes.junit(record)
+    search = outcomes.search_of(item)
+    if search is None or not (call.when == "call" or (call.when == "setup" and not report.passed)):
+        return report
+    kept = outcomes.kept(item.config, call.excinfo.value if call.excinfo else None)
+    status, text = outcomes.status_of(search, report, kept.error)
+    outcomes.show(report, status, text)
+    record = outcomes.recorded(search.cell, status, text, call.duration, kept)
+    outcomes.attach(
+        report,
+        record,
+        kept.cases,
+        passed=search.passed_again,
+        failures=outcomes.failures_of(item.config, search),
+        notes=search.databases.notes if search.databases else (),
+    )
+    item.user_properties += outcomes.junit(record)
     return report

@@ -1,17 +1,23 @@
-"""Hypothesis strategies for BatchNorm2d: shapes, values, parameters, running statistics, whole cases."""
+"""Hypothesis strategies for BatchNorm2d: shapes, values, parameters, running statistics, cases.
+
+:func:`cases` and :func:`chosen` are strategies of Hypothesis, which is imported when one of them is
+first used.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from bn_spec.case.layouts import PLACED, USUAL_LAYOUTS
-from bn_spec.strategies.cases import (
+from bn_spec.strategies.case_choices import (
     ABSENT,
     EPS,
     KEEPING,
     MOMENTA,
     PARAMETER_STYLES,
     RUNNING_STYLES,
-    cases,
+    SPECIAL,
 )
-from bn_spec.strategies.choices import among, chosen
-from bn_spec.strategies.histories import SPECIAL, WORDS, histories
+from bn_spec.strategies.choices import among
+from bn_spec.strategies.histories import WORDS, histories
 from bn_spec.strategies.misuse import misused, of_single_values, of_wrong_channels, of_wrong_rank
 from bn_spec.strategies.shapes import EDGES, LARGE, REGIONS, shapes
 from bn_spec.strategies.tensors import PARAMETERS, RUNNING
@@ -30,6 +36,9 @@ from bn_spec.strategies.values import (
     one_channel_shifted,
     values,
 )
+
+if TYPE_CHECKING:
+    from bn_spec.strategies.cases import cases, chosen
 
 __all__ = [
     "ABSENT",
@@ -70,3 +79,14 @@ __all__ = [
     "shapes",
     "values",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("cases", "chosen"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Whoever reads the specification does not need Hypothesis, which takes half a second to import.
+    from importlib import import_module
+
+    module = import_module("bn_spec.strategies.cases")
+    globals().update(cases=module.cases, chosen=module.chosen)
+    return globals()[name]

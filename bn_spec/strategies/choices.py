@@ -1,9 +1,10 @@
-"""Choices as functions of a generator of random numbers, whose every number Hypothesis chooses and shrinks.
+"""Choices as functions of a generator of random numbers.
 
-Hypothesis makes most of its examples from others, by copying what one strategy has drawn over what
-a like one has: wherever a case draws twice alike, five examples of six are near copies of the
-sixth. Parts of a strategy that choose from a generator cannot be told apart from outside, so all
-examples are independent of each other.
+Hypothesis chooses and shrinks every number that the generator of :mod:`bn_spec.strategies.cases`
+gives. Hypothesis makes most of its examples from others: it copies what one strategy has drawn over
+what a similar strategy has drawn. Where a case draws similar things twice, five examples of six are
+near copies of the sixth. Parts that choose from a generator look alike from outside, so nothing is
+copied and all examples are independent of each other.
 """
 
 from __future__ import annotations
@@ -12,21 +13,12 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import TypeAlias, TypeVar
 
-from hypothesis import strategies as st
-
 T = TypeVar("T")
 
 Choose: TypeAlias = Callable[[Random], T]
-"""Chooses a value; the first option of everything is the simplest."""
-
-RANDOMS: st.SearchStrategy[Random] = st.randoms(use_true_random=False)
+"""Chooses a value. The first option of everything is the simplest."""
 
 
 def among(options: Sequence[T]) -> Choose[T]:
     """Choose one of some options; shrinks towards the first."""
     return lambda random: random.choice(options)
-
-
-def chosen(choose: Choose[T]) -> st.SearchStrategy[T]:
-    """Return a strategy of what a function chooses, for use outside of cases."""
-    return RANDOMS.map(choose)

@@ -32,7 +32,7 @@ from bn_spec.case.script import Case
 from bn_spec.case.whole_files import written_whole
 from bn_spec.errors import ConfigError, allowed
 from bn_spec.specification.requirement import REQUIREMENTS
-from bn_spec.suite.regions import OR, REGIONS, reached
+from bn_spec.suite.regions import REGIONS, reached
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ _KEYS = {field.name for field in fields(Entry)} - {"origin"}
 
 
 def _alternatives(regions: str) -> frozenset[str]:
-    return frozenset(regions.split(OR))
+    return frozenset(regions.split(" or "))
 
 
 def load(path: Path) -> tuple[Entry, ...]:

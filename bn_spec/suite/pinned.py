@@ -1,52 +1,69 @@
-"""Pinned cases: the smallest that shows each fault of the catalogue, played in every run, large ones last.
+"""Pinned cases: the smallest case that shows each fault of the catalogue.
 
-So a backend that brings a known fault back is told so at once, and by whom it was made before. They
-were found by the suite itself (``scripts/faults.py`` finds them anew), and are kept as the Python
-that a finding prints.
+Every run plays them, the large ones last. So a backend that repeats a known mistake fails at once,
+with the name of the mistake. The suite itself found the cases; ``scripts/faults.py`` finds them
+anew.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
-from importlib import import_module
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
+from bn_spec.case.encoding import decode, encode, fetch_inline, place_inline
 from bn_spec.case.script import Case
 
 PATH = Path(__file__).with_suffix(".json")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pinned:
     """The smallest known case on which a requirement catches a faulty specimen.
 
-    ``code`` is the case as Python; ``corrupts`` names all that the specimen gets wrong on it.
+    Attributes:
+        specimen: Name of the specimen.
+        requirement: Id of the requirement.
+        case: The case.
+        corrupts: Names of the observables that the specimen gets wrong on the case.
+
     """
 
     specimen: str
     requirement: str
-    code: str
+    case: Case
     corrupts: tuple[str, ...]
 
-    @cached_property
-    def case(self) -> Case:
-        """The case."""
-        names = vars(import_module("bn_spec.case"))
-        case: Case = eval(self.code, dict(names))
-        return case
+    @staticmethod
+    def of(entry: Mapping[str, Any]) -> Pinned:
+        """Return the pinned case of an entry of the file."""
+        case = decode(entry["case"], fetch_inline)
+        return Pinned(entry["specimen"], entry["requirement"], case, tuple(entry["corrupts"]))
+
+    def entry(self) -> dict[str, Any]:
+        """Return the entry of the file, as JSON values."""
+        return {
+            "specimen": self.specimen,
+            "requirement": self.requirement,
+            "corrupts": list(self.corrupts),
+            "case": encode(self.case, place_inline),
+        }
+
+
+def save(pins: Iterable[Pinned], path: Path = PATH) -> None:
+    """Write the file of pinned cases, one to a line."""
+    lines = [json.dumps(pin.entry(), allow_nan=False) for pin in pins]
+    path.write_text("[\n" + ",\n".join(lines) + "\n]\n", "utf-8")
 
 
 @cache
 def pinned() -> Mapping[str, Pinned]:
     """Return the pinned cases by the name of the specimen that they show."""
-    entries = json.loads(PATH.read_text("utf-8"))
-    found = (
-        Pinned(e["specimen"], e["requirement"], e["code"], tuple(e["corrupts"])) for e in entries
-    )
+    found = map(Pinned.of, json.loads(PATH.read_text("utf-8")))
     return MappingProxyType({each.specimen: each for each in found})
 
 

@@ -1,7 +1,7 @@
 """The coverage ledger: which regions of the space of cases were really reached, read off the cases themselves.
 
 A property may name regions; one that never reached them has shown nothing of what it says (see
-:class:`bn_spec.suite.cell.Vacuous`).
+:class:`bn_spec.suite.search.Vacuous`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import isnan
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from bn_spec.backend.claims import Capabilities
 from bn_spec.case.dtypes import DTYPES, Array, Floats, dtype_named, is_floating
 from bn_spec.case.layouts import LAYOUTS, layout_of
 from bn_spec.case.script import Case
-from bn_spec.case.steps import STEPS, Backward, Forward, config_after
+from bn_spec.case.steps import STEP_KINDS, STEPS, Backward, Forward, config_after
 
 DECADES = range(-8, 9)
 """Exponents of ten that are told apart; what lies beyond them counts with the last."""
@@ -131,26 +132,39 @@ def conditioning(case: Case) -> str:
     )
 
 
-OR = " or "
-"""Joins regions of which one is enough."""
+Wanted: TypeAlias = str | tuple[str, ...]
+"""A region that must be reached, or several of which one is enough."""
 
 
-def decades(axis: str, first: int, last: int) -> str:
-    """Return the regions of an axis from one exponent of ten to another, any of which is enough."""
-    return OR.join(f"{axis} 1e{k}" for k in range(first, last + 1))
+def alternatives(wanted: Wanted) -> tuple[str, ...]:
+    """Return the regions of which one is enough."""
+    return (wanted,) if isinstance(wanted, str) else wanted
+
+
+def decades(axis: str, first: int, last: int) -> tuple[str, ...]:
+    """Return the regions of an axis from one exponent of ten to another, as alternatives."""
+    return tuple(f"{axis} 1e{k}" for k in range(first, last + 1))
 
 
 def unreached(
-    wanted: Iterable[str], counts: Mapping[str, int], claims: Capabilities, dtype: str
-) -> list[str]:
-    """Return those of the wanted regions, or of regions joined by :data:`OR`, that no case has reached but could."""
+    wanted: Iterable[Wanted], counts: Mapping[str, int], claims: Capabilities, dtype: str
+) -> list[Wanted]:
+    """Return the wanted regions that no case has reached, although a case could have.
 
-    def missed(regions: list[str]) -> bool:
-        return not any(counts.get(region) for region in regions) and any(
-            _reachable(region, claims, dtype) for region in regions
-        )
+    Args:
+        wanted: Regions, or alternatives of which one is enough.
+        counts: Number of cases that reached each region.
+        claims: What the backend claims; other cases are not drawn.
+        dtype: Dtype of the cases.
 
-    return [together for together in wanted if missed(together.split(OR))]
+    """
+    missed = []
+    for each in wanted:
+        regions = alternatives(each)
+        seen = any(counts.get(region) for region in regions)
+        if not seen and any(_reachable(region, claims, dtype) for region in regions):
+            missed.append(each)
+    return missed
 
 
 def _reachable(region: str, claims: Capabilities, dtype: str) -> bool:
@@ -168,15 +182,8 @@ def _reachable(region: str, claims: Capabilities, dtype: str) -> bool:
 
 
 _CLAIMS: Mapping[str, str] = MappingProxyType(
-    {
-        "momentum None": "cumulative_momentum",
-        "Eval": "inference",
-        "Backward": "gradients",
-        "DoubleBackward": "double_backward",
-        **dict.fromkeys(("Save", "Restore", "Load"), "checkpoints"),
-        "Set": "live_attributes",
-        "Fold": "folding",
-    }
+    {"momentum None": "cumulative_momentum"}
+    | {kind.step.__name__: kind.claim for kind in STEP_KINDS.values() if kind.claim}
 )
 """The claims without which no case reaches a region."""
 

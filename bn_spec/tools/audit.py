@@ -29,9 +29,11 @@ from bn_spec.case.whole_files import written_whole
 from bn_spec.specification.requirement import REQUIREMENTS
 from bn_spec.specimens import SPECIMENS, Specimen
 from bn_spec.strategies.shapes import LARGE
-from bn_spec.suite.cell import PROPERTIES, Cell, Vacuous, Violation
+from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.property import PROPERTIES
+from bn_spec.suite.search import Search, Vacuous
 
 SOUND_SHARE = 0.25
 """Of a profile's examples, for a sound specimen and requirement: there are many of them, and each draws its own."""
@@ -91,63 +93,60 @@ def _audited(name: str, profile: str, full: bool, seed: int) -> Audited:
     specimen, kills, looked = SPECIMENS[name], list[Kill](), dict[str, None]()
     start, examples = time.perf_counter(), 0
     with scaled_down():
-        for cell in _cells(specimen, profile, full, seed):
+        for search in _searches(specimen, profile, full, seed):
             if kills and not full:
                 break
+            cell, tally = search.cell, search.tally
             looked[cell.prop.requirement.id] = None
             begun = time.perf_counter()
             try:
-                with suppress(Vacuous):  # few examples may say nothing
-                    cell.examine()
+                with suppress(Vacuous):  # with few examples, a miss says nothing
+                    search.examine()
             except Violation:
-                kills.append(
-                    Kill(
-                        cell.prop.requirement.id,
-                        cell.dtype,
-                        cell.examples,
-                        time.perf_counter() - begun,
-                    )
-                )
-            examples += cell.examples
-    return Audited(
-        name, specimen.sound, tuple(kills), tuple(looked), examples, time.perf_counter() - start
-    )
+                needed = time.perf_counter() - begun
+                kills.append(Kill(cell.prop.requirement.id, cell.dtype, tally.examples, needed))
+            examples += tally.examples
+    seconds = time.perf_counter() - start
+    return Audited(name, specimen.sound, tuple(kills), tuple(looked), examples, seconds)
 
 
-def _cells(specimen: Specimen, profile: str, full: bool, seed: int) -> Iterator[Cell]:
-    """Yield the cells that look at a specimen, those of the requirements that must catch it first."""
+def _searches(specimen: Specimen, profile: str, full: bool, seed: int) -> Iterator[Search]:
+    """Yield the searches for a specimen; those of the requirements that must catch it come first."""
     chosen = PROFILES[profile]
     unshrunk = chosen.settings(shrink=False)
     own_seed = seed ^ crc32(specimen.name.encode()) if specimen.sound else seed
+    share = 1.0 if full or not specimen.sound else SOUND_SHARE
     named = [name for name in specimen.caught_by if name in PROPERTIES]
-    for turn, name in enumerate([*named, *(name for name in PROPERTIES if name not in named)]):
-        for prop in PROPERTIES[name]:
-            if (prop.huge or (prop.deep and not chosen.deep)) and name not in named:
-                continue
-            dtypes = [dtype for dtype in specimen.capabilities.dtypes if dtype in prop.dtypes]
-            if not specimen.sound:
-                dtypes = dtypes[:1]
-            elif not full:
-                dtypes = dtypes[turn % max(len(dtypes), 1) :][:1]
-            share = 1.0 if full or not specimen.sound else SOUND_SHARE
-            for dtype in dtypes:
-                cell = Cell(prop, specimen, dtype, unshrunk, own_seed, share=share)
-                if not cell.not_claimed:
-                    yield cell
+    others = [name for name in PROPERTIES if name not in named]
+    for turn, name in enumerate([*named, *others]):
+        prop = PROPERTIES[name]
+        if (prop.huge or (prop.deep and not chosen.deep)) and name not in named:
+            continue
+        dtypes = [dtype for dtype in specimen.capabilities.dtypes if dtype in prop.dtypes]
+        if not specimen.sound:
+            dtypes = dtypes[:1]
+        elif not full:
+            dtypes = dtypes[turn % max(len(dtypes), 1) :][:1]
+        for dtype in dtypes:
+            cell = Cell(prop, specimen, dtype)
+            if not cell.not_claimed:
+                yield Search(cell, unshrunk, own_seed, share)
 
 
-def first_cell(specimen: Specimen, backend: Backend | None = None, seed: int = 0) -> Cell | None:
-    """Return the cell at ci of the first requirement that a faulty specimen names, in the first dtype that it claims.
+def first_search(
+    specimen: Specimen, backend: Backend | None = None, seed: int = 0
+) -> Search | None:
+    """Return the search, at ci, for the first requirement that a faulty specimen names.
 
-    It looks at the specimen, or at another ``backend``; None where the property needs an input of
-    gigabytes.
+    It is in the first dtype that the specimen claims, and judges the specimen or another
+    ``backend``. None if the property needs an input of gigabytes.
     """
     load_suite()
-    (prop,) = PROPERTIES[specimen.caught_by[0]]
+    prop = PROPERTIES[specimen.caught_by[0]]
     if prop.huge:
         return None
     dtype = next(dtype for dtype in specimen.capabilities.dtypes if dtype in prop.dtypes)
-    return Cell(prop, backend or specimen, dtype, PROFILES["ci"].settings(), seed)
+    return Search(Cell(prop, backend or specimen, dtype), PROFILES["ci"].settings(), seed)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What killed a process, found out afterwards: its last case, and then all of its cell, in a process of its own."""
+"""Reproducing a crash: its last case, and then the whole search, in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,47 +12,45 @@ from bn_spec.play.flight import Note
 from bn_spec.play.observation import STATES, Died, Observation
 from bn_spec.play.player import play, play_together
 from bn_spec.specification.requirement import requirement_named
-from bn_spec.suite.cell import PROPERTIES, Cell, Property, Violation
+from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.property import PROPERTIES
+from bn_spec.suite.search import Explain, Search
 
 MOST_EXAMPLES = PROFILES["ci"].examples
-"""Of a cell that are played again; who waits for it can do nothing else."""
+"""Maximum number of examples that are drawn to reproduce a crash."""
 
 
-def crashed_cell(note: Note, isolated: Backend, examples: int, seed: int) -> Cell:
-    """Return the cell in which a process died, to be played in another.
+def crashed_search(
+    note: Note, isolated: Backend, examples: int, seed: int, explain: Explain | None = None
+) -> Search:
+    """Return the search in which a process died, to be repeated in another process.
 
     Raises:
-        BnSpecError: the suite has no such property.
+        BnSpecError: The suite has no such property.
 
     """
     load_suite()
+    about = note.about
+    prop = PROPERTIES.get(about["requirement"])
+    if prop is None or prop.body.__name__ != about["property"]:
+        raise BnSpecError(f"there is no property {about['property']!r} of {about['requirement']}")
     settings = PROFILES["ci"].settings(min(examples, MOST_EXAMPLES))
-    return Cell(
-        _property(note), isolated, note.about["dtype"], settings, seed, note.about["address"]
-    )
+    cell = Cell(prop, isolated, about["dtype"], about["address"])
+    return Search(cell, settings, seed, explain=explain)
 
 
-def _property(note: Note) -> Property:
-    for prop in PROPERTIES.get(note.about["requirement"], ()):
-        if prop.body.__name__ == note.about["property"]:
-            return prop
-    raise BnSpecError(
-        f"there is no property {note.about['property']!r} of {note.about['requirement']}"
-    )
-
-
-def reproduced(note: Note, cell: Cell) -> Violation | None:
-    """Return the smallest case in which the process of a cell dies, else the one that was noted, if one was."""
+def reproduced(note: Note, search: Search) -> Violation | None:
+    """Return the smallest case in which the process dies again, or else the noted case."""
     try:
-        cell.run()
+        search.run()
     except Violation as found:
         if found.finding.discrepancy.observable == SURVIVAL:
             return found
     except BnSpecError:
-        pass  # it cannot be loaded again, or says nothing: then there is the note
-    return noted_violation(note, _again(note, cell.backend))
+        pass  # the backend cannot be loaded again, or judged nothing: the note remains
+    return noted_violation(note, _again(note, search.cell.backend))
 
 
 def noted_violation(note: Note, again: str | None = None) -> Violation | None:

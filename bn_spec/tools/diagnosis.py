@@ -29,14 +29,15 @@ from bn_spec.case.script import Case, identical
 from bn_spec.case.steps import Backward, DoubleBackward, Forward, Restore, Save, Step
 from bn_spec.errors import ConfigError
 from bn_spec.judge.check import check
-from bn_spec.judge.judging import steps
-from bn_spec.judge.observables import Step as Judged
+from bn_spec.judge.judging import SURVIVAL, steps
+from bn_spec.judge.observables.judged_step import JudgedStep
 from bn_spec.oracle.bounded import Bounded
 from bn_spec.oracle.bounds import Accuracy
 from bn_spec.play.observation import Answer, Observation, Oddity
 from bn_spec.play.player import play
 from bn_spec.specimens import SPECIMENS, Specimen
 from bn_spec.specimens.sound import Backward as FromRightToLeft
+from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.pinned import pinned
 
 NEAR = 3
@@ -74,6 +75,29 @@ def explanations(
     if not named:
         named = _wrong_alike([s for s in claiming if fails(s)], [case, *near], backend)
     return sorted(named, key=lambda specimen: _rank(specimen, case, requirement, backend))
+
+
+def explain(cell: Cell, found: Violation) -> Violation:
+    """Return the violation with the catalogued faults that fail as the backend does."""
+    if found.finding.discrepancy.observable == SURVIVAL:
+        return found  # no catalogued fault ends its process
+    faults = explanations_of(cell, found)
+    named = None if faults is None else tuple(fault.title for fault in faults)
+    return type(found)(replace(found.finding, faults=named))
+
+
+def explanations_of(
+    cell: Cell, found: Violation, specimens: Iterable[Specimen] | None = None
+) -> list[Specimen] | None:
+    """Return the :func:`explanations` of a violation of a cell."""
+
+    def fails(specimen: Backend) -> bool:
+        judged = Cell(cell.prop, specimen, cell.dtype)
+        return isinstance(judged.violation(found.drawn), type(found))
+
+    return explanations(
+        found.finding.case, cell.backend, cell.prop.requirement.id, fails, specimens
+    )
 
 
 def _agreeing(suspects: list[Specimen], cases: list[Case], backend: Backend) -> list[Specimen]:
@@ -156,12 +180,12 @@ def _built_alike(case: Case, one: State | Oddity, other: State | Oddity) -> bool
     )
 
 
-def _answers_agree(step: Judged, other: Answer) -> bool:
+def _answers_agree(step: JudgedStep, other: Answer) -> bool:
     one, expected = step.answer, step.expected
     given = {"output": expected.output, **expected.results}
     state = {"running_mean": expected.running_mean, "running_var": expected.running_var}
     return (
-        _all_close(one.given(), other.given(), given)
+        _all_close(one.returned(), other.returned(), given)
         and _all_close(_state(one.after), _state(other.after), state)
         and _side_effects(one) == _side_effects(other)
     )

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from bn_spec.backend.claims import Capabilities
+from bn_spec.backend.claims import CLAIMS, Capabilities, Claim
 from bn_spec.backend.contract import Backend
 from bn_spec.backend.proxy import Deputy
 from bn_spec.case.config import Config, State
@@ -31,9 +31,11 @@ from bn_spec.judge.judging import judge
 from bn_spec.judge.verdict import Discrepancy
 from bn_spec.oracle.bounds import GRADES
 from bn_spec.play.player import play
-from bn_spec.suite.cell import PROPERTIES, Cell, Vacuous, Violation
+from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.property import PROPERTIES
+from bn_spec.suite.search import Search, Vacuous
 
 OK, PROBLEM, BETTER, ABSENT = "ok", "PROBLEM", "could claim", "not claimed"
 """A claim holds; it does not, or nothing works; what is not claimed holds; it does not, or cannot be looked at."""
@@ -93,22 +95,9 @@ class Seen:
 
 
 _LITTLE: Mapping[str, Any] = MappingProxyType(
-    {
-        "inference": False,
-        "affine_off": False,
-        "tracking_off": False,
-        "cumulative_momentum": False,
-        "gradients": False,
-        "double_backward": (),
-        "subnormals": False,
-        "overflow_safe": False,
-        "grade": GRADES[-1],
-        "summation": "any order",
-        "direct_means": False,
-        "centred_products": False,
-    }
+    {claim.flag: claim.least for claim in CLAIMS.values() if claim.least is not None}
 )
-"""The least that can be claimed, of all that decides what is drawn and how it is judged."""
+"""The least that can be claimed, for claims that decide what is drawn and how it is judged."""
 
 
 Probe: TypeAlias = Callable[["Patient"], Iterator[Look]]
@@ -153,20 +142,17 @@ class Patient:
         self, requirement: str, dtype: str = "", examples: int = EXAMPLES, **claims: Any
     ) -> Seen:
         """Judge a few examples of a property as if this, too, were claimed; whatever is raised is told."""
-        (prop,) = PROPERTIES[requirement]
-        prop = replace(prop, effort=1.0, reaches=())
+        prop = replace(PROPERTIES[requirement], effort=1.0, reaches=())
         if layouts := claims.get("layouts"):
-            prop = replace(prop, choices=prop.choices | {"layouts": layouts})
+            prop = replace(prop, choices=replace(prop.choices, layouts=layouts))
         subject = Claiming(self.backend, replace(self.established, **claims))
         common = [name for name in subject.capabilities.dtypes if name in prop.dtypes]
         dtype = dtype or next(iter([*common, *subject.capabilities.dtypes]))
-        cell = Cell(
-            prop, subject, dtype, PROFILES["smoke"].settings(examples), address=self.address
-        )
+        cell = Cell(prop, subject, dtype, self.address)
         if reason := cell.not_claimed:
             return Seen(cell, not_asked=reason)
         try:
-            cell.examine()
+            Search(cell, PROFILES["smoke"].settings(examples)).examine()
         except Violation as found:
             return Seen(cell, _told(found.finding.discrepancy))
         except Vacuous:
@@ -326,8 +312,8 @@ def _speaks(patient: Patient, judges: tuple[str, ...], dtype: str, dialect: Dial
 def _grade(patient: Patient) -> Iterator[Look]:
     claimed, worst = patient.declared.grade, 0
     for dtype in patient.declared.dtypes:
-        seen = patient.asked("NUM-01", dtype, MORE_EXAMPLES)
-        measured = seen.cell.measured_grade
+        seen = patient.asked(CLAIMS["grade"].judged_by[0], dtype, MORE_EXAMPLES)
+        measured = seen.cell.tally.measured_grade
         if measured not in GRADES:
             worst = len(GRADES) - 1
             yield Look(
@@ -386,13 +372,14 @@ def _of_claim(
     )
 
 
-def _flag(name: str, *requirements: str) -> Probe:
-    """Whether a flag holds, by the properties of these requirements."""
+def _flag(claim: Claim) -> Probe:
+    """Probe whether a flag holds, by the properties that judge it."""
 
     def look(patient: Patient) -> Iterator[Look]:
+        name = claim.flag
         made: dict[str, Any] = {name: True}
         claimed = getattr(patient.declared, name)
-        seen = patient.asked_all(requirements, claimed, **made)
+        seen = patient.asked_all(claim.judged_by, claimed, **made)
         yield _of_claim(name, claimed, seen, made, {name: False})
 
     return look
@@ -402,58 +389,54 @@ def _double_backward(patient: Patient) -> Iterator[Look]:
     held: tuple[str, ...] = ()
     for dtype in patient.established.dtypes:
         claimed = dtype in patient.declared.double_backward
-        seen = patient.asked_all(("GRD-23", "GRD-24"), claimed, dtype, double_backward=(dtype,))
+        seen = patient.asked_all(
+            CLAIMS["double_backward"].judged_by, claimed, dtype, double_backward=(dtype,)
+        )
         held = (*held, dtype) if seen.holds else held
         found = {"double_backward": held}
         yield _of_claim(dtype, claimed, seen, found, found)
 
 
-def _arithmetic(name: str, requirement: str) -> Probe:
-    """Whether a claim about how the kernel computes is refuted, where it is made."""
+def _refutable(claim: Claim) -> Probe:
+    """Probe whether examples refute a claim about how the kernel computes, if it is made."""
 
     def look(patient: Patient) -> Iterator[Look]:
+        name = claim.flag
         claimed, least = getattr(patient.declared, name), _LITTLE.get(name, False)
         if claimed == least:
             yield Look(ABSENT, f"{name}, which examples cannot prove")
-        else:
-            seen = patient.asked(requirement, **{name: claimed})
-            label = name if claimed is True else f"{name} {claimed}"
-            yield _of_claim(label, True, seen, {name: claimed}, {name: least})
+            return
+        seen = patient.asked(claim.judged_by[0], **{name: claimed})
+        label = name if claimed is True else f"{name} {claimed}"
+        yield _of_claim(label, True, seen, {name: claimed}, {name: least})
 
     return look
+
+
+_SPECIAL: Mapping[str, Probe] = MappingProxyType(
+    {
+        "dialect": _dialect,
+        "layouts": _layouts,
+        "grade": _grade,
+        "dtypes": _dtypes,
+        "double_backward": _double_backward,
+    }
+)
+"""Probes of claims that are no plain flags."""
+
+
+def _probe_of(claim: Claim) -> Probe:
+    if claim.flag in _SPECIAL:
+        return _SPECIAL[claim.flag]
+    return _flag(claim) if claim.provable else _refutable(claim)
 
 
 PROBES: Mapping[str, Probe] = MappingProxyType(
     {
         "state": _state,
         "forward": _forward,
-        "dialect": _dialect,
-        "layouts": _layouts,
-        "without affine": _flag("affine_off", "CFG-05", "TRN-01"),
-        "without tracking": _flag("tracking_off", "CFG-06", "TRN-08"),
-        "cumulative momentum": _flag("cumulative_momentum", "RUN-04"),
-        "eval mode": _flag("inference", "EVL-01", "EVL-04"),
+        **{claim.label: _probe_of(claim) for claim in CLAIMS.values() if claim.label},
         "floating-point mode": _mode,
-        "grade": _grade,
-        "other dtypes": _dtypes,
-        "subnormal numbers": _flag("subnormals", "NUM-07"),
-        "overflowing squares": _flag("overflow_safe", "NUM-13"),
-        "input checks": _flag("input_checks", "ERR-02", "ERR-03", "ERR-04"),
-        "empty batch": _flag("empty_batch", "SHP-06"),
-        "strided state": _flag("strided_state", "LAY-04"),
-        "layout of the output": _flag("output_layout", "LAY-08"),
-        "checkpoints": _flag("checkpoints", "STA-01", "STA-02", "STA-04", "ERR-05"),
-        "live attributes": _flag("live_attributes", "STA-06", "STA-07"),
-        "gradients": _flag("gradients", "GRD-01", "GRD-02", "GRD-03", "GRD-04"),
-        "layout of gradients": _flag("gradient_layout", "GRD-22"),
-        "double backward": _double_backward,
-        "folding": _flag("folding", "FLD-01", "FLD-02"),
-        "determinism": _flag("deterministic", "DET-01"),
-        "threads": _arithmetic("threads", "DET-02"),
-        "summation": _arithmetic("summation", "NUM-10"),
-        "means": _arithmetic("direct_means", "NUM-02"),
-        "products": _arithmetic("centred_products", "GRD-25"),
-        "bias of errors": _arithmetic("unbiased", "NUM-09"),
     }
 )
-"""What is looked at, in this order: a probe assumes no more than what those before it have found."""
+"""The probes in their order: each relies on nothing but what the ones before have established."""

@@ -17,8 +17,9 @@ from bn_spec.specification.requirement import (
     requirements_matching,
 )
 from bn_spec.specimens import SPECIMENS, Specimen
-from bn_spec.suite.cell import PROPERTIES, Property
 from bn_spec.suite.chapters import load_suite
+from bn_spec.suite.property import PROPERTIES, Property
+from bn_spec.suite.regions import alternatives
 
 FORMAT = "bn-spec requirements"
 VERSION = 1
@@ -26,24 +27,19 @@ WIDTH = 100
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A requirement, the properties that judge it, and the specimens that it must catch."""
+class RequirementPage:
+    """A requirement, the property that judges it, and the specimens that it must catch."""
 
     requirement: Requirement
-    properties: tuple[Property, ...]
+    prop: Property
     specimens: tuple[Specimen, ...]
-
-    @property
-    def needs(self) -> list[str]:
-        """The claims without which a backend is not asked for it."""
-        return [*filter(None, self.requirement.needs.split(" and "))]
 
     def record(self) -> dict[str, Any]:
         """Return the entry as what JSON can hold."""
         return asdict(self.requirement) | {
             "chapter": CHAPTERS[self.requirement.chapter],
-            "needs": self.needs,
-            "properties": [_test(prop) for prop in self.properties],
+            "needs": list(self.requirement.needs),
+            "properties": [_test(self.prop)],
             "specimens": [
                 {"name": each.name, "sentence": each.sentence, "history": list(each.history)}
                 for each in self.specimens
@@ -60,8 +56,8 @@ class Entry:
         yield _told("source", asked.source)
         yield _told(
             "needs",
-            f"the claim {' and '.join(self.needs)}"
-            if self.needs
+            f"the claim {' and '.join(asked.needs)}"
+            if asked.needs
             else "nothing: it is asked of all",
         )
         if asked.convention:
@@ -69,10 +65,10 @@ class Entry:
                 "dialect",
                 f"in PyTorch's terms; the convention {asked.convention} may say otherwise",
             )
-        for prop in self.properties:
-            yield _told("judged by", _test(prop))
-            if prop.reaches:
-                yield _told("", f"whose cases must reach {'; '.join(prop.reaches)}")
+        yield _told("judged by", _test(self.prop))
+        if self.prop.reaches:
+            regions = "; ".join(" or ".join(alternatives(each)) for each in self.prop.reaches)
+            yield _told("", f"whose cases must reach {regions}")
         yield _told("alone", f"bn-spec run BACKEND --requirement {asked.id}")
         yield from self._faults()
 
@@ -87,7 +83,7 @@ class Entry:
             yield from wrap(text, WIDTH, subsequent_indent="      ", break_on_hyphens=False)
 
 
-def entries(pattern: str = "*") -> list[Entry]:
+def pages(pattern: str = "*") -> list[RequirementPage]:
     """Return the entries that match: all, a chapter (``RUN``), a glob (``RUN-*``), or one by its id, in any case.
 
     Raises:
@@ -95,10 +91,10 @@ def entries(pattern: str = "*") -> list[Entry]:
 
     """
     load_suite()
-    return [_entry(requirement) for requirement in _matching(pattern.upper())]
+    return [_page(requirement) for requirement in _matching(pattern.upper())]
 
 
-def document(found: list[Entry]) -> dict[str, Any]:
+def document(found: list[RequirementPage]) -> dict[str, Any]:
     """Return entries as a document of JSON: with its format, its version, and that of the specification."""
     records = [entry.record() for entry in found]
     return {
@@ -121,9 +117,9 @@ def _matching(pattern: str) -> list[Requirement]:
     return requirements_matching(pattern)
 
 
-def _entry(requirement: Requirement) -> Entry:
+def _page(requirement: Requirement) -> RequirementPage:
     caught = tuple(each for each in SPECIMENS.values() if requirement.id in each.caught_by)
-    return Entry(requirement, tuple(PROPERTIES[requirement.id]), caught)
+    return RequirementPage(requirement, PROPERTIES[requirement.id], caught)
 
 
 def _test(prop: Property) -> str:

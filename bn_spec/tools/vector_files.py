@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from bn_spec import __version__
-from bn_spec.case.arrays import take_apart
 from bn_spec.case.dtypes import Array
+from bn_spec.case.encoding import outline
 from bn_spec.case.whole_files import folder_written_whole
 from bn_spec.oracle.bounds import Accuracy
 from bn_spec.specification.requirement import SPECIFICATION
@@ -56,13 +56,8 @@ class Arrays:
 
     def tensor(self, a: Array) -> dict[str, Any]:
         """Keep the memory that a tensor spans, and return what the manifest says of it."""
-        flat, shape, strides = take_apart(a)
-        return {
-            "array": self.add(flat),
-            "dtype": a.dtype.name,
-            "shape": list(shape),
-            "strides": list(strides),
-        }
+        flat, entry = outline(a)
+        return {"array": self.add(flat), "dtype": a.dtype.name, **entry}
 
     def expected(self, e: Expected) -> dict[str, Any]:
         """Keep what is expected, in C order, and return what the manifest says of it."""

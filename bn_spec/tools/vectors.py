@@ -23,19 +23,19 @@ from bn_spec.case.script import Case, identical
 from bn_spec.case.steps import DIFFERENTIABLE, GRADIENTS, Backward, Forward
 from bn_spec.errors import ConfigError, allowed
 from bn_spec.judge.judging import steps
-from bn_spec.judge.observables import Step
+from bn_spec.judge.observables.judged_step import JudgedStep
 from bn_spec.oracle.bounded import Bounded
 from bn_spec.oracle.bounds import GRADES
 from bn_spec.oracle.expectation import Context
 from bn_spec.play.observation import STATES
 from bn_spec.play.player import play
 from bn_spec.specification.requirement import Requirement, requirements_matching
-from bn_spec.strategies import cases
-from bn_spec.suite.cell import PROPERTIES, Property
+from bn_spec.strategies.cases import cases_of
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.foreign_constants import without_foreign_constants
 from bn_spec.suite.pinned import of_requirement
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.property import PROPERTIES, Property
 
 MOST_VALUES = 2**13
 """Of an input; cases of larger ones are left out."""
@@ -116,19 +116,17 @@ def vectors(
     """
     load_suite()
     for requirement in requirements_matching(pattern):
-        for prop in PROPERTIES[requirement.id]:
-            to_draw = 0 if prop.huge or prop.deep else count  # what those draw is too large
-            for dtype in claims.dtypes:
-                yield from _of_property(prop, dtype, claims, to_draw, run_seed)
+        prop = PROPERTIES[requirement.id]
+        to_draw = 0 if prop.huge or prop.deep else count  # these draw cases that are too large
+        for dtype in claims.dtypes:
+            yield from _of_property(prop, dtype, claims, to_draw, run_seed)
 
 
 def _of_property(
     prop: Property, dtype: str, claims: Capabilities, count: int, run_seed: int
 ) -> Iterator[Vector]:
     requirement = prop.requirement
-    if dtype not in prop.dtypes or not all(
-        claims.has(f, dtype) for f in requirement.needs.split(" and ") if f
-    ):
+    if dtype not in prop.dtypes or not all(claims.has(flag, dtype) for flag in requirement.needs):
         return
     known = (pin.case for pin in of_requirement(requirement.id) if is_claimed(pin.case, claims))
     pinned = _with_calls((case for case in known if case.config.dtype == dtype), claims)
@@ -156,7 +154,7 @@ def _drawn(
         if not any(identical(case, other) for other in found):
             found.append(case)
 
-    strategy = cases(dtype=dtype, claims=claims, **prop.choices)
+    strategy = cases_of(prop.choices, dtype, claims)
     profile = PROFILES["smoke"].settings(count * DRAWN_FOR_EACH)
     with without_foreign_constants():
         seed(f"{run_seed}:{prop.requirement.id}")(profile(given(strategy)(keep)))()
@@ -177,7 +175,7 @@ def _calls(case: Case, claims: Capabilities) -> tuple[Call, ...]:
     return tuple(call for call in calls if any(e.judged.any() for e in call.expected.values()))
 
 
-def _call(step: Step) -> Call | None:
+def _call(step: JudgedStep) -> Call | None:
     asked, expected = step.answer.step, step.expected
     if expected.refusal is not None:
         return None
@@ -216,7 +214,7 @@ def _made(
     )
 
 
-def _of_forward(step: Step) -> dict[str, Expected]:
+def _of_forward(step: JudgedStep) -> dict[str, Expected]:
     expected, found = step.expected, dict[str, Expected]()
     if expected.output is not None:
         found["output"] = _judged(expected.output)

@@ -11,18 +11,18 @@ from bn_spec.case.config import State, initial_state
 from bn_spec.case.dtypes import Array, format_named, is_floating
 from bn_spec.case.steps import Forward
 from bn_spec.judge.observables.judged_step import (
-    Observable,
-    Step,
+    Judge,
+    JudgedStep,
     exact_tensor,
     form,
     shown,
     well_formed,
 )
 from bn_spec.judge.verdict import Verdict
-from bn_spec.play.observation import Malformed, Raised
+from bn_spec.play.observation import Raised
 
 
-def output(verdict: Verdict, step: Step) -> None:
+def output(verdict: Verdict, step: JudgedStep) -> None:
     """Judge the output of a forward."""
     if step.expected.output is None:
         return
@@ -32,7 +32,7 @@ def output(verdict: Verdict, step: Step) -> None:
         verdict.bounded("output", step.index, got, step.expected.output)
 
 
-def output_form(verdict: Verdict, step: Step) -> None:
+def output_form(verdict: Verdict, step: JudgedStep) -> None:
     """Judge shape and dtype of an output."""
     if step.expected.refusal is not None or not isinstance(step.answer.step, Forward):
         return
@@ -49,20 +49,26 @@ def output_form(verdict: Verdict, step: Step) -> None:
 
 
 def _well_formed_output(
-    verdict: Verdict, step: Step, observable: str, shape: tuple[int, ...]
+    verdict: Verdict, step: JudgedStep, observable: str, shape: tuple[int, ...]
 ) -> Array | None:
     """Return the output if it is an array of ``shape``; otherwise note the discrepancy."""
     got = step.answer.output
     if well_formed(got, shape):
         return got
-    verdict.exact(observable, step.index, False, f"an output of shape {shape}", form(got))
+    verdict.exact(
+        observable,
+        step.index,
+        False,
+        f"an output of shape {shape}",
+        form(got if step.answer.error is None else step.answer.error),
+    )
     return None
 
 
-def tensor(name: str) -> Observable:
+def tensor(name: str) -> Judge:
     """Judge a tensor of the state after the step: within its bound where it has one, else bitwise."""
 
-    def judge_tensor(verdict: Verdict, step: Step) -> None:
+    def judge_tensor(verdict: Verdict, step: JudgedStep) -> None:
         after = step.answer.after
         if not isinstance(after, State):
             verdict.exact(name, step.index, False, f"{name} can be read", str(after))
@@ -80,7 +86,7 @@ def tensor(name: str) -> Observable:
     return judge_tensor
 
 
-def statistics_kept(verdict: Verdict, step: Step) -> None:
+def statistics_kept(verdict: Verdict, step: JudgedStep) -> None:
     """Running statistics bitwise as before the step, in every channel whose batch statistics are in range.
 
     A variance that overflows times a momentum of 0 is NaN, in any kernel; and a kernel that flushes
@@ -102,13 +108,13 @@ def statistics_kept(verdict: Verdict, step: Step) -> None:
             exact_tensor(verdict, name, step.index, before[inside], got[inside])
 
 
-def checkpoint(verdict: Verdict, step: Step) -> None:
+def checkpoint(verdict: Verdict, step: JudgedStep) -> None:
     """A checkpoint has every tensor of the state by its name, bit for bit, and nothing else."""
     if step.expected.checkpoint is None:
         return
     wanted, got = step.expected.checkpoint.tensors(), step.answer.results
     names = f"a checkpoint of {', '.join(wanted)}"
-    if not isinstance(step.answer.output, Raised | Malformed):
+    if step.answer.error is None:
         verdict.exact(
             "checkpoint",
             step.index,
@@ -117,14 +123,14 @@ def checkpoint(verdict: Verdict, step: Step) -> None:
             ", ".join(got) or "nothing",
         )
     else:
-        verdict.exact("checkpoint", step.index, False, names, str(step.answer.output))
+        verdict.exact("checkpoint", step.index, False, names, str(step.answer.error))
     for name in wanted.keys() & got.keys():
         agrees = isinstance(found := got[name], np.ndarray) and same_bits(wanted[name], found)
         saved = partial(shown, wanted[name], f"{name} is saved as ")
         verdict.exact("checkpoint", step.index, agrees, saved, partial(shown, found))
 
 
-def state_form(verdict: Verdict, step: Step) -> None:
+def state_form(verdict: Verdict, step: JudgedStep) -> None:
     """Each tensor of the state keeps the shape and the dtype that it was built with."""
     after = step.answer.after
     if not isinstance(after, State):
@@ -138,7 +144,7 @@ def state_form(verdict: Verdict, step: Step) -> None:
             verdict.exact("state_form", step.index, agrees, f"{name} of {form(wanted)}", form(got))
 
 
-def repetition(verdict: Verdict, step: Step) -> None:
+def repetition(verdict: Verdict, step: JudgedStep) -> None:
     """Bitwise the output of the step before, where that was the same forward step in eval mode."""
     previous, now = step.previous[-1].answer if step.previous else None, step.answer.step
     before = previous and previous.step
@@ -160,10 +166,10 @@ def repetition(verdict: Verdict, step: Step) -> None:
             lambda: shown(second),
         )
     else:
-        verdict.exact("repetition", step.index, False, "two outputs", str(second))
+        verdict.exact("repetition", step.index, False, "two outputs", str(step.answer.error))
 
 
-def running_var_sign(verdict: Verdict, step: Step) -> None:
+def running_var_sign(verdict: Verdict, step: JudgedStep) -> None:
     """Judge that no running variance is negative."""
     after = step.answer.after
     if not isinstance(after, State) or after.running_var is None:
@@ -174,9 +180,9 @@ def running_var_sign(verdict: Verdict, step: Step) -> None:
     )
 
 
-def refusal(verdict: Verdict, step: Step) -> None:
+def refusal(verdict: Verdict, step: JudgedStep) -> None:
     """Judge whether what must be refused is refused, in a documented way."""
-    expected, raised = step.expected.refusal, step.answer.output
+    expected, raised = step.expected.refusal, step.answer.error
     if expected is None:
         return
     agrees = isinstance(raised, Raised) and not set(raised.kinds).isdisjoint(expected.kinds)
@@ -185,7 +191,7 @@ def refusal(verdict: Verdict, step: Step) -> None:
     verdict.exact("refusal", step.index, agrees, wanted, got)
 
 
-def output_bias(verdict: Verdict, step: Step) -> None:
+def output_bias(verdict: Verdict, step: JudgedStep) -> None:
     """Judge the bias of an output, channel by channel."""
     expected = step.expected.output
     if expected is None:
@@ -198,7 +204,7 @@ def _rows(array: Array) -> Array:
     return array.swapaxes(0, 1).reshape(array.shape[1], -1)
 
 
-def numbers(verdict: Verdict, step: Step) -> None:
+def numbers(verdict: Verdict, step: JudgedStep) -> None:
     """What is left of the requirements outside the domain of the bounds."""
     after, answer = step.answer.after, step.answer
     asked = [
@@ -216,10 +222,10 @@ def numbers(verdict: Verdict, step: Step) -> None:
             verdict.numbers(name, step.index, got, expected)
 
 
-def statistic_bias(name: str) -> Observable:
+def statistic_bias(name: str) -> Judge:
     """Judge the bias of a running statistic."""
 
-    def judge_bias(verdict: Verdict, step: Step) -> None:
+    def judge_bias(verdict: Verdict, step: JudgedStep) -> None:
         after, expected = step.answer.after, getattr(step.expected, name)
         got = getattr(after, name) if isinstance(after, State) else None
         if expected is None or not well_formed(got, expected.bound.shape):
@@ -231,7 +237,7 @@ def statistic_bias(name: str) -> Observable:
     return judge_bias
 
 
-def mode(verdict: Verdict, step: Step) -> None:
+def mode(verdict: Verdict, step: JudgedStep) -> None:
     """Judge the floating-point mode that a step leaves."""
     left = step.answer.mode
     verdict.exact(

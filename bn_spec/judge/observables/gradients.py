@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bn_spec.case.steps import GRADIENTS, Backward, Fold
-from bn_spec.judge.observables.judged_step import Observable, Step, form, shown, well_formed
+from bn_spec.judge.observables.judged_step import Judge, JudgedStep, form, shown, well_formed
 from bn_spec.judge.verdict import Verdict
 from bn_spec.oracle.bounded import Bounded
 from bn_spec.oracle.reference import Extended
@@ -13,11 +13,11 @@ from bn_spec.oracle.reference import formulas as f
 from bn_spec.play.observation import Raised
 
 
-def result(name: str) -> Observable:
+def result(name: str) -> Judge:
     """Judge a result that was asked, as a gradient is: within its bound; or that it is absent where it was not."""
 
-    def judge_result(verdict: Verdict, step: Step) -> None:
-        if name not in step.expected.results or isinstance(step.answer.output, Raised):
+    def judge_result(verdict: Verdict, step: JudgedStep) -> None:
+        if name not in step.expected.results or isinstance(step.answer.error, Raised):
             return
         expected, got = step.expected.results[name], step.answer.results.get(name)
         if expected is None:
@@ -38,7 +38,7 @@ def result(name: str) -> Observable:
     return judge_result
 
 
-def gradient_form(verdict: Verdict, step: Step) -> None:
+def gradient_form(verdict: Verdict, step: JudgedStep) -> None:
     """Each gradient, of first or second order, has the shape and dtype of its tensor; that of dy those of x."""
     if step.forward is None:
         return
@@ -56,7 +56,7 @@ def gradient_form(verdict: Verdict, step: Step) -> None:
             verdict.exact("gradient_form", step.index, agrees, wanted, form(got))
 
 
-def folded_form(verdict: Verdict, step: Step) -> None:
+def folded_form(verdict: Verdict, step: JudgedStep) -> None:
     """What a layer is folded into has the dtype of the convolution it was given; shapes are judged with values."""
     fold = step.answer.step
     if not isinstance(fold, Fold):
@@ -68,7 +68,7 @@ def folded_form(verdict: Verdict, step: Step) -> None:
         )
 
 
-def gradient_linearity(verdict: Verdict, step: Step) -> None:
+def gradient_linearity(verdict: Verdict, step: JudgedStep) -> None:
     """Where this and the last two steps ask one forward, the third dy the sum of the others, so are its gradients.
 
     The values of the reference play no part, only the bounds of all three.
@@ -88,7 +88,7 @@ def gradient_linearity(verdict: Verdict, step: Step) -> None:
             verdict.bounded("gradient_linearity", step.index, both, expected)
 
 
-def gradient_sums(verdict: Verdict, step: Step) -> None:
+def gradient_sums(verdict: Verdict, step: JudgedStep) -> None:
     """Σ dx = 0 and Σ dx x̂ = n weight s³ eps mean(dy x̂) per channel; the latter because mean(x̂²) = 1 − eps s².
 
     Each may be off by what the elements may be off.

@@ -19,14 +19,14 @@ from bn_spec.play.observation import Answer
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class JudgedStep:
     """One answer with its expectation, as the observables see it."""
 
     config: Config
     index: int
     answer: Answer
     expected: Expectation
-    previous: Sequence[Step]
+    previous: Sequence[JudgedStep]
     claims: Accuracy
     forward: Context | None = None
     """The forward whose gradients the step asks for."""
@@ -41,7 +41,8 @@ class Step:
         )
 
 
-Observable: TypeAlias = Callable[[Verdict, Step], None]
+Judge: TypeAlias = Callable[[Verdict, JudgedStep], None]
+"""Adds what it finds about a step to a verdict."""
 
 
 def well_formed(got: object, shape: tuple[int, ...]) -> TypeGuard[Array]:

@@ -10,11 +10,11 @@ import numpy as np
 from bn_spec.case.arrays import same_bits, take_apart
 from bn_spec.case.dtypes import Array
 from bn_spec.case.steps import Forward
-from bn_spec.judge.observables.judged_step import Observable, Step, shown
+from bn_spec.judge.observables.judged_step import Judge, JudgedStep, shown
 from bn_spec.judge.verdict import Verdict
 
 
-def handed(verdict: Verdict, step: Step) -> None:
+def handed(verdict: Verdict, step: JudgedStep) -> None:
     """Tensors that were handed over are bitwise as they were: an input, a dy, and the input that it refers to."""
     for name, (handed, after) in step.answer.handed.items():
         agrees = isinstance(after, np.ndarray) and same_bits(after, handed)
@@ -22,7 +22,7 @@ def handed(verdict: Verdict, step: Step) -> None:
         verdict.exact("handed", step.index, agrees, wanted, partial(shown, after))
 
 
-def kept(verdict: Verdict, step: Step) -> None:
+def kept(verdict: Verdict, step: JudgedStep) -> None:
     """What a step gave and what it was handed are bitwise the same after all later steps."""
     seen = step.answer.seen()
     for name, later in step.answer.later.items():
@@ -33,7 +33,7 @@ def kept(verdict: Verdict, step: Step) -> None:
             verdict.exact("kept", step.index, agrees, wanted, partial(shown, later))
 
 
-def overrun(verdict: Verdict, step: Step) -> None:
+def overrun(verdict: Verdict, step: JudgedStep) -> None:
     """Nothing is written around the elements of a tensor."""
     names = ", ".join(step.answer.overrun)
     wanted = "memory around the elements of tensors stays as it is"
@@ -42,7 +42,7 @@ def overrun(verdict: Verdict, step: Step) -> None:
     )
 
 
-def shared(verdict: Verdict, step: Step) -> None:
+def shared(verdict: Verdict, step: JudgedStep) -> None:
     """No result lies in the memory of what was handed over."""
     if step.answer.handed:
         pairs = ", ".join(step.answer.shared)
@@ -51,13 +51,13 @@ def shared(verdict: Verdict, step: Step) -> None:
         )
 
 
-def layout(name: str, result: str) -> Observable:
+def layout(name: str, result: str) -> Judge:
     """Judge whether a result for an input in NCHW or NHWC order is in that order; axes of length 1 do not matter."""
 
-    def judge_layout(verdict: Verdict, step: Step) -> None:
+    def judge_layout(verdict: Verdict, step: JudgedStep) -> None:
         asked, got = (
             step.forward.step if step.forward else step.answer.step,
-            step.answer.given().get(result),
+            step.answer.returned().get(result),
         )
         if (
             not isinstance(asked, Forward)

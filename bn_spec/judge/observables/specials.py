@@ -11,12 +11,12 @@ from bn_spec.case.arrays import same_bits
 from bn_spec.case.config import State
 from bn_spec.case.dtypes import Array, Bools, is_floating
 from bn_spec.case.steps import Backward, Forward
-from bn_spec.judge.observables.judged_step import Step, shown, well_formed
+from bn_spec.judge.observables.judged_step import JudgedStep, shown, well_formed
 from bn_spec.judge.verdict import Verdict
 from bn_spec.oracle.expectation import Context
 
 
-def elsewhere(verdict: Verdict, step: Step) -> None:
+def elsewhere(verdict: Verdict, step: JudgedStep) -> None:
     """What has the same data as in the step before has the same bits as there, whatever the rest has become.
 
     That is a channel where its own statistics normalise it, an element where statistics are given.
@@ -37,8 +37,8 @@ def elsewhere(verdict: Verdict, step: Step) -> None:
         return
     same = _bits(data) == _bits(before)
     kept = same.all(axis=(0, 2, 3)) if whole or isinstance(step.answer.step, Backward) else None
-    for name, got in step.answer.given().items():
-        wanted = previous.answer.given().get(name)
+    for name, got in step.answer.returned().items():
+        wanted = previous.answer.returned().get(name)
         if (
             not isinstance(got, np.ndarray)
             or not isinstance(wanted, np.ndarray)
@@ -61,7 +61,7 @@ def elsewhere(verdict: Verdict, step: Step) -> None:
             verdict.exact("elsewhere", step.index, same_bits(a, b), stays, partial(shown, a))
 
 
-def special(verdict: Verdict, step: Step) -> None:
+def special(verdict: Verdict, step: JudgedStep) -> None:
     """NaN in, NaN out; an infinite number gives what the formula gives, or what is not finite either."""
     data = _data(step)
     if data is None or step.expected.refusal is not None:
@@ -84,7 +84,7 @@ def special(verdict: Verdict, step: Step) -> None:
             )
 
 
-def _poisoned(step: Step, data: Array) -> Iterator[tuple[str, object, Bools, Bools]]:
+def _poisoned(step: JudgedStep, data: Array) -> Iterator[tuple[str, object, Bools, Bools]]:
     """Yield results with the elements that must be NaN, and those that must not be finite."""
     nan, infinite = np.isnan(data), np.isinf(data)
     by_channel = nan.any(axis=(0, 2, 3)).reshape(-1), infinite.any(axis=(0, 2, 3)).reshape(-1)
@@ -103,7 +103,7 @@ def _poisoned(step: Step, data: Array) -> Iterator[tuple[str, object, Bools, Boo
             yield name, getattr(answer.after, name), *by_channel
 
 
-def _data(step: Step) -> Array | None:
+def _data(step: JudgedStep) -> Array | None:
     """Return what the step was given: an input, or a gradient."""
     asked = step.answer.step
     given = (
@@ -112,7 +112,7 @@ def _data(step: Step) -> Array | None:
     return given if given is not None and given.ndim == 4 and is_floating(given.dtype) else None
 
 
-def _context(step: Step) -> Context:
+def _context(step: JudgedStep) -> Context:
     answer = step.answer
     if step.forward is not None:
         return step.forward

@@ -1,18 +1,15 @@
-"""Backends that kill, starve or confuse who plays them: each is a finding, and nobody else notices."""
+"""Backends that kill, starve or confuse their process: each is a finding of its own case."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from bn_spec import Case, Config, KnownFailure, check
@@ -21,26 +18,28 @@ from bn_spec.case.source import array
 from bn_spec.case.steps import Forward, Train
 from bn_spec.errors import BrokenBackend
 from bn_spec.judge.judging import SURVIVAL
-from bn_spec.play.flight import ABOUT, Note, Recorded, Recorder, left_behind, read
 from bn_spec.play.isolated import Isolated, Limits, check_loading
-from bn_spec.play.observation import LOOKS, Died
+from bn_spec.play.observation import LOOKS
 from bn_spec.play.player import play, play_together
 from bn_spec.report.records import CRASHED, FAIL, PASS
 from bn_spec.report.run_file import RunFile
 from bn_spec.specimens import SPECIMENS
-from bn_spec.suite.cell import PROPERTIES, Cell, Violation
+from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.pinned import pinned
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.property import PROPERTIES
+from bn_spec.suite.search import Search
 from bn_spec.tools.diagnosis import agree
-
-from .process import bn_spec, pytest_suite, python, strange
-from .strange_backends import HOSTILE
+from tests.process import bn_spec, pytest_suite, python, strange
+from tests.strange_backends import HOSTILE
 
 WIDE = Case(Config(2), steps=(Train(), Forward(array([0, 1, 2, 3], (2, 2, 1, 1)))))
+
 NARROW = Case(Config(1), steps=(Forward(array([0, 1, 2, 3], (2, 1, 2, 1))),))
 
 AT = r" in step 2 \(forward\)"
+
 DEATHS = {
     "segfaults": rf"killed by SIGSEGV{AT}, at strange_backends.py:\d+ in <lambda>$",
     "aborts": rf"killed by SIGABRT{AT}, at strange_backends.py:\d+ in forward$",
@@ -53,6 +52,7 @@ DEATHS = {
     "writes-everywhere": "wrote what is no answer into the channel of its answers",
     "closes-everything": "(closed the channel of its answers|exited with code 1)",
 }
+
 ERRORS = {
     "hogs": r"raised (_Array)?MemoryError: .*\(256 MiB are allowed\)$",
     "leaves": "raised SystemExit: done$",
@@ -62,6 +62,7 @@ ERRORS = {
     "unprintable": r"raised RuntimeError: \\udcff",
     "verbose": "raised RuntimeError: words words",
 }
+
 ANSWERS = {
     "gives-nothing": "forward returned None",
     "gives-text": "forward returned str",
@@ -70,6 +71,7 @@ ANSWERS = {
     "gives-another-shape": r"shape \(2, 2, 1, 1, 1\)",
     "wavers": ".",
 }
+
 HARMLESS = ("gives-a-liar", "floods", "meddles", "forks")
 """What they do is no business of anybody's, once it is undone: a subclass of an array is taken for what it holds."""
 
@@ -80,7 +82,9 @@ TABLE = [
     ("gives-the-world", "error", r"raised (_Array)?MemoryError"),
     *((name, "", "") for name in HARMLESS),
 ]
+
 LIMITS = Limits(seconds=1.0, mebibytes=256)
+
 PATIENT = Limits(seconds=60.0, mebibytes=256)
 """For those that end by themselves, however busy the machine is."""
 
@@ -138,24 +142,24 @@ def test_a_death_among_threads_is_one(isolated: Isolated) -> None:
 
 
 def test_a_death_that_is_declared_is_a_known_failure(isolated: Isolated) -> None:
-    cell = cell_of(isolated)
-    cell.excused = (KnownFailure("RUN-05", SURVIVAL, "it dies of several channels"),)
-    assert cell.violation(WIDE) is None
-    assert [known.reason for known in cell.known] == ["it dies of several channels"]
+    search = search_of(isolated)
+    search.cell.excused = (KnownFailure("RUN-05", SURVIVAL, "it dies of several channels"),)
+    assert search.cell.violation(WIDE) is None
+    assert [known.reason for known in search.tally.known] == ["it dies of several channels"]
 
 
-def cell_of(backend: Any, requirement: str = "RUN-05") -> Cell:
+def search_of(backend: Any, requirement: str = "RUN-05") -> Search:
     load_suite()
-    return Cell(PROPERTIES[requirement][0], backend, "float32", PROFILES["smoke"].settings())
+    return Search(Cell(PROPERTIES[requirement], backend, "float32"), PROFILES["smoke"].settings())
 
 
 def test_a_death_shrinks_and_the_search_ends_after_so_many(
     isolated: Isolated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bn_spec.suite.cell.MOST_DEATHS", 6)
-    cell = cell_of(isolated)
+    search = search_of(isolated)
     with pytest.raises(Violation, match="killed by SIGSEGV") as raised:
-        cell.run()
+        search.run()
     found = raised.value.finding
     assert found.discrepancy.observable == SURVIVAL
     assert found.faults is None
@@ -193,12 +197,11 @@ def test_a_backend_that_kills_who_loads_it_is_broken(tmp_path: Path, body: str, 
         check_loading(f"{tmp_path}/bad.py:backend", LIMITS)
 
 
-# Runs --------------------------------------------------------------------------------------------------
-
+# Runs ---------------------------------------------------------------------------------------------
 
 ISOLATED = ("--bn-isolate=process", "--bn-timeout=1", "--bn-memory=256")
-QUICK = ("--bn-profile=smoke", "--bn-requirement=TRN-04")
 
+QUICK = ("--bn-profile=smoke", "--bn-requirement=TRN-04")
 
 SOME = (
     "segfaults",
@@ -289,93 +292,6 @@ def test_a_wrong_limit_is_named(tmp_path: Path, ini: str, sentence: str) -> None
     done = pytest_suite("-c", "pytest.ini", cwd=tmp_path)
     assert done.returncode == 4
     assert sentence in done.stderr
-
-
-# The flight recorder -----------------------------------------------------------------------------------
-
-
-OF = dict(zip(ABOUT, ABOUT, strict=True))
-
-
-class Watcher:
-    """A backend that reads the note of its own case while it is played."""
-
-    def __init__(self, path: Path) -> None:
-        self.inner: Any = HOSTILE["leaves"]
-        self.path, self.notes = path, list[Note | None]()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def to_native(self, a: Any) -> Any:
-        self.notes.append(read(self.path))
-        return a
-
-
-def test_a_case_is_noted_before_it_is_played_and_the_step_with_it(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path / "notes" / "1-main")
-    recorder.begin(OF)
-    watcher: Any = Watcher(recorder.path)
-    play(WIDE, Recorded(watcher, recorder))
-    (during,) = watcher.notes
-    assert (during.about, during.playing, during.step) == (OF, True, 1)
-    assert np.array_equal(during.cases[0].steps[1].x, WIDE.steps[1].x)  # type: ignore[union-attr]
-    after = read(recorder.path)
-    assert after is not None
-    assert not after.playing
-    recorder.close()
-    assert not recorder.path.exists()
-
-
-def test_who_is_watched_takes_an_interrupt_for_the_backends(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path / "1-main")
-    recorder.begin(OF)
-    found = play(WIDE, Recorded(HOSTILE["interrupts"], recorder, LIMITS)).initial
-    assert found == Died(1, "raised KeyboardInterrupt, which ends a process")
-    with pytest.raises(KeyboardInterrupt):
-        play(WIDE, Recorded(HOSTILE["interrupts"], recorder))
-    recorder.close()
-
-
-def test_who_is_watched_and_hangs_is_ended_by_an_alarm_and_leaves_a_note(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path / "1-main")
-    recorder.begin(OF)
-    watched = Recorded(HOSTILE["hangs"], recorder, Limits(seconds=0.2))
-    child = os.fork()
-    if not child:
-        play(WIDE, watched)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGALRM
-    note = read(recorder.path)
-    assert note is not None
-    assert (note.playing, note.step) == (True, 1)
-    recorder.close()
-
-
-def test_a_case_that_is_too_large_is_noted_as_that(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path / "1-main")
-    recorder.begin(OF)
-    large = Case(Config(1), steps=(Forward(np.zeros((1, 1, 1024, 1024), np.float32)),))
-    with recorder.playing([large]):
-        assert read(recorder.path) == Note(OF, (), True)
-    recorder.close()
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff" * 4096, bytes(4096)])
-def test_what_is_no_note_is_none(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "1-main"
-    path.write_bytes(content)
-    assert read(path) is None
-
-
-def test_only_the_notes_of_the_dead_are_left_behind(tmp_path: Path) -> None:
-    child = os.fork()
-    if not child:
-        os._exit(0)
-    os.waitpid(child, 0)
-    for name in (f"{os.getpid()}-gw0", f"{child}-gw1", "nobody-gw2"):
-        (tmp_path / name).write_bytes(b"")
-    assert [path.name for path, _ in left_behind(tmp_path)] == [f"{child}-gw1"]
 
 
 def test_a_stand_in_is_what_it_stands_for() -> None:

@@ -9,9 +9,8 @@ from xml.etree import ElementTree
 import pytest
 
 from bn_spec.case.dtypes import DTYPES
-from bn_spec.suite.cell import PROPERTIES
-
-from .process import pytest_suite, python, strange, table_of
+from bn_spec.suite.property import PROPERTIES
+from tests.process import pytest_suite, python, strange, table_of
 
 SMOKE = "--bn-profile=smoke"
 NUM_TESTS = {
@@ -247,7 +246,7 @@ def test_a_property_about_some_dtypes_has_cells_for_no_other(
     cells = {
         line.partition("[")[2].rstrip("]") for line in done.stdout.splitlines() if "::" in line
     }
-    (prop,) = PROPERTIES[requirement]
+    prop = PROPERTIES[requirement]
     assert cells == {f"reference-{dtype}" for dtype in prop.dtypes}
     assert without in DTYPES.keys() - set(prop.dtypes)
 

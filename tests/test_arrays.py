@@ -21,8 +21,7 @@ from bn_spec.case.arrays import (
     take_apart,
 )
 from bn_spec.case.dtypes import Array
-
-from .common import examples
+from tests.common import examples
 
 DTYPES = st.sampled_from(("float32", "float64", "int64"))
 

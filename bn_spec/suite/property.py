@@ -1,0 +1,140 @@
+"""A property: a requirement, how its cases are drawn, and the function that judges them.
+
+The suite declares each requirement together with the property that judges it. The docstring is the
+sentence of the specification::
+
+    @requirement("RUN-03", level="training", source=PAPER, momentum=(1.0,))
+    def test_running_var_takes_the_unbiased_variance(cell: Cell, case: Case) -> None:
+        \"\"\"running_var is updated with the unbiased variance of the batch.\"\"\"
+        cell.judge(case, "running_var")
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias, Unpack
+
+from bn_spec.case.dtypes import DTYPES
+from bn_spec.case.script import Case
+from bn_spec.errors import ConfigError, allowed
+from bn_spec.specification.requirement import REQUIREMENTS, Requirement
+from bn_spec.strategies.case_choices import CaseChoices, Choices
+from bn_spec.suite.regions import REGIONS, Wanted, alternatives
+
+if TYPE_CHECKING:
+    from bn_spec.suite.cell import Cell
+    from bn_spec.suite.search import Search
+
+Body: TypeAlias = "Callable[[Cell, Case], None]"
+"""Judges one drawn case."""
+
+
+@dataclass(frozen=True)
+class Property:
+    """The property that judges one requirement.
+
+    Attributes:
+        requirement: What it judges.
+        body: Judges one case.
+        choices: What its cases are drawn from.
+        effort: Share of a profile's examples that it needs.
+        deep: It runs in the nightly profile only, or when it is named.
+        huge: It has a single case, of minutes and gigabytes, and runs only when it is named.
+        dtypes: Dtypes about which it says something.
+        reaches: Regions that its cases must reach. Of several in a tuple, one is enough.
+
+    Raises:
+        ConfigError: A region does not exist.
+
+    """
+
+    requirement: Requirement
+    body: Body
+    choices: Choices
+    effort: float = 1.0
+    deep: bool = False
+    huge: bool = False
+    dtypes: tuple[str, ...] = tuple(DTYPES)
+    reaches: tuple[Wanted, ...] = ()
+
+    def __post_init__(self) -> None:
+        for wanted in self.reaches:
+            for region in alternatives(wanted):
+                if region not in REGIONS:
+                    raise ConfigError(allowed("region", region, sorted(REGIONS)))
+
+
+PROPERTIES: dict[str, Property] = {}
+"""The properties declared so far, by the id of their requirement."""
+
+
+def requirement(
+    id: str,
+    *,
+    level: str,
+    source: str,
+    needs: tuple[str, ...] = (),
+    convention: str = "",
+    effort: float = 1.0,
+    deep: bool = False,
+    huge: bool = False,
+    dtypes: tuple[str, ...] = tuple(DTYPES),
+    reaches: tuple[Wanted, ...] = (),
+    **choices: Unpack[CaseChoices],
+) -> Callable[[Body], Callable[[Search], None]]:
+    """Declare a requirement and the property that judges it.
+
+    The docstring of the decorated function is the sentence of the requirement. Its first paragraph
+    counts; a final period is dropped. The function becomes a test of a
+    :class:`bn_spec.suite.search.Search`.
+
+    Args:
+        id: Chapter and number, as in ``RUN-03``.
+        level: See :class:`bn_spec.specification.requirement.Requirement`, as for ``source``,
+            ``needs`` and ``convention``.
+        source: The document that demands it.
+        needs: Claims without which a backend is not asked.
+        convention: Field of the dialect that decides what the sentence means.
+        effort: See :class:`Property`, as for ``deep``, ``huge``, ``dtypes`` and ``reaches``.
+        deep: Nightly only.
+        huge: Only when named.
+        dtypes: Dtypes about which it says something.
+        reaches: Regions that its cases must reach.
+        **choices: What the cases are drawn from; see
+            :class:`bn_spec.strategies.case_choices.Choices`.
+
+    Raises:
+        ConfigError: Something is unknown, malformed, or declared twice.
+
+    """
+
+    def declare(body: Body) -> Callable[[Search], None]:
+        sentence = _sentence_of(body)
+        declared = Requirement(id, sentence, level, source, needs, convention)
+        drawn_from = Choices.of(choices)
+        prop = Property(declared, body, drawn_from, effort, deep, huge, dtypes, reaches)
+        # Last, so that a declaration that is refused leaves nothing behind.
+        REQUIREMENTS.declare(declared)
+        PROPERTIES[id] = prop
+
+        @functools.wraps(body)
+        def test(search: Search) -> None:
+            search.run()
+
+        # pytest reads the names of fixtures off the signature, which `wraps` took from the body.
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        test.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [inspect.Parameter("search", kind)]
+        )
+        test.bn_property = prop  # type: ignore[attr-defined]
+        return test
+
+    return declare
+
+
+def _sentence_of(body: Body) -> str:
+    paragraph = (inspect.getdoc(body) or "").partition("\n\n")[0]
+    return " ".join(paragraph.split()).removesuffix(".")
