@@ -41,16 +41,22 @@ nitpick_ignore_regex = [
 ]
 
 
+SECTIONS = Config(napoleon_use_ivar=True, napoleon_attr_annotations=False)
+"""How sections are shown: attributes as a list of fields, since autodoc has an entry for each."""
+
+
 def read_sections(
     app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
 ) -> None:
-    """Turn the sections of a docstring (Args, Raises) into fields; a name in Raises must exist.
+    """Turn the sections of a docstring (Args, Attributes, Raises) into fields.
+
+    A name in Raises must exist.
 
     The extension napoleon would do the same to constants, whose first words before a colon it
     takes for a type.
     """
     if what not in ("attribute", "data", "property"):
-        lines[:] = GoogleDocstring(lines, Config(), app, what, name, thing, options).lines()
+        lines[:] = GoogleDocstring(lines, SECTIONS, app, what, name, thing, options).lines()
 
 
 def escape_bars(
