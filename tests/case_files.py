@@ -35,7 +35,7 @@ def forward(**entry: Any) -> dict[str, Any]:
 def backward(
     of: Any = -1, wrt: Any = ("input",), steps: int = 1, step: str = "Backward", **entry: Any
 ) -> dict[str, Any]:
-    """Return a header with so many recorded forwards, and a backward whose dy is described by another entry."""
+    """Return a header with recorded forwards and a backward; ``entry`` changes its dy."""
     x = {"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]}
     asked = {"step": "Forward", "x": x, "wrt": wrt}
     cotangent = {"input": x} if step == "DoubleBackward" else {}

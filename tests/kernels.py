@@ -129,9 +129,9 @@ CORRECT = kernel_backend(
 
 
 class Recorder:
-    """Kernels that answer with what they were given, moved one on, and keep the arguments of each call.
+    """Kernels that add one to the running statistics, and keep the arguments of each call.
 
-    Those of a backward are kept apart, as they were at its call.
+    The arguments of backwards are kept in a list of their own, as copies made at the call.
     """
 
     def __init__(self, in_place: bool = False) -> None:

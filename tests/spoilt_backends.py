@@ -103,7 +103,7 @@ def mutates(forward: Callable[[Array], Array], x: Array) -> Array:
 
 @dataclass(frozen=True)
 class Row:
-    """A strange backend, the first discrepancy that must come of it, and what its sentences contain."""
+    """A strange backend, the discrepancy that it must cause, and words of its sentences."""
 
     id: str
     member: str

@@ -23,7 +23,6 @@ from bn_spec.strategies import cases
 from bn_spec.suite.cell import PROPERTIES, Cell, Violation
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
-
 from tests.draws import drawn
 
 load_suite()

@@ -71,7 +71,7 @@ ANSWERS = {
 }
 
 HARMLESS = ("gives-a-liar", "floods", "meddles", "forks")
-"""What they do is no business of anybody's, once it is undone: a subclass of an array is taken for what it holds."""
+"""Backends whose effects are undone and cause no finding; an array subclass is an array."""
 
 TABLE = [
     *((name, SURVIVAL, said) for name, said in DEATHS.items()),

@@ -14,8 +14,8 @@ from bn_spec.case.steps import Eval, Fold, Set, Step
 from bn_spec.judge.judging import judge
 from bn_spec.oracle.expectation import expect
 from bn_spec.play.player import play
-from tests.judged_histories import CLAIMS, judged, layer_of, places
 from tests.convolution import correlated
+from tests.judged_histories import CLAIMS, judged, layer_of, places
 
 
 def normalised(y: Array, state: State, eps: float) -> Array:

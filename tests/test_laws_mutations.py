@@ -40,7 +40,7 @@ VALUES = ("TRN-01", "RUN-02", "EVL-01")
 
 
 class Mutation(NamedTuple):
-    """A function of the formulas, an expression in it, what stands there instead, and the laws that this breaks."""
+    """A formula, an expression in it, the wrong expression, and the laws that this breaks."""
 
     function: str
     right: str
@@ -99,7 +99,7 @@ each_mutation = pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTA
 
 @contextmanager
 def mutated(mutation: Mutation) -> Iterator[None]:
-    """Replace an expression of a formula, for the reference and for the judge, which look it up there."""
+    """Replace an expression of a formula, for the reference and for the judge alike."""
     function, right, wrong, _ = mutation
     text = inspect.getsource(getattr(f, function))
     assert text.count(right) == 1

@@ -32,7 +32,6 @@ from bn_spec.strategies import (
     shapes,
     values,
 )
-
 from tests.common import examples
 from tests.convolution import correlated
 

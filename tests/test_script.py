@@ -153,7 +153,8 @@ SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
     ),
     "a buffer": (
         (Forward(X, ("running_mean",)),),
-        "step 1: tensor that requires a gradient 'running_mean' is not known; known: bias, input, weight",
+        "step 1: tensor that requires a gradient 'running_mean' is not known; "
+        "known: bias, input, weight",
     ),
     "a backward before any forward": (
         (Backward(X), ASKED),
@@ -218,8 +219,9 @@ SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
     ),
     "a tensor that no checkpoint has": (
         (Save(), Restore(only=("bias", "wieght"))),
-        "step 2: tensor of a checkpoint 'wieght' is not known; known: bias, num_batches_tracked, running_mean,"
-        " running_var, weight; did you mean 'weight'?",
+        "step 2: tensor of a checkpoint 'wieght' is not known; "
+        "known: bias, num_batches_tracked, "
+        "running_mean, running_var, weight; did you mean 'weight'?",
     ),
     "an attribute that cannot be set": (
         (Train(), Set("num_features", 3)),
@@ -298,7 +300,7 @@ def test_every_momentum_with_which_a_layer_is_built_can_be_set(value: float | No
 # The opposite case --------------------------------------------------------------------------------
 
 
-def test_the_opposite_case_has_the_numbers_of_forwards_and_backwards_with_other_signs_and_all_else_as_it_was() -> (
+def test_the_opposite_case_has_the_numbers_of_forwards_and_backwards_with_other_signs_and_all_else_as_it_was() -> (  # noqa: E501
     None
 ):
     others = (Eval(), Save(), Restore(), Load(ONE), Set("eps", 0.5), Fold(X[:2]))
