@@ -76,7 +76,6 @@ class Bomb:
 
 
 BOMB = np.array([Bomb()], dtype=object)
-
 DAMAGED = "not a case file, or a damaged one"
 
 UNREADABLE: dict[str, tuple[bytes, str]] = {
@@ -226,9 +225,7 @@ def of_shape(*shape: int) -> bytes:
 
 
 SCRIPT = npy(np.array(json.dumps(header())))
-
 EXPANDED = {"array": 0, "shape": [MOST_ELEMENTS, 1, 2, 1], "strides": [0, 1, 1, 1]}
-
 HUNGRY: dict[str, tuple[bytes, str]] = {
     "an array beyond any memory": (
         zipped(script=SCRIPT, array_0=of_shape(2**50)),

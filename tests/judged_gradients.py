@@ -19,7 +19,6 @@ from bn_spec.play.player import play
 from tests.spoilt_backends import TRAINING, Row, X
 
 DY = X[::-1].copy()
-
 GRADIENT = Case(Config(2), None, (Forward(X, DIFFERENTIABLE), Backward(DY)))
 
 TWICE = Case(
@@ -27,7 +26,6 @@ TWICE = Case(
     None,
     (Forward(X, DIFFERENTIABLE), DoubleBackward(DY, X, X[0, :, 0, 0], X[1, :, 0, 0])),
 )
-
 OF_GRADIENTS = (*GRADIENTS, *DOUBLE_GRADIENTS, "gradient_form", "handed", "output", *STATE_FIELDS)
 
 

@@ -33,11 +33,9 @@ from tests.process import bn_spec, pytest_suite, python, strange
 from tests.strange_backends import HOSTILE
 
 WIDE = Case(Config(2), steps=(Train(), Forward(array([0, 1, 2, 3], (2, 2, 1, 1)))))
-
 NARROW = Case(Config(1), steps=(Forward(array([0, 1, 2, 3], (2, 1, 2, 1))),))
 
 AT = r" in step 2 \(forward\)"
-
 DEATHS = {
     "segfaults": rf"killed by SIGSEGV{AT}, at strange_backends.py:\d+ in <lambda>$",
     "aborts": rf"killed by SIGABRT{AT}, at strange_backends.py:\d+ in forward$",
@@ -50,7 +48,6 @@ DEATHS = {
     "writes-everywhere": "wrote what is no answer into the channel of its answers",
     "closes-everything": "(closed the channel of its answers|exited with code 1)",
 }
-
 ERRORS = {
     "hogs": r"raised (_Array)?MemoryError: .*\(256 MiB are allowed\)$",
     "leaves": "raised SystemExit: done$",
@@ -60,7 +57,6 @@ ERRORS = {
     "unprintable": r"raised RuntimeError: \\udcff",
     "verbose": "raised RuntimeError: words words",
 }
-
 ANSWERS = {
     "gives-nothing": "forward returned None",
     "gives-text": "forward returned str",
@@ -69,7 +65,6 @@ ANSWERS = {
     "gives-another-shape": r"shape \(2, 2, 1, 1, 1\)",
     "wavers": ".",
 }
-
 HARMLESS = ("gives-a-liar", "floods", "meddles", "forks")
 """Backends whose effects are undone and cause no finding; an array subclass is an array."""
 
@@ -80,9 +75,7 @@ TABLE = [
     ("gives-the-world", "error", r"raised (_Array)?MemoryError"),
     *((name, "", "") for name in HARMLESS),
 ]
-
 LIMITS = Limits(seconds=1.0, mebibytes=256)
-
 PATIENT = Limits(seconds=60.0, mebibytes=256)
 """For those that end by themselves, however busy the machine is."""
 
@@ -198,7 +191,6 @@ def test_a_backend_that_kills_who_loads_it_is_broken(tmp_path: Path, body: str, 
 # Runs ---------------------------------------------------------------------------------------------
 
 ISOLATED = ("--bn-isolate=process", "--bn-timeout=1", "--bn-memory=256")
-
 QUICK = ("--bn-profile=smoke", "--bn-requirement=TRN-04")
 
 SOME = (

@@ -31,11 +31,8 @@ for _chapter in ("trn", "run", "evl", "met"):  # importing a chapter declares it
     import_module(f"conformance.test_{_chapter}")
 
 CI = PROFILES["ci"].settings()
-
 UNSHRUNK = [phase for phase in CI.phases if phase != Phase.shrink]
-
 CHAPTER = [name for name in REQUIREMENTS if name.startswith("MET")]
-
 VALUES = ("TRN-01", "RUN-02", "EVL-01")
 
 
@@ -170,7 +167,6 @@ def agrees(case: Case, observation: Observation) -> bool:
 
 
 CONFIG = Config(2, eps=0.5, momentum=1.0)
-
 X = np.array([[0, 1, 4, 3, -1, 2], [7, -5, 3, 2, 6, 8]], np.float32).reshape(2, 2, 1, 3)
 
 

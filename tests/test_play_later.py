@@ -101,9 +101,7 @@ def overwriting_the_input_before() -> Backend:
 
 
 STATISTICS = STATE_FIELDS[2:]
-
 NEW = (Load(**STATE.tensors()), Forward(X))  # type: ignore[arg-type]
-
 CHANGED_LATER: dict[str, tuple[Callable[[], Backend], tuple[Step, ...], list[tuple[int, str]]]] = {
     "outputs in one workspace": (
         lambda: changed(forward=in_one_workspace),

@@ -155,7 +155,6 @@ PLACES: dict[str, tuple[str, Step, int, str]] = {
 at_each_place = pytest.mark.parametrize(
     ("member", "step", "which", "name"), PLACES.values(), ids=PLACES
 )
-
 SPOTS = ("far before", "just before", "between", "just after", "far after")
 
 

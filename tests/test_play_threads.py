@@ -87,7 +87,6 @@ needs_linux = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in TOWARDS_ZERO,
     reason="the numbers for fesetround are those of glibc, on x86 and ARM",
 )
-
 NOT_NEAREST = ("does not round to nearest",)
 
 

@@ -37,7 +37,6 @@ def recorded(wrt: tuple[str, ...] = ("input",), *backwards: Step) -> tuple[Step,
 
 
 ONES = np.ones((2, 1, 1, 1), np.float32)
-
 ONE = np.ones(1, np.float32)
 
 
@@ -140,9 +139,7 @@ def test_cases_that_differ_in_a_stride_or_in_the_sign_of_zero_are_not_identical(
 # What makes no sense ------------------------------------------------------------------------------
 
 X = np.ones((3, 2, 2, 1), np.float32)
-
 ASKED = Forward(X, DIFFERENTIABLE)
-
 NO_AFFINE = Config(2, affine=False)
 
 SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
