@@ -1,4 +1,4 @@
-"""A cell looks as hard as its property asks, claims nothing extra, and excuses just what was declared."""
+"""A cell draws as many examples as its property asks, and excuses declared failures alone."""
 
 from __future__ import annotations
 
@@ -66,13 +66,14 @@ def excused(**arguments: Any) -> Any:
     return Excused(KnownFailure("RUN-03", "running_var", "on purpose", **arguments))
 
 
-def excused_reference(
-    known: KnownFailure = KnownFailure("RUN-03", "running_var", "in vain"),
-) -> Any:
+IN_VAIN = KnownFailure("RUN-03", "running_var", "in vain")
+
+
+def excused_reference(known: KnownFailure = IN_VAIN) -> Any:
     return Excused(known, Reference())
 
 
-# How hard it looks -------------------------------------------------------------------------------------
+# How hard it looks --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -176,7 +177,7 @@ def test_cases_are_drawn_in_the_dtype_of_the_cell_and_judged_by_the_claims_of_it
     assert met == {dtype}
 
 
-# What it excuses ---------------------------------------------------------------------------------------
+# What it excuses ----------------------------------------------------------------------------------
 
 
 def test_a_known_failure_covers_every_dtype_and_case_unless_it_says_less() -> None:
@@ -289,7 +290,7 @@ def test_a_known_failure_excuses_its_requirement_and_observable_alone(
     assert found.value.finding.discrepancy.observable == "running_var"
 
 
-# What it judges ----------------------------------------------------------------------------------------
+# What it judges -----------------------------------------------------------------------------------
 
 
 class Counting(Reference):

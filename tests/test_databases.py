@@ -1,4 +1,4 @@
-"""Example databases: what failed is tried first the next time, by the same cell, and nothing in them fails a run."""
+"""Example databases: a cell retries its failures first, and no stored entry fails a run."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# What a database is for -------------------------------------------------------------------------------------
+# What a database is for ---------------------------------------------------------------------------
 
 
 def test_what_took_many_examples_is_found_on_the_first_the_next_time(found: Path) -> None:
@@ -118,7 +118,7 @@ def test_what_is_kept_stands_under_the_names_of_its_cell() -> None:
 
 
 def test_an_empty_database_changes_nothing_that_is_drawn(tmp_path: Path) -> None:
-    """But for properties that steer towards a target, which Hypothesis helps with what is in the database."""
+    """Except for properties with a target: Hypothesis mutates their stored examples."""
 
     def drawn(databases: Databases | None) -> list[str]:
         drawn: list[str] = []
@@ -136,7 +136,7 @@ def test_an_empty_database_changes_nothing_that_is_drawn(tmp_path: Path) -> None
     assert drawn(None) == drawn(opened("kept", tmp_path))
 
 
-# What is in it fails no run ---------------------------------------------------------------------------------
+# What is in it fails no run -----------------------------------------------------------------------
 
 
 STALE = (
@@ -183,7 +183,7 @@ def test_a_folder_that_is_gone_fails_nothing(tmp_path: Path) -> None:
     assert looks(search_of(PLAIN, databases)) > FIRST
 
 
-# Where it may be ---------------------------------------------------------------------------------------------
+# Where it may be ----------------------------------------------------------------------------------
 
 
 def test_the_first_of_several_is_written_to_and_all_are_read(tmp_path: Path) -> None:
@@ -204,7 +204,8 @@ def test_the_first_of_several_is_written_to_and_all_are_read(tmp_path: Path) -> 
         ("redis:host", f"a database is 'redis:host'; allowed: {ALLOWED}"),
         (
             "github:owner",
-            "a database is 'github:owner'; allowed: github:OWNER/REPO or github:OWNER/REPO/ARTIFACT",
+            "a database is 'github:owner'; allowed: github:OWNER/REPO or "
+            "github:OWNER/REPO/ARTIFACT",
         ),
         (
             "kept,missing",
@@ -246,7 +247,7 @@ def test_without_the_package_for_redis_the_extra_is_named(
         opened("redis://127.0.0.1/0", tmp_path)
 
 
-# Redis -------------------------------------------------------------------------------------------------------
+# Redis --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -318,11 +319,11 @@ def test_a_redis_server_that_goes_away_fails_nothing_and_is_noted(
     assert note.endswith("; the run went on without it")
 
 
-# GitHub ------------------------------------------------------------------------------------------------------
+# GitHub -------------------------------------------------------------------------------------------
 
 
 def artifact(folder: Path, content: Path | None, name: str = ARTIFACT) -> None:
-    """Put a fresh download of an artifact where it is kept, so that nobody asks the network for it."""
+    """Store a fresh download of an artifact where it is cached: no test uses the network."""
     downloads = folder / "owner" / "repo" / name
     downloads.mkdir(parents=True)
     path = downloads / f"{datetime.now(UTC).isoformat().replace(':', '_')}.zip"
@@ -357,7 +358,7 @@ def test_an_artifact_that_is_no_archive_fails_nothing_and_is_noted(tmp_path: Pat
     )
 
 
-# In a run ----------------------------------------------------------------------------------------------------
+# In a run -----------------------------------------------------------------------------------------
 
 
 def test_the_workers_of_a_run_share_it(tmp_path: Path) -> None:

@@ -73,7 +73,8 @@ def test_what_a_kernel_does_not_claim_of_gradients_is_not_asked() -> None:
         ({"gradients": True}, "mine claims gradients but has no backward; give one, or claim less"),
         (
             {"double_backward": ("float32",)},
-            "mine claims a double backward, which takes a layer of its own; claim less, or write one",
+            "mine claims a double backward, which takes a layer of its own; "
+            "claim less, or write one",
         ),
     ],
 )
@@ -115,12 +116,13 @@ def test_a_claim_of_inference_without_a_kernel_for_it_is_refused() -> None:
     [
         (
             {"dtypes": ("float23",)},
-            "dtype 'float23' is not known; known: bfloat16, float16, float32, float64, mixed_bfloat16, mixed_float16;"
-            " did you mean 'float32'?",
+            "dtype 'float23' is not known; known: bfloat16, float16, float32, float64, "
+            "mixed_bfloat16, mixed_float16; did you mean 'float32'?",
         ),
         (
             {"double_backward": ("float64",)},
-            "dtype with a double backward 'float64' is not known; known: float32; did you mean 'float32'?",
+            "dtype with a double backward 'float64' is not known; known: float32; "
+            "did you mean 'float32'?",
         ),
         (
             {"layouts": ("channel_last",)},
@@ -150,8 +152,8 @@ def test_a_function_of_other_arguments_is_refused_before_it_is_called() -> None:
     said = str(refused.value)
     assert "mine: forward_training takes (x: Any, weight: Any, bias: Any, mean: Any" in said
     assert (
-        "it is called with x, and by name with weight, bias, running_mean, running_var, momentum, eps"
-        in said
+        "it is called with x, and by name with "
+        "weight, bias, running_mean, running_var, momentum, eps" in said
     )
 
 

@@ -1,4 +1,4 @@
-"""The coverage ledger says which regions cases really reached, and a property that misses its own is vacuous."""
+"""Cases are counted by the regions that they reach; a property that misses its own is vacuous."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_no_two_axes_share_a_region() -> None:
     assert len(REGIONS) == sum(len(axis.regions) for axis in AXES.values())
 
 
-# What a property is about ------------------------------------------------------------------------------
+# What a property is about -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_what_the_properties_of_the_suite_are_about_can_be_reached() -> None:
     } <= named
 
 
-# The report --------------------------------------------------------------------------------------------
+# The report ---------------------------------------------------------------------------------------
 
 
 def test_the_summary_adds_up_what_all_cells_reached_and_shows_what_none_did() -> None:
