@@ -6,7 +6,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import nox
+
+ROOT = Path(__file__).parent
 
 nox.options.sessions = ["lint", "types", "docs"]
 nox.options.reuse_existing_virtualenvs = True
@@ -45,7 +49,9 @@ def coverage(session: nox.Session) -> None:
     """Run the tests and measure line and branch coverage; below the floor the session fails."""
     install(session, "torch,dev")
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *(session.posargs or ["tests", "-n", "auto"]))
+    started = {"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml")}
+    started["COVERAGE_FILE"] = str(ROOT / ".coverage")
+    session.run("pytest", *(session.posargs or ["tests", "-n", "auto"]), env=started)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
 
