@@ -179,7 +179,8 @@ def verdict(backend: str, records: Sequence[Record]) -> str:
     elsewhere = ""
     if outside:
         elsewhere = (
-            f", {outside:,} outside the domain of the bounds, where NUM-06, NUM-13 and GRD-20 apply"
+            f"; NUM-06, NUM-13 and GRD-20 judge {outside:,} more,"
+            " which are outside the domain of the bounds"
         )
     return (
         f"{backend}: {word} ({claimed} checks, {examples:,} examples,"
