@@ -20,9 +20,9 @@ from bn_spec.report.records import BAD, FAIL, KNOWN, NOT_CLAIMED, PASS, VACUOUS,
 from bn_spec.report.run_file import NAME, VERSION, Judged, RunFile
 from bn_spec.report.schema import first_error, schema
 from bn_spec.specification.requirement import REQUIREMENTS
-from bn_spec.suite.cell import WORSE
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.tally import WORSE
 
 from .process import pytest_suite, strange
 

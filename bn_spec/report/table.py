@@ -66,9 +66,9 @@ def _reached(records: Sequence[Record]) -> Iterator[str]:
     examples = sum(record.examples for record in records)
     yield f"regions, and how many of {examples:,} cases reached each:"
     for name, axis in AXES.items():
-        # A no-break space keeps a region and its number on one line until the line is wrapped.
+        # No line is broken at the no-break space, so a region and its number stay together.
         counts = [
-            f"{region.removeprefix(name).strip()}\xa0{total[region]:,}" for region in axis.regions
+            f"{region.removeprefix(name).strip()}\xa0({total[region]:,})" for region in axis.regions
         ]
         yield from _wrapped(f"    {name}", ", ".join(counts))
     yield ""
