@@ -169,7 +169,7 @@ def test_a_deterministic_profile_finds_the_same_again(tmp_path: Path) -> None:
         folder.mkdir()
     first, second = (table_of(pytest_suite(*arguments, cwd=folder).stdout) for folder in folders)
     assert first == second
-    assert any(re.search(r"they are: SHP-02 \(.*float32.*\)", line) for line in first)
+    assert any(re.search(r"failing requirements: SHP-02 \(.*float32.*\)", line) for line in first)
 
 
 def test_nightly_prints_a_seed_that_repeats_the_run(tmp_path: Path) -> None:

@@ -298,9 +298,12 @@ def test_the_summary_adds_up_what_all_cells_reached_and_shows_what_none_did() ->
         [Record("RUN-01", "mine", "float32", PASS, examples=1000, reached=one) for one in counts]
     )
     lines = [" ".join(line.split()) for line in summary(run)]
-    assert "regions, by the number of cases that reached them, of 2,000:" in lines
-    assert "n: = 1 0, = 2 1,234, 3-16 0, 17-64 0, 65-256 0, 257-4096 0, > 4096 0" in lines
-    assert "momentum: 0 1, 1 0, None 0, between 0" in lines
+    assert "regions, and how many of 2,000 cases reached each:" in lines
+    assert (
+        "n: = 1 (0), = 2 (1,234), 3-16 (0), 17-64 (0), 65-256 (0), 257-4096 (0), > 4096 (0)"
+        in lines
+    )
+    assert "momentum: 0 (1), 1 (0), None (0), between (0)" in lines
 
 
 def test_a_backend_of_few_claims_is_not_vacuous() -> None:
