@@ -60,9 +60,11 @@ from bn_spec.strategies import (
     shapes,
 )
 from bn_spec.strategies.histories import USUAL
-from bn_spec.suite.cell import OTHER_DTYPES, PROPERTIES, Cell, Property, Violation
+from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.property import PROPERTIES, Property
+from bn_spec.suite.search import OTHER_DTYPES, Search
 
 load_suite()
 
@@ -544,12 +546,7 @@ CONCERNED: Mapping[str, tuple[str, ...]] = {
 def everyday(function: str) -> list[Property]:
     """Return the properties of a run at ci, those of the chapters that a function concerns first."""
     first = CONCERNED.get(function, ("TRN", "EVL", "RUN"))
-    found = [
-        prop
-        for declared in PROPERTIES.values()
-        for prop in declared
-        if not prop.deep and not prop.huge
-    ]
+    found = [prop for prop in PROPERTIES.values() if not prop.deep and not prop.huge]
     return sorted(
         found,
         key=lambda prop: first.index(c) if (c := prop.requirement.chapter) in first else len(first),
@@ -567,18 +564,19 @@ def judged(
     """Return how a property kills a backend in a dtype, if it does; with the examples of ci unless told otherwise."""
     first = next((claimed for claimed in CLAIMS.dtypes if claimed in prop.dtypes), dtype)
     share = 1.0 if dtype == first else OTHER_DTYPES
-    cell = Cell(
-        prop, backend, dtype, unshrunk(examples or PROFILES["ci"].examples), seed, share=share
-    )
+    cell = Cell(prop, backend, dtype)
     if cell.not_claimed:
         return None
+    profile = unshrunk(examples or PROFILES["ci"].examples)
     try:
-        cell.examine()
+        Search(cell, profile, seed, share).examine()
     except Violation:
-        return Fate(KILLED, prop.requirement.id, dtype, cell.examples)
+        by = prop.requirement.id
     except Exception as error:  # noqa: BLE001 - whatever ends a run otherwise fails it too
-        return Fate(KILLED, f"{prop.requirement.id} ({type(error).__name__})", dtype, cell.examples)
-    return None
+        by = f"{prop.requirement.id} ({type(error).__name__})"
+    else:
+        return None
+    return Fate(KILLED, by, dtype, cell.tally.examples)
 
 
 def killed_soon(backend: Backend, props: Iterable[Property], seed: int) -> Fate | None:
@@ -617,20 +615,13 @@ def drawn(seed: int, number: int) -> list[Case]:
             w for k in range(1, 8) if (w := tuple(n for i, n in enumerate(_ASKED) if k >> i & 1))
         ],
     }
-    differentiated = (
-        "record",
-        "backward",
-        "double backward",
-        "eval",
-        "record",
-        "backward",
-        "double backward",
-    )
+    differentiated = ("forward with gradients", "backward", "double backward")
+    last = ("forward", "non-finite element", "train", "non-finite element")
     recipes: list[dict[str, Any]] = [
         {"shape": _SMALL, "strided": True, "history": histories(*WORDS, *USUAL)},
         {"shape": _SMALL, "built": True, "history": histories()},
         {
-            "history": (*differentiated, "fold", "forward", "spoilt", "train", "spoilt"),
+            "history": (*differentiated, "eval", *differentiated, "fold", *last),
             "strided": True,
         },
     ]
