@@ -124,7 +124,7 @@ def _enter(
     def enter(kernel: K) -> K:
         if name in SPECIMENS:
             raise ValueError(f"two specimens are called {name!r}")
-        sentence = (kernel.__doc__ or "").strip()
+        sentence = (kernel.__doc__ or "").strip().partition("\n")[0]
         SPECIMENS[name] = Specimen(name, sentence, kernel, claims, history, caught_by, fault)
         return kernel
 

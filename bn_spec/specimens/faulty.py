@@ -27,7 +27,7 @@ from bn_spec.specimens.sound import Textbook
     caught_by=("CFG-01",),
 )
 class WeightUniform(Kernel):
-    """weight is built from random numbers in [0, 1) instead of ones."""
+    """weight is initialised with random numbers in [0, 1) instead of ones."""
 
     def built(self) -> State:
         fresh = super().built()
@@ -44,10 +44,10 @@ class WeightUniform(Kernel):
     caught_by=("CFG-02", "CFG-03", "CFG-08"),
 )
 class TensorsSwapped(Kernel):
-    """bias and weight, running_mean and running_var are passed in the wrong order."""
+    """weight and bias, and running_mean and running_var, are passed in the wrong order."""
 
-    def hold(self, state: State) -> None:
-        super().hold(
+    def store(self, state: State) -> None:
+        super().store(
             State(
                 state.bias,
                 state.weight,
@@ -65,7 +65,7 @@ class TensorsSwapped(Kernel):
     caught_by=("CFG-04",),
 )
 class CounterOneDimensional(Kernel):
-    """num_batches_tracked is a float array of shape (1,)."""
+    """num_batches_tracked is a float32 array of shape (1,) instead of an int64 scalar."""
 
     def state(self) -> State:
         state = super().state()
@@ -83,7 +83,7 @@ class CounterOneDimensional(Kernel):
     caught_by=("CFG-05",),
 )
 class AffineOffMaterialised(Kernel):
-    """With affine=False, weight and bias exist all the same, as empty tensors."""
+    """weight and bias exist as empty tensors although affine=False."""
 
     def state(self) -> State:
         state = super().state()
@@ -100,12 +100,12 @@ class AffineOffMaterialised(Kernel):
     caught_by=("CFG-06", "EVL-06"),
 )
 class TrackingOffIgnored(Kernel):
-    """With track_running_stats=False, running statistics are kept and used in eval mode."""
+    """Running statistics are kept and used in eval mode despite track_running_stats=False."""
 
-    def hold(self, state: State) -> None:
+    def store(self, state: State) -> None:
         tracking = replace(self.config, track_running_stats=True)
         fresh = dict(Kernel(tracking, None).state().items())
-        super().hold(State(**{name: fresh[name] if a is None else a for name, a in state.items()}))
+        super().store(State(**{name: fresh[name] if a is None else a for name, a in state.items()}))
 
 
 @faulty(
@@ -115,7 +115,7 @@ class TrackingOffIgnored(Kernel):
     caught_by=("CFG-07",),
 )
 class OtherDefaults(Kernel):
-    """By default eps is 1e-3 and momentum 0.01."""
+    """eps defaults to 1e-3 instead of 1e-5, and momentum to 0.01 instead of 0.1."""
 
     def inverse_std(self, var: Array) -> Array:
         eps = self.config.departures().get("eps", 1e-3)
@@ -132,7 +132,7 @@ class OtherDefaults(Kernel):
     caught_by=("CFG-08",),
 )
 class CounterLostOnLoad(Kernel):
-    """Loading a state sets num_batches_tracked to zero."""
+    """num_batches_tracked becomes zero when the layer is built from a state."""
 
     def loaded(self, state: State) -> State:
         return replace(super().loaded(state), num_batches_tracked=self.built().num_batches_tracked)
@@ -145,7 +145,7 @@ class CounterLostOnLoad(Kernel):
     caught_by=("CFG-09", "CFG-10", "STA-09"),
 )
 class ResetForgetsStatistics(Kernel):
-    """A reset leaves running_mean and running_var as they are."""
+    """running_mean and running_var keep their values in a reset."""
 
     def reset_running_stats(self) -> None:
         self.num_batches_tracked = self.built().num_batches_tracked
@@ -179,7 +179,7 @@ class UnbiasedNormalisation(Kernel):
     caught_by=("TRN-01", "EVL-01", "MET-11"),
 )
 class VarianceSquared(Kernel):
-    """The output is divided by (var + eps)² instead of its root."""
+    """The output is divided by (var + eps)² instead of sqrt(var + eps)."""
 
     def inverse_std(self, var: Array) -> Array:
         return np.asarray(1 / (var + var.dtype.type(self.config.eps)) ** 2)
@@ -205,7 +205,7 @@ class EpsOutsideRoot(Kernel):
     caught_by=("TRN-09", "TRN-01", "EVL-01", "MET-05"),
 )
 class EpsIgnored(Kernel):
-    """The default eps of 1e-5 is used whatever was asked for."""
+    """eps is always 1e-5, whatever value the layer is built with."""
 
     def inverse_std(self, var: Array) -> Array:
         return np.asarray(1 / np.sqrt(var + var.dtype.type(1e-5)))
@@ -218,7 +218,10 @@ class EpsIgnored(Kernel):
     caught_by=("TRN-09",),
 )
 class EpsClamped(Kernel):
-    """An eps below 1e-5 is raised to 1e-5."""
+    """An eps below 1.001e-5 is raised to 1.001e-5.
+
+    TensorFlow has this minimum because cuDNN refused smaller values.
+    """
 
     def inverse_std(self, var: Array) -> Array:
         return np.asarray(1 / np.sqrt(var + var.dtype.type(max(self.config.eps, 1.001e-5))))
@@ -244,7 +247,7 @@ class AffineIgnored(Kernel):
     caught_by=("TRN-02", "EVL-01", "MET-10", "MET-07"),
 )
 class BiasIgnored(Kernel):
-    """weight is applied, bias is not."""
+    """weight is applied, but bias is not."""
 
     def affine(self, x_hat: Array) -> Array:
         return x_hat if self.weight is None else x_hat * across(self.weight)
@@ -257,7 +260,7 @@ class BiasIgnored(Kernel):
     caught_by=("TRN-03", "EVL-07"),
 )
 class NormalisedByRunning(Kernel):
-    """In training mode the output is normalised by the updated running statistics."""
+    """The output in training mode is normalised by the updated running statistics."""
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
         if self.running_mean is None or self.running_var is None:
@@ -272,10 +275,13 @@ class NormalisedByRunning(Kernel):
     caught_by=("TRN-02", "TRN-06"),
 )
 class ParametersShareStatistics(Kernel):
-    """Equal tensors share memory: where weight equals running_var, the update of one overwrites the other."""
+    """Equal tensors share memory: an update of running_var overwrites an equal weight.
 
-    def hold(self, state: State) -> None:
-        super().hold(state)
+    weight takes the memory of running_var, and bias that of running_mean, if both pairs are equal.
+    """
+
+    def store(self, state: State) -> None:
+        super().store(state)
         if (
             self.weight is None
             or self.bias is None
@@ -296,7 +302,7 @@ class ParametersShareStatistics(Kernel):
     caught_by=("TRN-01", "TRN-08"),
 )
 class AffineOffRescaled(Kernel):
-    """Without weight the output is scaled by about 0.86."""
+    """The output of a layer without weight and bias is scaled by 0.86."""
 
     def affine(self, x_hat: Array) -> Array:
         return super().affine(x_hat) if self.weight is not None else x_hat * x_hat.dtype.type(0.86)
@@ -309,7 +315,7 @@ class AffineOffRescaled(Kernel):
     caught_by=("TRN-08",),
 )
 class NeedsRunningStatistics(Kernel):
-    """Without running statistics the training path dereferences them all the same."""
+    """Running statistics are dereferenced in training even if the layer has none."""
 
     def tracks(self) -> bool:
         if self.running_mean is None:
@@ -354,7 +360,7 @@ class ChannelAxisIsHeight(Kernel):
     caught_by=("TRN-04", "RUN-01", "MET-03"),
 )
 class ChannelsShareMean(Kernel):
-    """From the second channel on, the mean of the channel before is used."""
+    """Every channel but the first uses the mean of the channel before it."""
 
     def mean(self, rows: Array) -> Array:
         mean = super().mean(rows)
@@ -368,7 +374,7 @@ class ChannelsShareMean(Kernel):
     caught_by=("SHP-02",),
 )
 class TailDropped(Kernel):
-    """Of more than 256 values per sample, those after the 256th are not summed."""
+    """Values after the 256th of each sample and channel are not summed."""
 
     def rows(self, x: Array) -> Array:
         n, c, h, w = x.shape
@@ -382,7 +388,10 @@ class TailDropped(Kernel):
     caught_by=("SHP-03",),
 )
 class ChannelTailDropped(Kernel):
-    """Of more than 64 channels, those after the last whole block of 64 take the statistics of the first ones."""
+    """Channels after the last full block of 64 take the statistics of the first channels.
+
+    Layers with at most 64 channels are right.
+    """
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean, var = super().moments(rows)
@@ -399,7 +408,7 @@ class ChannelTailDropped(Kernel):
     caught_by=("TRN-01", "EVL-01", "LAY-01"),
 )
 class RowPitchIgnored(Kernel):
-    """Rows that are contiguous in themselves are taken to follow each other without a gap."""
+    """Contiguous rows are read as if they followed each other without gaps."""
 
     def forward(self, x: Array) -> Array:
         rows_are_contiguous = x.ndim == 4 and x.strides[3] == x.itemsize
@@ -426,7 +435,7 @@ class StridesIgnored(Kernel):
     caught_by=("EVL-01", "LAY-01"),
 )
 class ChannelsLastMisreadInEval(Kernel):
-    """In eval mode an input in NHWC order is normalised where it lies, by the channels that NCHW order has there."""
+    """The memory of an NHWC input is read in NCHW order in eval mode."""
 
     def forward(self, x: Array) -> Array:
         if (
@@ -450,7 +459,7 @@ def _as_if_contiguous(x: Array) -> Array:
     caught_by=("RUN-09", "RUN-10", "TRN-01", "NUM-01"),
 )
 class UnclampedTextbook(Textbook):
-    """The variance is E[x²] − E[x]², and may come out negative."""
+    """The variance is E[x²] − E[x]² and can be negative."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean = self.mean(rows)
@@ -464,7 +473,7 @@ class UnclampedTextbook(Textbook):
     caught_by=("TRN-01", "RUN-01"),
 )
 class SumsInHalf(Kernel):
-    """Sums are kept in half precision."""
+    """Sums are accumulated in half precision."""
 
     def total(self, rows: Array) -> Array:
         return super().total(rows.astype(np.float16)).astype(rows.dtype)
@@ -493,7 +502,7 @@ class BiasedRunningVar(Kernel):
     caught_by=("RUN-01", "RUN-06", "RUN-10"),
 )
 class BesselOnMean(Kernel):
-    """The n / (n − 1) that belongs to the variance is applied to running_mean too."""
+    """running_mean is updated with the batch mean times n / (n − 1)."""
 
     def estimated_mean(self, mean: Array, n: int) -> Array:
         return mean * (n / (n - 1))
@@ -523,7 +532,7 @@ class MomentumInverted(Kernel):
     caught_by=("RUN-04",),
 )
 class MomentumNoneIsDefault(Kernel):
-    """momentum None is taken for 0.1."""
+    """momentum=None is treated as 0.1."""
 
     def factor(self) -> float:
         return 0.1 if self.config.momentum is None else self.config.momentum
@@ -536,7 +545,7 @@ class MomentumNoneIsDefault(Kernel):
     caught_by=("RUN-01", "RUN-02", "RUN-05", "RUN-11"),
 )
 class OldValueLost(Kernel):
-    """The running statistics are replaced by those of the batch, whatever the momentum."""
+    """Running statistics are replaced by those of the batch, whatever the momentum."""
 
     def blend(self, old: Array, new: Array, m: float) -> Array:
         return new
@@ -549,7 +558,7 @@ class OldValueLost(Kernel):
     caught_by=("RUN-01", "RUN-02", "RUN-05", "RUN-11"),
 )
 class OldValueZeroed(Kernel):
-    """The running statistics are set to zero before those of the batch are blended in."""
+    """Running statistics are set to zero before those of the batch are blended in."""
 
     def blend(self, old: Array, new: Array, m: float) -> Array:
         return super().blend(0 * old, new, m)
@@ -562,7 +571,7 @@ class OldValueZeroed(Kernel):
     caught_by=("RUN-02", "RUN-06"),
 )
 class RunningVarNotUpdated(Kernel):
-    """running_mean is updated, running_var is not."""
+    """running_mean is updated, but running_var is not."""
 
     def estimated_var(self, var: Array, n: int) -> Array:
         assert self.running_var is not None
@@ -580,7 +589,7 @@ class RunningVarNotUpdated(Kernel):
     caught_by=("RUN-01", "RUN-07", "RUN-11"),
 )
 class DoubleUpdate(Kernel):
-    """Each training forward updates the running statistics and the counter twice."""
+    """Running statistics and the counter are updated twice by each training forward."""
 
     def track(self, mean: Array, var: Array, n: int) -> None:
         super().track(mean, var, n)
@@ -594,7 +603,7 @@ class DoubleUpdate(Kernel):
     caught_by=("RUN-08", "RUN-02"),
 )
 class EpsLeaksIntoRunningVar(Kernel):
-    """running_var is updated with var + eps."""
+    """running_var is updated with var + eps instead of var."""
 
     def estimated_var(self, var: Array, n: int) -> Array:
         return super().estimated_var(var + var.dtype.type(self.config.eps), n)
@@ -607,7 +616,7 @@ class EpsLeaksIntoRunningVar(Kernel):
     caught_by=("RUN-07", "RUN-04"),
 )
 class CounterNotIncremented(Kernel):
-    """num_batches_tracked stays as it is."""
+    """num_batches_tracked is never incremented."""
 
     def count(self) -> None:
         pass
@@ -626,7 +635,7 @@ class CounterNotIncremented(Kernel):
     caught_by=("EVL-01", "EVL-02", "MET-08", "MET-09"),
 )
 class EvalUsesBatchStatistics(Kernel):
-    """Eval mode normalises by the statistics of the batch."""
+    """Batch statistics normalise the output in eval mode."""
 
     def uses_batch_statistics(self) -> bool:
         return True
@@ -643,7 +652,7 @@ class EvalUsesBatchStatistics(Kernel):
     caught_by=("EVL-04",),
 )
 class UpdatesInEval(Kernel):
-    """An eval forward updates the running statistics."""
+    """Running statistics are updated by an eval forward."""
 
     def forward(self, x: Array) -> Array:
         y = super().forward(x)
@@ -659,7 +668,7 @@ class UpdatesInEval(Kernel):
     caught_by=("EVL-03", "EVL-04"),
 )
 class EvalChangesParameters(Kernel):
-    """An eval forward folds running_var into weight, in place, at each call."""
+    """weight is multiplied by 1 / sqrt(running_var + eps), in place, by each eval forward."""
 
     def forward(self, x: Array) -> Array:
         y = super().forward(x)
@@ -675,7 +684,10 @@ class EvalChangesParameters(Kernel):
     caught_by=("EVL-07",),
 )
 class StaleStatistics(Kernel):
-    """The statistics of the first eval forward are kept for all later ones, whatever training does between."""
+    """The statistics of the first eval forward are kept for all later ones.
+
+    Training in between has no effect on them.
+    """
 
     kept: tuple[Array, Array] | None = None
 
@@ -693,7 +705,7 @@ class StaleStatistics(Kernel):
     caught_by=("EVL-07", "STA-09"),
 )
 class ModeLatched(Kernel):
-    """The mode of the first forward holds for all later ones."""
+    """The mode of the first forward holds for all later forwards."""
 
     latched: bool | None = None
 
@@ -710,7 +722,7 @@ class ModeLatched(Kernel):
     "output-widened", fault="mixed-dtype", history=("pytorch/pytorch#88929",), caught_by=("TRN-05",)
 )
 class OutputWidened(Kernel):
-    """The output comes in float64, or narrowed to float32 from it."""
+    """The output has another dtype: float64 for float32 inputs, float32 for all others."""
 
     def forward(self, x: Array) -> Array:
         return super().forward(x).astype(np.float64 if x.dtype == np.float32 else np.float32)
@@ -738,7 +750,7 @@ class InputOverwritten(Kernel):
     caught_by=("TRN-07",),
 )
 class TwoValuesRefused(Kernel):
-    """Training refuses a batch of one sample, however large its planes."""
+    """A training batch of one sample is refused, however large its planes are."""
 
     def check(self, x: Array) -> None:
         super().check(x)
@@ -768,7 +780,7 @@ class EvalRefusesSingleValue(Kernel):
     caught_by=("ERR-01", "ERR-04"),
 )
 class SingleValueAccepted(Kernel):
-    """n = 1 is not refused, and the unbiased variance divides by zero."""
+    """A single value per channel is accepted, and the unbiased variance divides by zero."""
 
     def check(self, x: Array) -> None:
         if x.ndim != 4 or x.size != x.shape[1] or x.shape[1] != self.config.num_features:
@@ -785,7 +797,7 @@ class SingleValueAccepted(Kernel):
     caught_by=("ERR-02", "ERR-04"),
 )
 class RankUnchecked(Kernel):
-    """An input of another rank is brought to four dimensions instead of refused."""
+    """An input that is not 4-D is resized to four dimensions instead of refused."""
 
     def forward(self, x: Array) -> Array:
         return super().forward(
@@ -800,7 +812,7 @@ class RankUnchecked(Kernel):
     caught_by=("ERR-03", "ERR-04"),
 )
 class ChannelsUnchecked(Kernel):
-    """An input with other channels is cut or repeated to fit."""
+    """An input with a wrong number of channels is cut or repeated to fit."""
 
     def forward(self, x: Array) -> Array:
         if x.ndim == 4 and x.shape[1] != self.config.num_features:

@@ -26,7 +26,7 @@ NARROW = tuple(name for name, row in DTYPES.items() if row.accumulation.name == 
     double_backward=tuple(DTYPES),
 )
 class Sequential(Kernel):
-    """Mean, then squared deviations, each summed from left to right."""
+    """The kernel sums values, then squared deviations, each from left to right."""
 
 
 @sound(
@@ -38,7 +38,7 @@ class Sequential(Kernel):
     double_backward=tuple(DTYPES),
 )
 class Pairwise(Kernel):
-    """Mean, then squared deviations, each summed pairwise."""
+    """The kernel sums values, then squared deviations, each pairwise."""
 
     def total(self, rows: Array) -> Array:
         while rows.shape[1] > 1:
@@ -51,7 +51,7 @@ class Pairwise(Kernel):
 
 @sound("two-pass-backward", grade="two-pass", overflow_safe=True)
 class Backward(Kernel):
-    """Mean, then squared deviations, each summed from right to left."""
+    """The kernel sums values, then squared deviations, each from right to left."""
 
     def total(self, rows: Array) -> Array:
         return super().total(rows[:, ::-1])
@@ -66,7 +66,7 @@ class Backward(Kernel):
     dtypes=NARROW,
 )
 class WideAccumulation(Kernel):
-    """Sums and moments in float64, rounded to float32 at the end."""
+    """Sums and moments are computed in float64 and rounded to float32 at the end."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean, var = super().moments(rows.astype(np.float64))
@@ -78,7 +78,7 @@ class WideAccumulation(Kernel):
 
 @sound("channels-last-traversal", grade="two-pass", overflow_safe=True)
 class ChannelsLastTraversal(Kernel):
-    """In the order of NHWC memory: pixel by pixel, each adding its channels to all sums at once."""
+    """Pixels are added in NHWC memory order, each to the sums of all channels at once."""
 
     def total(self, rows: Array) -> Array:
         pixels = np.ascontiguousarray(rows.T)
@@ -90,7 +90,7 @@ class ChannelsLastTraversal(Kernel):
 
 @sound("folded-affine", grade="two-pass", overflow_safe=True)
 class Folded(Pairwise):
-    """The output as x a + b with a = weight · s and b = bias − mean · a."""
+    """The output is x · a + b, with a = weight · s and b = bias − mean · a."""
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
         a = s if self.weight is None else s * self.weight
@@ -100,7 +100,10 @@ class Folded(Pairwise):
 
 @sound("weight-first", grade="two-pass", overflow_safe=True)
 class WeightFirst(Kernel):
-    """The output as weight (x − mean) s + bias, whose first product leaves the range before s would mend it."""
+    """The output is weight · (x − mean) · s + bias, multiplied from left to right.
+
+    The first product can overflow although the output would not.
+    """
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
         deviations = x - across(mean)
@@ -112,7 +115,10 @@ class WeightFirst(Kernel):
 
 @sound("blend-by-difference", grade="two-pass", unbiased=False)
 class BlendByDifference(Kernel):
-    """Running statistics as r + m (b − r); mean by a reciprocal; 1 / sqrt by Newton steps, which err to one side."""
+    """Running statistics are r + m (b − r), and Newton steps compute 1 / sqrt(var + eps).
+
+    The mean is a product with a reciprocal. The errors of the Newton steps fall on one side.
+    """
 
     def mean(self, rows: Array) -> Array:
         product: Array = self.total(rows) * (1 / rows.dtype.type(rows.shape[1]))
@@ -131,7 +137,7 @@ class BlendByDifference(Kernel):
 
 @sound("momentum-by-complement", grade="two-pass", overflow_safe=True)
 class MomentumByComplement(Kernel):
-    """Running statistics as d r + (1 − d) b, the weight d = 1 − m of the old value held in the layer's dtype."""
+    """Running statistics are d r + (1 − d) b, with d = 1 − m in the accumulation dtype."""
 
     def blend(self, old: Array, new: Array, m: float) -> Array:
         d = old.dtype.type(1 - m)
@@ -141,7 +147,7 @@ class MomentumByComplement(Kernel):
 
 @sound("welford", grade="welford", overflow_safe=True)
 class Welford(Kernel):
-    """One pass, value by value: mean += (x − mean) / k, M2 += (x − old mean)(x − new mean)."""
+    """Each value x updates mean += (x − mean) / k and M2 += (x − old mean)(x − new mean)."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean, m2 = np.zeros((2, len(rows)), rows.dtype)
@@ -154,7 +160,7 @@ class Welford(Kernel):
 
 @sound("chan-merge", grade="welford", overflow_safe=True, summation="pairwise")
 class ChanMerge(Pairwise):
-    """Pairwise merges of (count, mean, M2), down to single values."""
+    """The kernel merges (count, mean, M2) pairwise, down to single values."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean, m2 = _merged(rows)
@@ -173,7 +179,10 @@ def _merged(rows: Array) -> tuple[Array, Array]:
 
 @sound("blocks-merged", grade="welford", overflow_safe=True)
 class BlocksMerged(Kernel):
-    """Blocks of 64 values, each with its own two passes, merged one after the other (Chan, Golub, LeVeque)."""
+    """Blocks of 64 values take two passes each and are merged in order.
+
+    The merge of (count, mean, M2) is that of Chan, Golub and LeVeque.
+    """
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         real = rows.dtype.type
@@ -193,7 +202,7 @@ class BlocksMerged(Kernel):
 
 @sound("textbook", grade="textbook", direct_means=True)
 class Textbook(Kernel):
-    """One pass of sums of x and x²: E[x²] − E[x]², clamped at zero."""
+    """One pass sums x and x²; the variance is E[x²] − E[x]², clamped at zero."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean = self.mean(rows)
@@ -202,7 +211,10 @@ class Textbook(Kernel):
 
 @sound("fused-multiply-add", grade="two-pass", overflow_safe=True, dtypes=NARROW)
 class FusedMultiplyAdd(Kernel):
-    """Squares are added to their sum, and products with the weight to the bias, without being rounded before."""
+    """Squares enter their sum, and weighted values the output, by fused multiply-add.
+
+    A fused multiply-add does not round the product before the sum.
+    """
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean = self.mean(rows)
@@ -225,7 +237,10 @@ def fused(a: Array, b: Array, c: Array) -> Array:
 
 @sound("statistics-in-half", grade="two-pass", statistics="parameters", dtypes=HALF)
 class StatisticsInHalf(Kernel):
-    """Mean, variance and 1 / sqrt(var + eps) are rounded to the dtype of the parameters before they are used."""
+    """Mean, variance and 1 / sqrt(var + eps) are rounded to the dtype of the parameters.
+
+    They are rounded before they are used.
+    """
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean = self.kept(self.mean(rows))
@@ -248,7 +263,7 @@ class StatisticsInHalf(Kernel):
     "all-in-half", grade="two-pass", statistics="parameters", elementwise="parameters", dtypes=HALF
 )
 class AllInHalf(StatisticsInHalf):
-    """As statistics-in-half, and every step of the output is rounded to the dtype of the parameters too."""
+    """Statistics and every step of the output are rounded to the dtype of the parameters."""
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
         return self.affine(self.kept(self.kept(x - across(mean)) * across(s)))
@@ -261,7 +276,7 @@ class AllInHalf(StatisticsInHalf):
 
 @sound("flushes-subnormals", grade="two-pass", subnormals=False)
 class FlushesSubnormals(Kernel):
-    """Subnormal inputs, statistics and outputs are taken for zero, as claimed."""
+    """Subnormal inputs, statistics and outputs are flushed to zero, as claimed."""
 
     def forward(self, x: Array) -> Array:
         return self.flushed(super().forward(x))
@@ -290,7 +305,7 @@ class FlushesSubnormals(Kernel):
 
 @sound("shifted-products", grade="two-pass", overflow_safe=True)
 class ShiftedProducts(Kernel):
-    """The gradient of the weight as s (Σ dy x − mean Σ dy), whose two sums may cancel."""
+    """The gradient of the weight is s (Σ dy x − mean Σ dy), whose two sums may cancel."""
 
     def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
         products = self.total(g * self.rows(saved.x))
@@ -300,7 +315,7 @@ class ShiftedProducts(Kernel):
 
 @sound("folded-gradient", grade="two-pass", overflow_safe=True, centred_products=True)
 class FoldedGradient(Kernel):
-    """dx as a dy + b x + d, and x̂ as x s − mean s."""
+    """dx is a dy + b x + d, and x̂ is x s − mean s."""
 
     def normalised_rows(self, saved: Saved) -> Array:
         x_hat: Array = self.rows(saved.x) * saved.s[:, None] - (saved.mean * saved.s)[:, None]
@@ -309,7 +324,7 @@ class FoldedGradient(Kernel):
     def input_gradient(
         self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
     ) -> Array:
-        if saved.given:
+        if saved.constant:
             return super().input_gradient(g, x_hat, dbias, dweight, saved)
         n = g.dtype.type(g.shape[1])
         a = self.scale(saved)
@@ -321,12 +336,12 @@ class FoldedGradient(Kernel):
 
 @sound("gradient-divided-last", grade="two-pass", overflow_safe=True, summation="pairwise")
 class GradientDividedLast(Pairwise):
-    """dx as (weight s / n) (n dy − Σ dy − x̂ Σ dy x̂)."""
+    """dx is (weight s / n) (n dy − Σ dy − x̂ Σ dy x̂)."""
 
     def input_gradient(
         self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
     ) -> Array:
-        if saved.given:
+        if saved.constant:
             return super().input_gradient(g, x_hat, dbias, dweight, saved)
         n = g.dtype.type(g.shape[1])
         dx: Array = (self.scale(saved) / n)[:, None] * (
@@ -343,10 +358,10 @@ class GradientDividedLast(Pairwise):
     dtypes=NARROW,
 )
 class BackwardFromFloat64(Kernel):
-    """A float32 forward whose backward computes the statistics of its input anew, all in float64."""
+    """The forward runs in float32; the backward recomputes its statistics in float64."""
 
     def normalised_rows(self, saved: Saved) -> Array:
-        if saved.given:
+        if saved.constant:
             return super().normalised_rows(saved)
         rows = self.rows(saved.x).astype(np.float64)
         mean, var = self.moments(rows)

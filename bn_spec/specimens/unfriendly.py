@@ -61,7 +61,7 @@ class CounterSavedOneDimensional(Kernel):
     caught_by=("STA-02", "STA-03"),
 )
 class CounterZeroedByCheckpoint(Kernel):
-    """Loading a checkpoint sets num_batches_tracked to zero."""
+    """num_batches_tracked becomes zero when a checkpoint is loaded."""
 
     def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
         super().load(tensors, strict=strict)
@@ -75,7 +75,7 @@ class CounterZeroedByCheckpoint(Kernel):
     caught_by=("STA-03",),
 )
 class OwnBatchesCounted(Kernel):
-    """A cumulative mean divides by the batches that this layer has seen, whatever counter was loaded."""
+    """A cumulative mean divides by the batches of this layer, not by the loaded counter."""
 
     def __init__(self, config: Config, state: State | None) -> None:
         super().__init__(config, state)
@@ -97,7 +97,7 @@ class OwnBatchesCounted(Kernel):
     caught_by=("STA-04",),
 )
 class PartialLoadFillsIn(Kernel):
-    """What is not among the loaded tensors is set to its initial value."""
+    """Tensors that a partial load leaves out are set to their initial values."""
 
     def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
         super().load(tensors if strict else self.built().tensors() | dict(tensors), strict=strict)
@@ -110,7 +110,7 @@ class PartialLoadFillsIn(Kernel):
     caught_by=("STA-01", "STA-02"),
 )
 class StatisticsNotSaved(Kernel):
-    """A checkpoint lacks running_mean and running_var, and loading it does not ask for them."""
+    """A checkpoint lacks running_mean and running_var, and loading does not require them."""
 
     def save(self) -> dict[str, Array]:
         return {name: a for name, a in super().save().items() if name not in STATISTICS}
@@ -126,7 +126,7 @@ class StatisticsNotSaved(Kernel):
     "partial-load-refuses-strangers", fault="state-serialisation", history=(), caught_by=("STA-04",)
 )
 class PartialLoadRefusesStrangers(Kernel):
-    """Tensors that the layer does not have are refused where only some are asked to be loaded."""
+    """A partial load refuses tensors that the layer does not have."""
 
     def check_load(
         self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool
@@ -138,7 +138,7 @@ class PartialLoadRefusesStrangers(Kernel):
 
 @faulty("checkpoint-by-reference", fault="memory-shared", history=(), caught_by=("STA-05",))
 class CheckpointByReference(Kernel):
-    """A checkpoint holds the live tensors, which later forwards change."""
+    """A checkpoint contains the live tensors, which later forwards change."""
 
     def save(self) -> dict[str, Array]:
         held = {name: getattr(self, name) for name in self.state().tensors()}
@@ -147,12 +147,12 @@ class CheckpointByReference(Kernel):
 
 @faulty("loaded-by-reference", fault="memory-shared", history=(), caught_by=("STA-05", "STA-11"))
 class LoadedByReference(Kernel):
-    """The layer keeps the very tensors that it was given to load, and updates them."""
+    """The layer keeps the loaded tensors themselves and updates them in place."""
 
     def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
         own = self.state().tensors()
         self.check_load(own, tensors, strict)
-        self.hold(State(**{name: tensors.get(name, a) for name, a in own.items()}))
+        self.store(State(**{name: tensors.get(name, a) for name, a in own.items()}))
 
 
 # Attributes and modes of a live layer
@@ -162,7 +162,7 @@ class LoadedByReference(Kernel):
     "eps-taken-at-construction", fault="value-of-another-step", history=(), caught_by=("STA-06",)
 )
 class EpsTakenAtConstruction(Kernel):
-    """An eps that is changed later has no effect."""
+    """A later change of eps has no effect."""
 
     def configure(self, name: str, value: float | None) -> None:
         if name != "eps":
@@ -171,10 +171,10 @@ class EpsTakenAtConstruction(Kernel):
 
 @faulty("eps-taken-at-backward", fault="value-of-another-step", history=(), caught_by=("STA-06",))
 class EpsTakenAtBackward(Kernel):
-    """The backward computes 1 / sqrt(var + eps) anew, with the eps that the layer has by then."""
+    """The backward recomputes 1 / sqrt(var + eps), with the eps of the layer at that time."""
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
-        if saved.given:
+        if saved.constant:
             assert self.running_var is not None
             var = self.widened(self.running_var)
         else:
@@ -189,7 +189,7 @@ class EpsTakenAtBackward(Kernel):
     caught_by=("STA-07",),
 )
 class MomentumTakenAtConstruction(Kernel):
-    """A momentum that is changed later has no effect."""
+    """A later change of momentum has no effect."""
 
     def configure(self, name: str, value: float | None) -> None:
         if name != "momentum":
@@ -208,7 +208,10 @@ class TrainResetsStatistics(Kernel):
 
 @faulty("reset-switches-to-training", fault="reset-scope", history=(), caught_by=("EVL-07",))
 class ResetSwitchesToTraining(Kernel):
-    """A reset of the parameters puts the layer into training mode, as building it anew does."""
+    """A reset of the parameters switches the layer to training mode.
+
+    Building the layer anew does so too.
+    """
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -222,7 +225,7 @@ class ResetSwitchesToTraining(Kernel):
     caught_by=("EVL-07", "STA-06"),
 )
 class FoldedOnceForAll(Kernel):
-    """In eval mode 1 / sqrt(running_var + eps) is computed once and kept for good."""
+    """1 / sqrt(running_var + eps) is computed once in eval mode and kept for good."""
 
     s: Array | None = None
 
@@ -236,7 +239,7 @@ class FoldedOnceForAll(Kernel):
 
 @faulty("folded-until-training", fault="value-of-another-step", history=(), caught_by=("STA-06",))
 class FoldedUntilTraining(FoldedOnceForAll):
-    """In eval mode 1 / sqrt(running_var + eps) is computed once and kept until the layer is trained again."""
+    """1 / sqrt(running_var + eps) is computed once in eval mode and kept until train(True)."""
 
     def train(self, mode: bool) -> None:
         super().train(mode)
@@ -251,7 +254,7 @@ class FoldedUntilTraining(FoldedOnceForAll):
     caught_by=("STA-10",),
 )
 class UnreadUpdateDropped(Kernel):
-    """Running statistics are updated when they are read; of several between two reads only the last counts."""
+    """Running statistics are updated when read; of several updates, only the last counts."""
 
     pending: tuple[Array, Array, int] | None = None
 
@@ -301,7 +304,7 @@ def _lies_within(a: Array, more: int) -> bool:
     "expanded-sample-counted-once", fault="layout-forward-view", history=(), caught_by=("LAY-02",)
 )
 class ExpandedSampleCountedOnce(Kernel):
-    """A batch of stride 0 is one sample to the unbiased variance."""
+    """An expanded batch (stride 0) counts as one sample in the unbiased variance."""
 
     def rows(self, x: Array) -> Array:
         return super().rows(
@@ -316,7 +319,10 @@ class ExpandedSampleCountedOnce(Kernel):
     caught_by=("LAY-03",),
 )
 class PlaneSizeFromAStride(Kernel):
-    """The distance of two planes is taken for H times the stride of H, which says nothing where H is 1."""
+    """The distance of two planes is taken for H times the stride of H, which is wrong if H = 1.
+
+    Where H is 1, its stride can have any value.
+    """
 
     def forward(self, x: Array) -> Array:
         if x.ndim == 4 and x.size and x.flags.c_contiguous:
@@ -349,7 +355,10 @@ class ChannelsLastByOneStride(Kernel):
     caught_by=("LAY-04",),
 )
 class StatisticsUpdatedInACopy(Kernel):
-    """Running statistics with gaps are made contiguous for the update, which is then lost."""
+    """Running statistics with gaps are copied for the update, and the update is lost.
+
+    The copy is contiguous, and nothing writes it back.
+    """
 
     def track(self, mean: Array, var: Array, n: int) -> None:
         held = self.state()
@@ -378,7 +387,10 @@ class ParameterStridesIgnored(Kernel):
 
 @faulty("gaps-zeroed", fault="out-of-bounds-write", history=(), caught_by=("LAY-05",))
 class GapsZeroed(Kernel):
-    """Between the rows of an input, what a vector of several elements would read too is set to zero first."""
+    """The gaps between the rows of an input are set to zero first.
+
+    A vector that reads several elements at once would read the gaps too.
+    """
 
     def forward(self, x: Array) -> Array:
         if x.ndim == 4 and 0 not in x.strides:
@@ -393,7 +405,7 @@ class GapsZeroed(Kernel):
     caught_by=("LAY-05",),
 )
 class StatisticsWrittenByFours(Kernel):
-    """Running statistics are written four at a time, beyond the last channel too."""
+    """Running statistics are written four at a time, past the last channel."""
 
     def track(self, mean: Array, var: Array, n: int) -> None:
         super().track(mean, var, n)
@@ -423,7 +435,7 @@ class DxWrittenOverDy(Kernel):
 
 @faulty("output-in-one-workspace", fault="memory-shared", history=(), caught_by=("LAY-07",))
 class OutputInOneWorkspace(Kernel):
-    """Outputs of one shape share a workspace, so that the next forward overwrites the last output."""
+    """Outputs of one shape share a workspace: the next forward overwrites the last output."""
 
     def __init__(self, config: Config, state: State | None) -> None:
         super().__init__(config, state)
@@ -464,7 +476,7 @@ class GradientsInOneWorkspace(Kernel):
     output_layout=True,
 )
 class OutputAlwaysContiguous(Kernel):
-    """The output is in NCHW order, whatever the order of the input."""
+    """The output is in NCHW order for every input, but the order of the input is claimed."""
 
     def forward(self, x: Array) -> Array:
         return np.ascontiguousarray(super().forward(x))
@@ -496,7 +508,7 @@ class StatisticsWidenedByUpdate(Kernel):
     caught_by=("DTY-01", "RUN-07"),
 )
 class CounterTurnsFloat(Kernel):
-    """Once incremented, num_batches_tracked is a float32."""
+    """num_batches_tracked becomes a float32 when it is incremented."""
 
     def count(self) -> None:
         self.num_batches_tracked = np.asarray(np.float32(self.batches() + 1))
@@ -510,7 +522,7 @@ class CounterTurnsFloat(Kernel):
     dtypes=("mixed_float16",),
 )
 class StatisticsInTheDtypeOfTheData(Kernel):
-    """Running statistics are rounded to half precision, though their buffers are float32."""
+    """Running statistics are rounded to half precision, but their buffers are float32."""
 
     def blend(self, old: Array, new: Array, m: float) -> Array:
         return self.narrowed(super().blend(old, new, m))
@@ -524,7 +536,7 @@ class StatisticsInTheDtypeOfTheData(Kernel):
     dtypes=MIXED,
 )
 class EvalOutputPromoted(Kernel):
-    """In eval mode the output has the dtype of the parameters."""
+    """The output in eval mode has the dtype of the parameters."""
 
     def forward(self, x: Array) -> Array:
         y = super().forward(x)
@@ -541,7 +553,7 @@ class EvalOutputPromoted(Kernel):
     caught_by=("SHP-04",),
 )
 class SamplesCountedInSixteenBits(Kernel):
-    """Samples beyond the first 65535 are left as they are."""
+    """Samples after the first 65535 are not normalised."""
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
         y = super().normalise(x, mean, s)
@@ -556,7 +568,7 @@ class SamplesCountedInSixteenBits(Kernel):
     caught_by=("SHP-04",),
 )
 class ChannelsCountedInSixteenBits(Kernel):
-    """Channels beyond the first 65535 get mean 0 and variance 1."""
+    """Channels after the first 65535 get mean 0 and variance 1."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean, var = super().moments(rows)
@@ -571,7 +583,7 @@ class ChannelsCountedInSixteenBits(Kernel):
     caught_by=("SHP-07",),
 )
 class ElementsCountedIn32Bits(Kernel):
-    """Elements beyond the first 2³¹ are left as they are."""
+    """Elements after the first 2³¹ are not normalised."""
 
     limit: ClassVar[int] = 2**31
 
@@ -588,7 +600,10 @@ class ElementsCountedIn32Bits(Kernel):
     caught_by=("SHP-05",),
 )
 class LastOfManyBlocksDropped(Kernel):
-    """Of more than 8192 values per channel, those after the last whole block of 4096 are not summed."""
+    """Values after the last full block of 4096 are not summed.
+
+    Channels of at most 8192 values are right.
+    """
 
     def total(self, rows: Array) -> Array:
         n = rows.shape[1]
@@ -624,7 +639,7 @@ class EmptyBatchMakesNan(Kernel):
     empty_batch=True,
 )
 class EmptyBatchDividesByZero(Kernel):
-    """An empty batch ends in a division of integers by zero."""
+    """An empty batch ends in an integer division by zero."""
 
     def forward(self, x: Array) -> Array:
         if not x.size:
@@ -640,7 +655,7 @@ class EmptyBatchDividesByZero(Kernel):
     empty_batch=True,
 )
 class EmptyBatchDividesGradients(Kernel):
-    """The gradient of the weight is formed from means, times the number of values: 0 / 0 · 0 for an empty batch."""
+    """The gradient of the weight is a mean times a count: 0 / 0 · 0 for an empty batch."""
 
     def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
         n = g.dtype.type(g.shape[1])
@@ -664,7 +679,7 @@ def _multiplied_by_masks(rows: Array) -> Array:
     caught_by=("SPV-01", "SPV-03"),
 )
 class ChannelsMaskedByZero(Kernel):
-    """Sums run over all channels, with those of others multiplied by zero, which NaN and infinity survive."""
+    """Sums include the other channels times zero, and NaN and infinity survive that."""
 
     def total(self, rows: Array) -> Array:
         return super().total(_multiplied_by_masks(rows))
@@ -672,7 +687,7 @@ class ChannelsMaskedByZero(Kernel):
 
 @faulty("nan-taken-for-zero", fault="values-replaced", history=(), caught_by=("SPV-02", "SPV-05"))
 class NanTakenForZero(Kernel):
-    """NaN and infinity in the input count as zero, so that nobody notices them."""
+    """NaN and infinity in the input count as zero."""
 
     def widened(self, values: Array) -> Array:
         wide = super().widened(values)
@@ -686,7 +701,7 @@ class NanTakenForZero(Kernel):
     caught_by=("SPV-03",),
 )
 class UpdateSkippedForOneChannel(Kernel):
-    """If the statistics of any channel are not finite, those of no channel are updated."""
+    """No channel is updated if the statistics of any channel are not finite."""
 
     def track(self, mean: Array, var: Array, n: int) -> None:
         if np.isfinite(mean + var).all():
@@ -697,7 +712,7 @@ class UpdateSkippedForOneChannel(Kernel):
 
 @faulty("vector-of-four-spoilt", fault="nonfinite-poisoning", history=(), caught_by=("SPV-04",))
 class VectorOfFourSpoilt(Kernel):
-    """In eval mode, four neighbours in a row are checked together: if one is not finite, all become NaN."""
+    """Four neighbours become NaN together in eval mode if one of them is not finite."""
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
         y = super().normalise(x, mean, s)
@@ -712,7 +727,7 @@ class VectorOfFourSpoilt(Kernel):
 
 @faulty("gradients-masked-by-zero", fault="nonfinite-poisoning", history=(), caught_by=("SPV-06",))
 class GradientsMaskedByZero(Kernel):
-    """In the backward, sums run over all channels, with those of others multiplied by zero."""
+    """Sums of the backward include the other channels times zero."""
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
         poison = (self.widened(dy) * 0).sum()
@@ -729,7 +744,7 @@ class NanInDyTakenForZero(Kernel):
 
 @faulty("negative-zero-means-missing", fault="values-replaced", history=(), caught_by=("SPV-08",))
 class NegativeZeroMeansMissing(Kernel):
-    """A negative zero marks an element that is missing, and becomes NaN."""
+    """A negative zero marks a missing element and becomes NaN."""
 
     def widened(self, values: Array) -> Array:
         wide = super().widened(values)
@@ -750,7 +765,7 @@ class NegativeZeroMeansMissing(Kernel):
     caught_by=("ERR-05",),
 )
 class LoadedUnchecked(Kernel):
-    """Whatever is loaded is cut or repeated to fit, and what is missing stays."""
+    """Loaded tensors are cut or repeated to fit, and missing tensors keep their values."""
 
     def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
         own = self.state().tensors()
@@ -762,7 +777,7 @@ class LoadedUnchecked(Kernel):
 
 @faulty("strangers-loaded", fault="validation-missing", history=(), caught_by=("ERR-05",))
 class StrangersLoaded(Kernel):
-    """Tensors that the layer does not have are left out where all must fit."""
+    """A strict load ignores tensors that the layer does not have."""
 
     def check_load(
         self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool
@@ -785,7 +800,7 @@ class LoadedUntilRefused(Kernel):
 
 @faulty("dy-cut-to-fit", fault="validation-missing", history=(), caught_by=("ERR-07",))
 class DyCutToFit(Kernel):
-    """A dy of more samples than the output is cut to fit."""
+    """A dy with more samples than the output is cut to fit."""
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
         return super().backward(saved, dy[: len(saved.x)])
@@ -793,7 +808,7 @@ class DyCutToFit(Kernel):
 
 @faulty("eval-mode-after-a-refusal", fault="refusal-not-atomic", history=(), caught_by=("ERR-08",))
 class EvalModeAfterARefusal(Kernel):
-    """Inputs are checked in eval mode, which a refusal does not leave."""
+    """Inputs are checked in eval mode, and a refused input leaves the layer in it."""
 
     def check(self, x: Array) -> None:
         mode = self.training
@@ -816,7 +831,7 @@ class EvalModeAfterARefusal(Kernel):
     caught_by=("MET-02", "SHP-01", "TRN-01"),
 )
 class LastRowDropped(Kernel):
-    """Of more than two rows of a plane, the last is not summed."""
+    """The last row of planes with more than two rows is not summed."""
 
     def rows(self, x: Array) -> Array:
         return super().rows(x[:, :, :-1] if x.ndim == 4 and x.shape[2] > 2 else x)
@@ -846,7 +861,7 @@ class VarianceAboutZero(Kernel):
     dtypes=("float32", "float64", *MIXED),
 )
 class AtomicOrder(Kernel):
-    """Values are summed in another order at each call, as atomic additions are."""
+    """Values are summed in another order at each call, as atomic additions do."""
 
     calls: ClassVar = count()
 
@@ -857,7 +872,7 @@ class AtomicOrder(Kernel):
 
 @faulty("workspace-of-all-layers", fault="memory-shared", history=(), caught_by=("DET-02",))
 class WorkspaceOfAllLayers(Kernel):
-    """The statistics of a batch pass through a workspace that all layers share."""
+    """Batch statistics pass through a workspace that all layers share."""
 
     workspace: ClassVar[list[tuple[Array, Array]]] = []
 
@@ -926,7 +941,7 @@ class FoldedWithoutAffine(Kernel):
     dtypes=("float16", "bfloat16", "mixed_float16", "mixed_bfloat16"),
 )
 class FoldedNotNarrowed(Kernel):
-    """The convolution has parameters of the dtype that they were computed in."""
+    """The parameters of the folded convolution keep the accumulation dtype."""
 
     def fold(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
         scaled, shifted = super().fold(weight, bias)
