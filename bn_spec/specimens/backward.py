@@ -1,7 +1,7 @@
-"""Faulty specimens whose forward is right and whose backward is not. The suite must catch every one.
+"""Faulty specimens whose forward is right and whose backward is not.
 
-As in :mod:`.faulty`: the docstring says the mistake, ``history`` where it happened, ``caught_by``
-what must catch it.
+As in :mod:`bn_spec.specimens.faulty`, the first line of a docstring explains the mistake,
+``history`` names reports of it, and ``caught_by`` the requirements that must catch it.
 """
 
 from __future__ import annotations
@@ -85,10 +85,8 @@ class RunningStatisticsByReference(Kernel):
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
         if saved.constant and self.running_mean is not None and self.running_var is not None:
-            mean, s = (
-                self.widened(self.running_mean),
-                self.inverse_std(self.widened(self.running_var)),
-            )
+            mean = self.widened(self.running_mean)
+            s = self.inverse_std(self.widened(self.running_var))
             saved = replace(saved, mean=mean, s=s)
         return super().backward(saved, dy)
 
@@ -205,7 +203,8 @@ class StoredWeightWithoutAffine(Kernel):
     """dx is multiplied by a stored weight although affine=False."""
 
     def scale(self, saved: Saved) -> Array:
-        return super().scale(saved) if saved.weight is not None else saved.s * 3
+        stored = 3  # any value but 1 shows the fault
+        return super().scale(saved) if saved.weight is not None else saved.s * stored
 
 
 @faulty(
@@ -232,14 +231,12 @@ class EpsMissingInBackward(Kernel):
 
     def remember(self, saved: Saved) -> Saved:
         variance = np.maximum(saved.s.astype(np.float64) ** -2 - saved.eps, 0)
-        return replace(
-            saved,
-            s=(1 / np.sqrt(np.where(saved.s == self.steepest(), 0, variance))).astype(
-                saved.s.dtype
-            ),
-        )
+        # The variance recovered from s is inexact, but a constant channel must divide by zero.
+        variance = np.where(saved.s == self.steepest(), 0, variance)
+        return replace(saved, s=(1 / np.sqrt(variance)).astype(saved.s.dtype))
 
     def steepest(self) -> Any:
+        """Return s of a channel with variance zero."""
         return self.inverse_std(np.zeros(1, self.config.arithmetic.accumulation.dtype))
 
 
@@ -520,13 +517,11 @@ class DyLayoutIgnored(Kernel):
     """dy is read in the memory order of the input, whatever the strides of dy are."""
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
-        memory, (_, shape, strides) = take_apart(dy).flat, take_apart(saved.x)
-        misread = (
-            put_together(Parts(memory, shape, strides))
-            if memory.size == take_apart(saved.x).flat.size
-            else dy
-        )
-        return super().backward(saved, misread)
+        memory = take_apart(dy).flat
+        flat, shape, strides = take_apart(saved.x)
+        if memory.size == flat.size:
+            dy = put_together(Parts(memory, shape, strides))
+        return super().backward(saved, dy)
 
 
 @faulty(
@@ -555,11 +550,8 @@ class ParameterGradientsInHalf(Kernel):
 
     def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
         asked = super().asked(gradients, saved)
-        half = {
-            name: None if g is None else g.astype(saved.x.dtype)
-            for name, g in asked._asdict().items()
-        }
-        return Gradients(**half)
+        found = {name: g for name, g in asked._asdict().items() if g is not None}
+        return Gradients(**{name: g.astype(saved.x.dtype) for name, g in found.items()})
 
 
 @faulty(
@@ -573,7 +565,9 @@ class BiasGradientOfFourDimensions(Kernel):
 
     def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
         asked = super().asked(gradients, saved)
-        return asked if asked.bias is None else asked._replace(bias=asked.bias.reshape(1, -1, 1, 1))
+        if asked.bias is None:
+            return asked
+        return asked._replace(bias=asked.bias.reshape(1, -1, 1, 1))
 
 
 # Sums
@@ -590,9 +584,8 @@ class TailDroppedInBackward(Kernel):
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
         plane = dy.shape[2] * dy.shape[3]
-        self.kept = np.arange(dy.size // dy.shape[1]) % plane < (
-            plane - plane % 4 if plane > 256 else plane
-        )
+        summed = plane - plane % 4 if plane > 256 else plane
+        self.kept = np.arange(dy.size // dy.shape[1]) % plane < summed
         return super().backward(saved, dy)
 
     def bias_gradient(self, g: Array) -> Array:
@@ -630,11 +623,8 @@ class GradientSumsInFloat32(Kernel):
     """Sums in the backward of a float64 kernel are kept in float32."""
 
     def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
-        return (
-            super()
-            .weight_gradient(g.astype(np.float32), x_hat.astype(np.float32), saved)
-            .astype(g.dtype)
-        )
+        g32, x_hat32 = g.astype(np.float32), x_hat.astype(np.float32)
+        return super().weight_gradient(g32, x_hat32, saved).astype(g.dtype)
 
 
 @faulty(
@@ -670,9 +660,8 @@ class TermsOfDxInHalf(Kernel):
         self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
     ) -> Array:
         n = g.dtype.type(g.shape[1])
-        return super().projected(
-            g, x_hat, self.narrowed(dbias / n) * n, self.narrowed(dweight / n) * n, saved
-        )
+        dbias, dweight = self.narrowed(dbias / n) * n, self.narrowed(dweight / n) * n
+        return super().projected(g, x_hat, dbias, dweight, saved)
 
 
 # Double backward
@@ -713,6 +702,7 @@ class CurvatureCountedOnce(Kernel):
     """The product of the two correlations counts once in the curvature, not three times."""
 
     def curvature(self, g: Array, a: Array, x_hat: Array) -> Array:
+        # The term −3 c e x̂ of the curvature becomes −c e x̂.
         twice: Array = 2 * x_hat * (self.mean(g * x_hat) * self.mean(a * x_hat))[:, None]
         return super().curvature(g, a, x_hat) + twice
 
@@ -730,4 +720,6 @@ class DoubleGradientNotNarrowed(Kernel):
 
     def double_backward(self, saved: Saved, dy: Array, cotangents: Gradients) -> DoubleGradients:
         found = super().double_backward(saved, dy, cotangents)
-        return found if found.weight is None else found._replace(weight=self.widened(found.weight))
+        if found.weight is None:
+            return found
+        return found._replace(weight=self.widened(found.weight))

@@ -1,4 +1,8 @@
-"""Specimens that speak another dialect than PyTorch's: one that does what it claims, and some that do not."""
+"""Specimens in other dialects than PyTorch's.
+
+The sound ones compute what their dialect claims; the faulty ones do not. As in
+:mod:`bn_spec.specimens.faulty`, the first line of a docstring explains the mistake.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,9 @@ class AnotherDialect(Kernel):
     """
 
     def check(self, x: Array) -> None:
-        super().check(x if x.ndim != 4 or x.size != x.shape[1] else np.concatenate([x, x]))
+        if x.ndim == 4 and x.size == x.shape[1]:
+            x = np.concatenate([x, x])  # a batch that the kernel does not refuse
+        super().check(x)
 
     def blend(self, old: Array, new: Array, m: float) -> Array:
         weight_of_old = DIALECT.momentum(m)
@@ -63,7 +69,9 @@ class WeightOfTheNewValueClaimed(AnotherDialect):
     """momentum weighs the new value, but the framework passes the weight of the old value."""
 
     def factor(self) -> float:
-        return super().factor() if self.config.momentum is None else 1 - super().factor()
+        if self.config.momentum is None:
+            return super().factor()
+        return 1 - super().factor()
 
 
 @faulty(
@@ -107,12 +115,15 @@ class DebiasedAverages(Kernel):
     """
 
     def remaining(self, batches: int) -> float:
-        """What is left, after so many batches, of the value before them."""
+        """Return the weight, after that number of batches, of the value before them."""
         rest = 1 - self.factor()
         return float(rest**batches)
 
-    def hidden(self, running: Array, began: float) -> Array:
-        """Return the average that stands behind a running statistic; ``began`` is the initial value of that."""
+    def hidden(self, running: Array, initial: float) -> Array:
+        """Return the average (C,) from zero, of which a running statistic is the debiased value.
+
+        ``initial`` is the initial value of the running statistic.
+        """
         return self.widened(running) * (1 - self.remaining(self.batches() - 1))
 
     def track(self, mean: Array, var: Array, n: int) -> None:
@@ -125,9 +136,13 @@ class DebiasedAverages(Kernel):
             )
             self.running_var[...] = self.blend(self.widened(self.running_var), var, self.factor())
             return
-        left = 1 - self.remaining(self.batches())
-        for running, batch, began in ((self.running_mean, mean, 0.0), (self.running_var, var, 1.0)):
-            running[...] = self.blend(self.hidden(running, began), batch, self.factor()) / left
+        weights = 1 - self.remaining(self.batches())
+        m = self.factor()
+        for running, batch, initial in (
+            (self.running_mean, mean, 0.0),
+            (self.running_var, var, 1.0),
+        ):
+            running[...] = self.blend(self.hidden(running, initial), batch, m) / weights
 
 
 @faulty(
@@ -140,12 +155,10 @@ class DebiasedAverages(Kernel):
 class DebiasedFromOne(DebiasedAverages):
     """The average of running_var starts at one, but is debiased as if it started at zero."""
 
-    def hidden(self, running: Array, began: float) -> Array:
-        return (
-            super().hidden(running, began)
-            if self.batches() > 1
-            else np.full_like(self.widened(running), began)
-        )
+    def hidden(self, running: Array, initial: float) -> Array:
+        if self.batches() > 1:
+            return super().hidden(running, initial)
+        return np.full_like(self.widened(running), initial)
 
 
 @faulty(

@@ -1,7 +1,8 @@
-"""Faulty specimens: one mistake each, taken from the history of real projects. The suite must catch every one.
+"""Faulty specimens: one mistake each, from the history of real projects.
 
-The docstring says the mistake in a sentence; ``history`` names where it happened; ``caught_by`` the
-requirements that must catch it.
+The suite must catch every one of them. The first line of a docstring is the sentence that explains
+the mistake to users. ``history`` names the issues and pull requests that report it, ``caught_by``
+the requirements that must catch it.
 """
 
 from __future__ import annotations
@@ -69,11 +70,10 @@ class CounterOneDimensional(Kernel):
 
     def state(self) -> State:
         state = super().state()
-        counter = state.num_batches_tracked
-        return replace(
-            state,
-            num_batches_tracked=None if counter is None else counter.reshape(1).astype(np.float32),
-        )
+        if state.num_batches_tracked is None:
+            return state
+        counter = state.num_batches_tracked.reshape(1).astype(np.float32)
+        return replace(state, num_batches_tracked=counter)
 
 
 @faulty(
@@ -104,8 +104,8 @@ class TrackingOffIgnored(Kernel):
 
     def store(self, state: State) -> None:
         tracking = replace(self.config, track_running_stats=True)
-        fresh = dict(Kernel(tracking, None).state().items())
-        super().store(State(**{name: fresh[name] if a is None else a for name, a in state.items()}))
+        fresh = Kernel(tracking, None).state().tensors()
+        super().store(State(**(fresh | state.tensors())))
 
 
 @faulty(
@@ -164,11 +164,11 @@ class UnbiasedNormalisation(Kernel):
     """The output is normalised by the unbiased variance of the batch."""
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
+        if not self.uses_batch_statistics():
+            return super().normalise(x, mean, s.astype(x.dtype))
         n = x.size // x.shape[1]
-        v = 1 / s**2 - self.config.eps
-        unbiased = (
-            1 / np.sqrt(v * n / (n - 1) + self.config.eps) if self.uses_batch_statistics() else s
-        )
+        var = 1 / s**2 - self.config.eps
+        unbiased = 1 / np.sqrt(var * n / (n - 1) + self.config.eps)
         return super().normalise(x, mean, unbiased.astype(x.dtype))
 
 
@@ -305,7 +305,9 @@ class AffineOffRescaled(Kernel):
     """The output of a layer without weight and bias is scaled by 0.86."""
 
     def affine(self, x_hat: Array) -> Array:
-        return super().affine(x_hat) if self.weight is not None else x_hat * x_hat.dtype.type(0.86)
+        if self.weight is not None:
+            return super().affine(x_hat)
+        return x_hat * x_hat.dtype.type(0.86)
 
 
 @faulty(
@@ -336,7 +338,9 @@ class MeanPerSample(Kernel):
     """Statistics are taken over (H, W) of the first sample instead of (N, H, W)."""
 
     def rows(self, x: Array) -> Array:
-        return super().rows(x[:1] if x[:1].size > x.shape[1] else x)
+        sample = x[:1]
+        # A sample with one value per channel would have no unbiased variance.
+        return super().rows(sample if sample.size > x.shape[1] else x)
 
 
 @faulty(
@@ -395,9 +399,10 @@ class ChannelTailDropped(Kernel):
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean, var = super().moments(rows)
-        tail = len(mean) % 64 if len(mean) > 64 else 0
-        for statistics in (mean, var) if tail else ():
-            statistics[-tail:] = statistics[:tail]
+        tail = len(mean) % 64
+        if len(mean) > 64 and tail:
+            mean[-tail:] = mean[:tail]
+            var[-tail:] = var[:tail]
         return mean, var
 
 
@@ -438,17 +443,17 @@ class ChannelsLastMisreadInEval(Kernel):
     """The memory of an NHWC input is read in NCHW order in eval mode."""
 
     def forward(self, x: Array) -> Array:
-        if (
-            self.uses_batch_statistics()
-            or x.ndim != 4
-            or not x.transpose(0, 2, 3, 1).flags.c_contiguous
-        ):
+        if self.uses_batch_statistics() or x.ndim != 4:
             return super().forward(x)
         memory = x.transpose(0, 2, 3, 1)
-        return super().forward(memory.reshape(x.shape)).reshape(memory.shape).transpose(0, 3, 1, 2)
+        if not memory.flags.c_contiguous:
+            return super().forward(x)
+        y = super().forward(memory.reshape(x.shape))
+        return y.reshape(memory.shape).transpose(0, 3, 1, 2)
 
 
 def _as_if_contiguous(x: Array) -> Array:
+    """Return the first elements in the memory of an array, in its shape, whatever its strides."""
     return take_apart(x).flat[: x.size].reshape(x.shape)
 
 
@@ -622,6 +627,7 @@ class CounterNotIncremented(Kernel):
         pass
 
     def factor(self) -> float:
+        # Without a count, a cumulative mean would divide by zero.
         return super().factor() if self.batches() else 0.1
 
 
@@ -641,6 +647,7 @@ class EvalUsesBatchStatistics(Kernel):
         return True
 
     def check(self, x: Array) -> None:
+        # In eval mode a single value is no misuse: it must not be refused.
         if self.training or x.size > x.shape[1]:
             super().check(x)
 
@@ -725,7 +732,8 @@ class OutputWidened(Kernel):
     """The output has another dtype: float64 for float32 inputs, float32 for all others."""
 
     def forward(self, x: Array) -> Array:
-        return super().forward(x).astype(np.float64 if x.dtype == np.float32 else np.float32)
+        dtype = np.float64 if x.dtype == np.float32 else np.float32
+        return super().forward(x).astype(dtype)
 
 
 @faulty(
@@ -783,7 +791,8 @@ class SingleValueAccepted(Kernel):
     """A single value per channel is accepted, and the unbiased variance divides by zero."""
 
     def check(self, x: Array) -> None:
-        if x.ndim != 4 or x.size != x.shape[1] or x.shape[1] != self.config.num_features:
+        well_shaped = x.ndim == 4 and x.shape[1] == self.config.num_features
+        if not well_shaped or x.size != x.shape[1]:
             super().check(x)
 
     def estimated_var(self, var: Array, n: int) -> Array:
@@ -800,9 +809,9 @@ class RankUnchecked(Kernel):
     """An input that is not 4-D is resized to four dimensions instead of refused."""
 
     def forward(self, x: Array) -> Array:
-        return super().forward(
-            x if x.ndim == 4 else np.resize(x, (2, self.config.num_features, 1, 1))
-        )
+        if x.ndim != 4:
+            x = np.resize(x, (2, self.config.num_features, 1, 1))
+        return super().forward(x)
 
 
 @faulty(
@@ -835,6 +844,6 @@ class RefusedButCounted(Kernel):
         super().check(x)
 
     def track(self, mean: Array, var: Array, n: int) -> None:
-        counted = self.num_batches_tracked
+        counted = self.num_batches_tracked  # by check
         super().track(mean, var, n)
         self.num_batches_tracked = counted

@@ -1,7 +1,7 @@
-"""Faulty specimens whose formulas are right and whose arithmetic is not. The suite must catch every one.
+"""Faulty specimens whose formulas are right and whose arithmetic is not.
 
-As in :mod:`.faulty`: the docstring says the mistake, ``history`` where it happened, ``caught_by``
-what must catch it.
+As in :mod:`bn_spec.specimens.faulty`, the first line of a docstring explains the mistake,
+``history`` names reports of it, and ``caught_by`` the requirements that must catch it.
 """
 
 from __future__ import annotations
@@ -154,6 +154,7 @@ class CountOverflowsHalf(CountInHalf):
     """
 
     def mean(self, rows: Array) -> Array:
+        # Smaller counts stay exact, so that only large ones show the fault.
         return super().mean(rows) if rows.shape[1] > 2**16 else Kernel.mean(self, rows)
 
 
@@ -279,7 +280,8 @@ class RoughReciprocalRoot(Kernel):
 
     def inverse_std(self, var: Array) -> Array:
         mantissa, exponent = np.frexp(super().inverse_std(var))
-        return np.asarray(np.ldexp(np.round(mantissa * 2**12) / 2**12, exponent).astype(var.dtype))
+        estimate = np.ldexp(np.round(mantissa * 2**12) / 2**12, exponent)
+        return np.asarray(estimate.astype(var.dtype))
 
 
 @faulty(
@@ -297,7 +299,9 @@ class LastOfThousandsDropped(Kernel):
     """
 
     def total(self, rows: Array) -> Array:
-        return super().total(rows[:, :-1] if rows.shape[1] > 4096 else rows)
+        if rows.shape[1] > 4096:
+            rows = rows[:, :-1]
+        return super().total(rows)
 
 
 @faulty(
@@ -343,7 +347,7 @@ class RoundingModeLeftChanged(Kernel):
 
 
 TOWARDS_ZERO = {"x86_64": 0xC00, "aarch64": 0xC00000, "arm64": 0xC00000}
-"""``FE_TOWARDZERO`` of the C library, by processor."""
+"""Values of ``FE_TOWARDZERO`` in the C library, by processor."""
 
 
 @faulty(
@@ -373,7 +377,8 @@ class OutputTruncatedToHalf(Kernel):
     """The float32 output is cut to bfloat16 by dropping its lower bits."""
 
     def affine(self, x_hat: Array) -> Array:
-        return (super().affine(x_hat).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+        bits = super().affine(x_hat).view(np.uint32)
+        return (bits & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 @faulty(

@@ -1,6 +1,7 @@
 """Sound specimens: correct kernels of every kind. The suite must flag none of them.
 
-Each docstring says how the kernel computes; sources are those of :mod:`bn_spec.oracle.bounds`.
+The first line of a docstring says how the kernel computes; users read it as the description of the
+specimen. The sources of the algorithms are those of :mod:`bn_spec.oracle.bounds`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Pairwise(Kernel):
 
 
 @sound("two-pass-backward", grade="two-pass", overflow_safe=True)
-class Backward(Kernel):
+class SumsRightToLeft(Kernel):
     """The kernel sums values, then squared deviations, each from right to left."""
 
     def total(self, rows: Array) -> Array:
@@ -82,9 +83,8 @@ class ChannelsLastTraversal(Kernel):
 
     def total(self, rows: Array) -> Array:
         pixels = np.ascontiguousarray(rows.T)
-        total: Array = np.add.reduce(
-            pixels, axis=0, dtype=rows.dtype
-        )  # an outer axis is summed in order
+        # NumPy sums an outer axis in order; only the innermost axis is summed pairwise.
+        total: Array = np.add.reduce(pixels, axis=0, dtype=rows.dtype)
         return total
 
 
@@ -130,6 +130,7 @@ class BlendByDifference(Kernel):
     def inverse_std(self, var: Array) -> Array:
         v = var + var.dtype.type(self.config.eps)
         s: Array = (1 / np.sqrt(v)) * var.dtype.type(1 + 1e-4)
+        # Newton's iteration converges to 1 / sqrt(v) from below, so that errors fall on one side.
         for _ in range(3):
             s = s * (1.5 - (v * s) * (s * 0.5))
         return s
@@ -168,6 +169,10 @@ class ChanMerge(Pairwise):
 
 
 def _merged(rows: Array) -> tuple[Array, Array]:
+    """Return mean and M2 = Σ (x − mean)², both (C,), of rows (C, n), merged from both halves.
+
+    With δ = mean_b − mean_a: mean = mean_a + δ n_b / n, and M2 = M2_a + M2_b + δ² n_a n_b / n.
+    """
     n = rows.shape[1]
     if n == 1:
         return rows[:, 0], np.zeros_like(rows[:, 0])
@@ -248,14 +253,15 @@ class StatisticsInHalf(Kernel):
         return mean, self.kept(self.mean(deviations * deviations))
 
     def inverse_std(self, var: Array) -> Array:
-        return np.minimum(
-            self.kept(super().inverse_std(var)), self.config.arithmetic.parameters.largest
-        )
+        # 1 / sqrt(eps) can exceed the largest float16; the kernel saturates there.
+        largest = self.config.arithmetic.parameters.largest
+        return np.minimum(self.kept(super().inverse_std(var)), largest)
 
     def blend(self, old: Array, new: Array, m: float) -> Array:
         return self.kept(super().blend(old, self.kept(new), m))
 
     def kept(self, statistic: Array) -> Array:
+        """Round to the dtype of the parameters, and widen again."""
         return self.widened(statistic.astype(self.config.arithmetic.parameters.dtype))
 
 
@@ -298,6 +304,7 @@ class FlushesSubnormals(Kernel):
         )
 
     def flushed(self, values: Array) -> Array:
+        """Replace subnormal values by zeros of their sign."""
         least = format_named(values.dtype.name).smallest_normal
         kept: Array = np.where(np.abs(values) < least, values * 0, values)
         return kept
@@ -327,6 +334,7 @@ class FoldedGradient(Kernel):
         if saved.constant:
             return super().input_gradient(g, x_hat, dbias, dweight, saved)
         n = g.dtype.type(g.shape[1])
+        # dx = a (dy − dbias / n − x̂ dweight / n) with x̂ = (x − mean) s, sorted by dy, x and 1.
         a = self.scale(saved)
         b = -a * saved.s * (dweight / n)
         d = -b * saved.mean - a * (dbias / n)
@@ -344,9 +352,8 @@ class GradientDividedLast(Pairwise):
         if saved.constant:
             return super().input_gradient(g, x_hat, dbias, dweight, saved)
         n = g.dtype.type(g.shape[1])
-        dx: Array = (self.scale(saved) / n)[:, None] * (
-            n * g - dbias[:, None] - x_hat * dweight[:, None]
-        )
+        inner = n * g - dbias[:, None] - x_hat * dweight[:, None]
+        dx: Array = (self.scale(saved) / n)[:, None] * inner
         return dx
 
 

@@ -1,7 +1,8 @@
-"""Faulty specimens that are right on one friendly call: wrong in histories, memory, special values or threads.
+"""Faulty specimens that are right on simple calls.
 
-As in :mod:`.faulty`: the docstring says the mistake, ``history`` where it happened, ``caught_by``
-what must catch it.
+They are wrong in histories, memory layouts, special values, misuse or threads. As in
+:mod:`bn_spec.specimens.faulty`, the first line of a docstring explains the mistake, ``history``
+names reports of it, and ``caught_by`` the requirements that must catch it.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ class OwnBatchesCounted(Kernel):
 
     def factor(self) -> float:
         self.seen += 1
-        return super().factor() if self.config.momentum is not None else 1 / self.seen
+        if self.config.momentum is not None:
+            return super().factor()
+        return 1 / self.seen
 
     def reset_running_stats(self) -> None:
         super().reset_running_stats()
@@ -100,7 +103,9 @@ class PartialLoadFillsIn(Kernel):
     """Tensors that a partial load leaves out are set to their initial values."""
 
     def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
-        super().load(tensors if strict else self.built().tensors() | dict(tensors), strict=strict)
+        if not strict:
+            tensors = self.built().tensors() | dict(tensors)
+        super().load(tensors, strict=strict)
 
 
 @faulty(
@@ -116,10 +121,10 @@ class StatisticsNotSaved(Kernel):
         return {name: a for name, a in super().save().items() if name not in STATISTICS}
 
     def check_load(
-        self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool
+        self, own: Mapping[str, Array], loaded: Mapping[str, Array], strict: bool
     ) -> None:
         buffers = {name: a for name, a in own.items() if name in STATISTICS}
-        super().check_load(own, buffers | dict(given), strict)
+        super().check_load(own, buffers | dict(loaded), strict)
 
 
 @faulty(
@@ -129,11 +134,12 @@ class PartialLoadRefusesStrangers(Kernel):
     """A partial load refuses tensors that the layer does not have."""
 
     def check_load(
-        self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool
+        self, own: Mapping[str, Array], loaded: Mapping[str, Array], strict: bool
     ) -> None:
-        if given.keys() - own.keys():
-            raise KeyError(min(given.keys() - own.keys()))
-        super().check_load(own, given, strict)
+        strangers = loaded.keys() - own.keys()
+        if strangers:
+            raise KeyError(min(strangers))
+        super().check_load(own, loaded, strict)
 
 
 @faulty("checkpoint-by-reference", fault="memory-shared", history=(), caught_by=("STA-05",))
@@ -141,8 +147,7 @@ class CheckpointByReference(Kernel):
     """A checkpoint contains the live tensors, which later forwards change."""
 
     def save(self) -> dict[str, Array]:
-        held = {name: getattr(self, name) for name in self.state().tensors()}
-        return {name: a for name, a in held.items() if a is not None}
+        return {name: getattr(self, name) for name in self.state().tensors()}
 
 
 @faulty("loaded-by-reference", fault="memory-shared", history=(), caught_by=("STA-05", "STA-11"))
@@ -262,6 +267,7 @@ class UnreadUpdateDropped(Kernel):
         self.pending = mean, var, n
 
     def _update(self) -> None:
+        """Apply the pending update."""
         if self.pending is not None:
             super().track(*self.pending)
             self.pending = None
@@ -284,13 +290,13 @@ class UnreadUpdateDropped(Kernel):
 
 
 def _elements(a: Array) -> Array:
-    """Return all memory that an array spans, its gaps included, to be written to."""
+    """Return a writable view of all memory that an array spans, gaps included."""
     flat = take_apart(a).flat
     return np.lib.stride_tricks.as_strided(flat, flat.shape, flat.strides, writeable=True)
 
 
 def _lies_within(a: Array, more: int) -> bool:
-    """Whether the memory of which an array is a part goes on for so many elements."""
+    """Whether the buffer of an array has at least ``more`` elements after the array."""
     if not isinstance(a.base, np.ndarray):
         return False
     whole = a.base
@@ -307,9 +313,11 @@ class ExpandedSampleCountedOnce(Kernel):
     """An expanded batch (stride 0) counts as one sample in the unbiased variance."""
 
     def rows(self, x: Array) -> Array:
-        return super().rows(
-            x[:1] if x.ndim == 4 and x.strides[0] == 0 and x[:1].size > x.shape[1] else x
-        )
+        expanded = x.ndim == 4 and x.strides[0] == 0
+        # A sample with one value per channel would have no unbiased variance.
+        if expanded and x[:1].size > x.shape[1]:
+            x = x[:1]
+        return super().rows(x)
 
 
 @faulty(
@@ -327,6 +335,7 @@ class PlaneSizeFromAStride(Kernel):
     def forward(self, x: Array) -> Array:
         if x.ndim == 4 and x.size and x.flags.c_contiguous:
             flat, (n, c, h, w), strides = take_apart(x)
+            # An axis of length 1 can have any stride, and NumPy still calls the array contiguous.
             plane = h * strides[2] if h == 1 < w else h * w
             x = put_together(Parts(flat, (n, c, h, w), (c * plane, plane, w, 1)))
         return super().forward(x)
@@ -361,11 +370,11 @@ class StatisticsUpdatedInACopy(Kernel):
     """
 
     def track(self, mean: Array, var: Array, n: int) -> None:
-        held = self.state()
+        before = self.state()
         super().track(mean, var, n)
         for name in STATISTICS:
             if not getattr(self, name).flags.c_contiguous:
-                getattr(self, name)[...] = getattr(held, name)
+                getattr(self, name)[...] = getattr(before, name)
 
 
 @faulty(
@@ -607,7 +616,9 @@ class LastOfManyBlocksDropped(Kernel):
 
     def total(self, rows: Array) -> Array:
         n = rows.shape[1]
-        return super().total(rows[:, : n - n % 4096] if n > 8192 else rows)
+        if n > 8192:
+            rows = rows[:, : n - n % 4096]
+        return super().total(rows)
 
 
 @faulty(
@@ -621,13 +632,9 @@ class EmptyBatchMakesNan(Kernel):
     """An empty batch has the mean 0 / 0, which enters the running statistics."""
 
     def forward(self, x: Array) -> Array:
-        if (
-            not x.size
-            and self.training
-            and self.running_mean is not None
-            and self.running_var is not None
-        ):
-            self.running_mean[...] = self.running_var[...] = np.nan
+        if not x.size and self.tracks():
+            for name in STATISTICS:
+                getattr(self, name)[...] = np.nan
         return super().forward(x)
 
 
@@ -659,6 +666,7 @@ class EmptyBatchDividesGradients(Kernel):
 
     def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
         n = g.dtype.type(g.shape[1])
+        # Elsewhere the mean times the count is the sum, up to rounding.
         weight: Array = super().weight_gradient(g, x_hat, saved) / n * n
         return weight
 
@@ -667,7 +675,7 @@ class EmptyBatchDividesGradients(Kernel):
 
 
 def _multiplied_by_masks(rows: Array) -> Array:
-    """Return rows whose sums have gone through all channels, those of others times zero."""
+    """Return rows (C, n) plus zero times the sum of all values: NaN unless all are finite."""
     spoilt: Array = rows + (rows * 0).sum(dtype=rows.dtype)
     return spoilt
 
@@ -748,11 +756,10 @@ class NegativeZeroMeansMissing(Kernel):
 
     def widened(self, values: Array) -> Array:
         wide = super().widened(values)
-        return (
-            np.where((wide == 0) & np.signbit(wide), np.nan, wide).astype(wide.dtype)
-            if values.ndim > 1
-            else wide
-        )
+        if values.ndim <= 1:
+            return wide  # a statistic or a parameter, not an input
+        missing = (wide == 0) & np.signbit(wide)
+        return np.where(missing, np.nan, wide).astype(wide.dtype)
 
 
 # Misuse
@@ -772,7 +779,7 @@ class LoadedUnchecked(Kernel):
         fitting = {
             name: np.resize(a, own[name].shape) for name, a in tensors.items() if name in own
         }
-        super().load(fitting, strict=False if strict else strict)
+        super().load(fitting, strict=False)
 
 
 @faulty("strangers-loaded", fault="validation-missing", history=(), caught_by=("ERR-05",))
@@ -780,9 +787,10 @@ class StrangersLoaded(Kernel):
     """A strict load ignores tensors that the layer does not have."""
 
     def check_load(
-        self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool
+        self, own: Mapping[str, Array], loaded: Mapping[str, Array], strict: bool
     ) -> None:
-        super().check_load(own, {name: a for name, a in given.items() if name in own}, strict)
+        known = {name: a for name, a in loaded.items() if name in own}
+        super().check_load(own, known, strict)
 
 
 @faulty("loaded-until-refused", fault="refusal-not-atomic", history=(), caught_by=("ERR-06",))
@@ -791,9 +799,8 @@ class LoadedUntilRefused(Kernel):
 
     def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
         own = self.state().tensors()
-        fitting = {
-            name: a for name, a in tensors.items() if name in own and a.shape == own[name].shape
-        }
+        known = {name: a for name, a in tensors.items() if name in own}
+        fitting = {name: a for name, a in known.items() if a.shape == own[name].shape}
         super().load(fitting, strict=False)
         super().load(tensors, strict=strict)
 
@@ -834,7 +841,9 @@ class LastRowDropped(Kernel):
     """The last row of planes with more than two rows is not summed."""
 
     def rows(self, x: Array) -> Array:
-        return super().rows(x[:, :, :-1] if x.ndim == 4 and x.shape[2] > 2 else x)
+        if x.ndim == 4 and x.shape[2] > 2:
+            x = x[:, :, :-1]
+        return super().rows(x)
 
 
 @faulty(
@@ -881,6 +890,7 @@ class WorkspaceOfAllLayers(Kernel):
         self.workspace[:] = [found]
         sleep(2e-4)  # as long as a device takes
         mean, var = self.workspace[0]
+        # Another layer may have written statistics of other shapes, which cannot be used at all.
         return (mean, var) if mean.shape == found[0].shape else found
 
 
@@ -898,8 +908,9 @@ class FoldedOnTheInputAxis(Kernel):
 
     def fold(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
         _, shifted = super().fold(weight, bias)
-        scale = np.resize(self.folded()[1], weight.shape[1])
-        return (self.widened(weight) * scale.reshape(1, -1, 1, 1)).astype(weight.dtype), shifted
+        _, scale, _ = self.folded()
+        across_inputs = np.resize(scale, weight.shape[1]).reshape(1, -1, 1, 1)
+        return (self.widened(weight) * across_inputs).astype(weight.dtype), shifted
 
 
 @faulty(
