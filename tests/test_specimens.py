@@ -80,7 +80,7 @@ def sound_ones_of(chapter: str) -> list[Specimen]:
     Neighbouring chapters judge different ones; the audit judges them all.
     """
     every = 6 if chapter in STATEFUL else 3
-    return SOUND[CHAPTERS.index(chapter) % every :: every]
+    return SOUND[list(CHAPTERS).index(chapter) % every :: every]
 
 
 PAIRS = [(specimen, chapter) for chapter in CHAPTERS for specimen in sound_ones_of(chapter)]

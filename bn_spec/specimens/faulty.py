@@ -307,7 +307,7 @@ class AffineOffRescaled(Kernel):
     def affine(self, x_hat: Array) -> Array:
         if self.weight is not None:
             return super().affine(x_hat)
-        return x_hat * x_hat.dtype.type(0.86)
+        return np.asarray(x_hat * x_hat.dtype.type(0.86))
 
 
 @faulty(
