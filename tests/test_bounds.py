@@ -26,7 +26,7 @@ from bn_spec.oracle.bounds import (
     Model,
     Moments,
     batch_moments,
-    given_moments,
+    stored_moments,
     in_range,
     inverse_std_error,
     output_bound,
@@ -230,7 +230,7 @@ def test_the_budget_of_the_inverse_std_pays_for_the_worst_roundings(var: float, 
     eps_held, added, _ = _unlucky(3)
     rsqrt = np.array([1 - 4 * U, 1 + 4 * U])[:, None]
     s = rsqrt / np.sqrt((var + eps * eps_held) * added)
-    due = inverse_std_error(MODEL, given_moments(MODEL, np.zeros(1), np.array([var])), eps)
+    due = inverse_std_error(MODEL, stored_moments(MODEL, np.zeros(1), np.array([var])), eps)
     assert (np.abs(s * np.sqrt(var + eps) - 1) <= due).all()
 
 
@@ -249,7 +249,7 @@ def test_the_budget_of_the_output_pays_for_the_worst_roundings_of_either_form(fo
         else:
             y = ((x - mu) * r1 * s * r2 * weight * r3 + bias) * r4 * cast
         column = [np.array([[value]]) for value in (mu, var, x, x_hat, weight, bias)]
-        bound = output_bound(MODEL, given_moments(MODEL, *column[:2]), eps, *column[2:])
+        bound = output_bound(MODEL, stored_moments(MODEL, *column[:2]), eps, *column[2:])
         assert (np.abs(y - (x_hat * weight + bias)) <= bound).all()
 
     pays()
@@ -484,7 +484,7 @@ def test_a_textbook_kernel_squares_the_values_and_others_their_deviations() -> N
 
 def test_a_variance_and_an_eps_that_are_subnormal_together_are_outside() -> None:
     model = Model(FLOAT32, 8)
-    nothing = given_moments(model, np.zeros((1, 1)), np.zeros((1, 1)))
+    nothing = stored_moments(model, np.zeros((1, 1)), np.zeros((1, 1)))
     assert variance_in_range(model, nothing, 1e-36).item() is True
     assert variance_in_range(model, nothing, 1e-38).item() is False
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bn_spec.case.dtypes import DTYPES, Array, DType, Floats
 from bn_spec.oracle import gradient_bounds as gb
-from bn_spec.oracle.bounds import SUMMATIONS, Accuracy, Model, batch_moments, given_moments
+from bn_spec.oracle.bounds import SUMMATIONS, Accuracy, Model, batch_moments, stored_moments
 from bn_spec.strategies import FAMILIES, MIXED, Recipe, chosen, gradients, values
 from bn_spec.strategies.choices import Choose
 
@@ -281,18 +281,18 @@ class Exact:
     """The exact results in float64, and the bounds for a model kernel."""
 
     data: Data
-    known: gb.Normalised
+    known: gb.BoundedForward
     fixed: bool
 
     @staticmethod
     def of(data: Data, model: Model, given: tuple[Floats, Floats] | None = None) -> Exact:
         moments = (
-            given_moments(model, *given) if given else batch_moments(model, *statistics(data.x))
+            stored_moments(model, *given) if given else batch_moments(model, *statistics(data.x))
         )
         x_hat = (data.x - moments.mean) / np.sqrt(moments.var + data.eps)
         return Exact(
             data,
-            gb.Normalised.of(model, moments, data.eps, x_hat, given is not None),
+            gb.BoundedForward.of(model, moments, data.eps, x_hat, given is not None),
             given is not None,
         )
 
