@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from bn_spec.case.dtypes import Floats
 from bn_spec.oracle.bias import FALSE_ALARM, LIMIT, bias
-
-from .common import examples
+from tests.common import examples
 
 Draw = Callable[[np.random.Generator, int], Floats]
 

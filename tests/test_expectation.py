@@ -19,8 +19,7 @@ from bn_spec.oracle.bounds import GRADES, OWN_ERROR, SUMMATIONS, Accuracy
 from bn_spec.oracle.expectation import Context, Expectation, Past, expect
 from bn_spec.oracle.reference import Extended
 from bn_spec.strategies import BALANCED, FAMILIES, MIXED, WIDE, cases, shapes, values
-
-from .common import examples
+from tests.common import examples
 
 NARROW = [name for name, row in DTYPES.items() if row.accumulation.name == "float32"]
 OBSERVABLES = ("output", "running_mean", "running_var")

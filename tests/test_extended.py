@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_spec.oracle.reference import Extended
-
-from .common import examples
+from tests.common import examples
 
 U = Fraction(1, 2**53)
 BOUNDS = {

@@ -17,8 +17,7 @@ from bn_spec.specimens import SPECIMENS
 from bn_spec.specimens.kernel import Kernel
 from bn_spec.suite.cell import PROPERTIES, WORSE, Cell, Violation
 from bn_spec.suite.profiles import PROFILES
-
-from .process import pytest_suite, strange
+from tests.process import pytest_suite, strange
 
 import_module("conformance.test_num")  # declares its properties
 import_module("conformance.test_run")

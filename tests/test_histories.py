@@ -35,8 +35,8 @@ from bn_spec.oracle.expectation import expect
 from bn_spec.play.observation import CONSTRUCTION, Raised
 from bn_spec.play.player import play
 
+from .convolution import correlated
 from .test_play import changed, raises, returns, spoilt
-from .test_reference import correlated
 
 X = np.arange(8, dtype=np.float32).reshape(2, 2, 2, 1)
 ONE, TWO, THREE, FOUR = (np.full(2, number, np.float32) for number in (1, 2, 3, 4))

@@ -35,8 +35,7 @@ from bn_spec.strategies import (
     shapes,
     values,
 )
-
-from .common import examples
+from tests.common import examples
 
 Row: TypeAlias = list[Decimal]
 STEP = Decimal(10) ** -25

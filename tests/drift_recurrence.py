@@ -1,0 +1,169 @@
+"""The recurrence of the running statistics in rational arithmetic, exact and with unlucky roundings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from bn_spec import Case, Config, State
+from bn_spec.case.config import initial_state
+from bn_spec.case.dtypes import Array
+from bn_spec.case.steps import (
+    Forward,
+    ResetParameters,
+    ResetRunningStats,
+    config_after,
+    training_after,
+)
+from bn_spec.oracle.bounds import (
+    Accuracy,
+    Model,
+    batch_moments,
+    running_bound,
+    sums_exactly,
+)
+from bn_spec.oracle.expectation import Expectation
+from tests.arithmetic import RULES, statistics
+from tests.drift_cases import (
+    STATISTICS,
+    TWO_PASS,
+    state_of,
+)
+
+
+class Batch(NamedTuple):
+    """A statistic of one channel of a batch, and how far a kernel may be from it."""
+
+    value: Fraction
+    off: Fraction
+
+
+Blend: TypeAlias = Callable[[Fraction, Batch, Fraction], Fraction]
+"""What is held, the batch, and the momentum; to what is held then."""
+
+
+def exactly(old: Fraction, batch: Batch, m: Fraction) -> Fraction:
+    return (1 - m) * old + m * batch.value
+
+
+@dataclass
+class Unlucky:
+    """Rounds every result by as much as a model allows, in the direction of a rule."""
+
+    model: Model
+    rule: str
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+
+    def sign(self, number: Fraction) -> Fraction:
+        return Fraction(RULES[self.rule](self.rng, np.array([float(number)]))[0])
+
+    def fl(self, number: Fraction, u: float = 0.0) -> Fraction:
+        return number + Fraction(u or self.model.statistics.u) * abs(number) * self.sign(number)
+
+    def seen(self, batch: Batch) -> Fraction:
+        return self.fl(self.fl(batch.value + batch.off * self.sign(batch.value)))
+
+    def __call__(self, old: Fraction, batch: Batch, m: Fraction) -> Fraction:
+        return self.fl(self.fl(self.new(old, batch, m)), self.model.dtype.parameters.u)
+
+    def new(self, old: Fraction, batch: Batch, m: Fraction) -> Fraction:
+        m = self.fl(m)
+        return self.fl(self.fl(1 - m) * old) + self.fl(m * self.seen(batch))
+
+
+class ByDifference(Unlucky):
+    def new(self, old: Fraction, batch: Batch, m: Fraction) -> Fraction:
+        return old + self.fl(self.fl(m) * self.fl(self.seen(batch) - old))
+
+
+class ByComplement(Unlucky):
+    def new(self, old: Fraction, batch: Batch, m: Fraction) -> Fraction:
+        d = self.fl(1 - m)
+        return self.fl(d * old) + self.fl(self.fl(1 - d) * self.seen(batch))
+
+
+class ByTheWholeBound(Unlucky):
+    """Errs at each step by what a step may err from what is held."""
+
+    def __call__(self, old: Fraction, batch: Batch, m: Fraction) -> Fraction:
+        right = exactly(old, batch, m)
+        held, value, off, new = (np.array([[float(number)]]) for number in (old, *batch, right))
+        bound = running_bound(self.model, held, value, off, float(m), new)
+        return right + Fraction(bound.item()) * (1 - Fraction(1, 2**40)) * self.sign(right)
+
+
+KERNELS = (Unlucky, ByDifference, ByComplement, ByTheWholeBound)
+
+
+def blended(case: Case, blend: Blend, accuracy: Accuracy = TWO_PASS) -> dict[str, list[Fraction]]:
+    """Return the running statistics after all steps of a case: the recurrence, channel by channel."""
+    config, training = case.config, True
+    batches, held = tensors_of(state_of(case))
+    for step in case.steps:
+        config, training = config_after(config, step), training_after(step, training)
+        if isinstance(step, ResetRunningStats | ResetParameters):
+            batches, held = tensors_of(initial_state(config))
+        if isinstance(step, Forward) and training:
+            batches += 1
+            m = Fraction(1, batches) if config.momentum is None else Fraction(config.momentum)
+            for name, channels in batch_statistics_of(config, step.x, accuracy).items():
+                held[name] = [
+                    blend(old, batch, m) for old, batch in zip(held[name], channels, strict=True)
+                ]
+    return held
+
+
+def tensors_of(state: State) -> tuple[int, dict[str, list[Fraction]]]:
+    tensors = state.tensors()
+    numbers = {name: [Fraction(float(number)) for number in tensors[name]] for name in STATISTICS}
+    return int(tensors["num_batches_tracked"]), numbers
+
+
+def batch_statistics_of(config: Config, x: Array, accuracy: Accuracy) -> dict[str, list[Batch]]:
+    rows = x.transpose(1, 0, 2, 3).reshape(x.shape[1], -1).astype(np.float64)
+    n = rows.shape[1]
+    model = Model(config.arithmetic, n, accuracy)
+    mean, var, mean_abs = statistics(rows)
+    bound = batch_moments(model, mean, var, mean_abs, sums_exactly(model, rows, mean))
+    channels = [[Fraction(x) for x in row] for row in rows.tolist()]
+    means = [sum(row, Fraction(0)) / n for row in channels]
+    squares = [
+        sum(((x - m) ** 2 for x in row), Fraction(0))
+        for row, m in zip(channels, means, strict=True)
+    ]
+    dmean, dvar = ([Fraction(off) for off in a[:, 0].tolist()] for a in (bound.dmean, bound.dvar))
+    return {
+        "running_mean": list(map(Batch, means, dmean)),
+        "running_var": [
+            Batch(s / (n - 1), off * n / (n - 1)) for s, off in zip(squares, dvar, strict=True)
+        ],
+    }
+
+
+def expected_numbers(due: Expectation, name: str) -> list[Fraction]:
+    value = getattr(due, name).value
+    low = np.broadcast_to(value.lo, value.hi.shape)
+    return [
+        Fraction(a) + Fraction(b) if np.isfinite(a) else Fraction(0)
+        for a, b in zip(value.hi, low, strict=True)
+    ]
+
+
+def largest_share(
+    due: Expectation, name: str, got: list[Fraction], right: list[Fraction]
+) -> Fraction:
+    """Return the largest error as a share of its bound, where there is one: not where float16 overflows."""
+    bounds = getattr(due, name).bound.tolist()
+    shares = [
+        abs(a - b) / Fraction(d)
+        for a, b, d in zip(got, right, bounds, strict=True)
+        if np.isfinite(d)
+    ]
+    return max(shares, default=Fraction(0))
