@@ -14,7 +14,6 @@ from bn_spec.oracle.expectation import Expectation, expect
 
 FLOAT32, FLOAT64 = DTYPES["float32"], DTYPES["float64"]
 
-
 OBSERVABLES = ("output", "running_mean", "running_var")
 
 

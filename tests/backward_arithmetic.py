@@ -1,9 +1,10 @@
-"""Data, a forward and exact gradients, for kernels of the backward pass in unlucky arithmetic."""
+"""Data, forward kernels and exact gradients for the tests of the bounds of gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,37 +31,32 @@ from tests.arithmetic import (
 
 FLOAT32, FLOAT64 = DTYPES["float32"], DTYPES["float64"]
 
-
 U = 2.0**-12
-
 
 COARSE_FORMAT = replace(FLOAT32.data, name="coarse", u=U)
 
-
 COARSE = DType("coarse", COARSE_FORMAT, COARSE_FORMAT, COARSE_FORMAT)
-"""A row whose roundings are so coarse that float64 carries out everything else exactly, for all that shows."""
-
+"""Row of dtypes so coarse that the roundings of float64 are negligible beside those of the row."""
 
 CHANNELS = 4
 
-
 WEIGHT = np.array([[1.0], [-3.0], [0.25], [40.0]])
-
 
 OF_WEIGHT, OF_BIAS = (
     np.array([[2.0], [0.0], [-5.0], [1.0]]),
     np.array([[-1.0], [3.0], [0.0], [0.5]]),
 )
-"""The cotangents of the gradients of weight and bias."""
-
+"""Cotangents of the gradients of weight and bias, shape (CHANNELS, 1)."""
 
 WORST: Mapping[str, Rule] = {
     **RULES,
     "one sign an operation": lambda rng, a: np.full_like(a, rng.choice((-1.0, 1.0))),
     "up or down in magnitude": lambda rng, a: np.sign(a) * rng.choice((-1.0, 1.0)),
 }
-"""Errors that all operations, or all elements of one, have in common cancel the least."""
+"""Rules for the sign of each rounding error.
 
+Errors of one sign in all operations, or in all elements of one operation, cancel the least.
+"""
 
 FORWARDS: Mapping[str, tuple[str, Kernel]] = {
     "two-pass": ("two-pass", two_pass),
@@ -68,7 +64,7 @@ FORWARDS: Mapping[str, tuple[str, Kernel]] = {
     "chan": ("welford", chan),
     "textbook": ("textbook", textbook),
 }
-"""Grade, and a kernel of it."""
+"""Grade of the variance, and a forward kernel of this grade."""
 
 
 class Zeros(Arithmetic):
@@ -79,7 +75,7 @@ class Zeros(Arithmetic):
 
 
 def alike(x: Floats, dy: Floats) -> Floats:
-    """Return a gradient of which nearly nothing is left when its components along 1 and x̂ are taken away."""
+    """Return a gradient that is almost zero without its components along 1 and x̂."""
     return np.asarray((x - x.mean(axis=1, keepdims=True)) + 1e-3 * dy)
 
 
@@ -89,12 +85,12 @@ RELATIONS: Mapping[str, Callable[[Floats, Floats], Floats]] = {
     "orthogonal": lambda x, dy: dy - np.mean(dy * x) * x / max(np.mean(x * x), 1e-9),
     "alone": lambda x, dy: np.where(np.arange(x.shape[1]) == 0, dy, 0),
 }
-"""How dy relates to x: a c that is large or small beside dy, and sums of a single term."""
+"""Relations of dy to x: c large or small beside dy, and sums with a single term."""
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Rows of an input and of two gradients, shape (CHANNELS, n), an eps, and how roundings go."""
+    """An input and two gradients, shape (CHANNELS, n), eps, and the rule of the roundings."""
 
     x: Floats
     dy: Floats
@@ -113,7 +109,6 @@ def rows_of(recipe: Recipe, n: int) -> Floats:
 
 
 HARD = values((*FAMILIES, MIXED), scales=(0,), offsets=(0.0, 1.0, -10.0, 100.0, 1e3, -1e4))
-
 
 RELATED = st.tuples(chosen(gradients(scales=(0,))), st.sampled_from(tuple(RELATIONS)))
 
@@ -138,11 +133,11 @@ def data(
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What a backward kernel has of its forward, and how it computes.
+    """The values of a forward that a backward kernel uses, and the arithmetics of the kernel.
 
-    The input (C, n), the weight, mu' and s' (C, 1); arithmetics for sums (``fl``), for statistics
-    that are ``held``, for elementwise steps (``ew``), and for results and tensors read (``io``);
-    and the way to sum.
+    ``x`` is the input, shape (C, n); ``weight``, mu' ``mu`` and s' ``s`` have the shape (C, 1). The
+    arithmetics are ``fl`` for sums, ``kept`` for statistics, ``ew`` for elementwise steps, and
+    ``io`` for results and for tensors that are read. ``total`` is the way to sum.
     """
 
     x: Floats
@@ -150,29 +145,29 @@ class Seen:
     mu: Floats
     s: Floats
     fl: Arithmetic
-    held: Arithmetic
+    kept: Arithmetic
     ew: Arithmetic
     io: Arithmetic
     total: Total
 
     @staticmethod
     def of(
-        data: Data, model: Model, forward: Kernel, given: tuple[Floats, Floats] | None = None
+        data: Data, model: Model, forward: Kernel, running: tuple[Floats, Floats] | None = None
     ) -> Seen:
-        """Normalise by the statistics of the batch, or by those given."""
+        """Normalise by the batch statistics, or by ``running`` mean and variance."""
         rng, flushes = np.random.default_rng(data.seed), not model.accuracy.subnormals
         formats = (model.dtype.accumulation, model.statistics, model.elementwise, model.dtype.data)
-        fl, held, ew, io = (Zeros(format, WORST[data.rule], rng, flushes) for format in formats)
+        fl, kept, ew, io = (Zeros(format, WORST[data.rule], rng, flushes) for format in formats)
         total = TOTALS[model.accuracy.summation]
         x = io.read(data.x)
-        if given:
-            mu, var = map(io.read, given)
+        if running:
+            mu, var = map(io.read, running)
         else:
             mu, var = (column[:, None] for column in forward(x, total, fl))
             if model.keeps_coarsely:
-                mu, var = held(mu), held(held(held(var)))
-        s = held(1 / np.sqrt(held.add(np.maximum(var, 0) + data.eps)))
-        return Seen(x, io.read(WEIGHT), mu, s, fl, held, ew, io, total)
+                mu, var = kept(mu), kept(kept(kept(var)))
+        s = kept(1 / np.sqrt(kept.add(np.maximum(var, 0) + data.eps)))
+        return Seen(x, io.read(WEIGHT), mu, s, fl, kept, ew, io, total)
 
     @property
     def n(self) -> int:
@@ -182,9 +177,9 @@ class Seen:
         return self.total(rows, self.fl)[:, None]
 
     def deviations(self, fl: Arithmetic) -> Floats:
-        # A difference of two numbers of a format cannot underflow in it; that from a finer mean
-        # can.
-        return (fl.add if fl.format == self.held.format else fl)(self.x - self.mu)
+        # A difference of two numbers of a format cannot underflow in this format. The difference
+        # from a mean of a finer format can.
+        return (fl.add if fl.format == self.kept.format else fl)(self.x - self.mu)
 
     def x_hat(self, fl: Arithmetic) -> Floats:
         return fl(self.deviations(fl) * self.s)
@@ -195,22 +190,24 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class Exact:
-    """The exact results in float64, and the bounds for a model kernel."""
+    """Exact results, computed in float64, and the bounds for a model kernel."""
 
     data: Data
     known: gb.BoundedForward
     fixed: bool
 
     @staticmethod
-    def of(data: Data, model: Model, given: tuple[Floats, Floats] | None = None) -> Exact:
+    def of(data: Data, model: Model, running: tuple[Floats, Floats] | None = None) -> Exact:
         moments = (
-            stored_moments(model, *given) if given else batch_moments(model, *statistics(data.x))
+            stored_moments(model, *running)
+            if running
+            else batch_moments(model, *statistics(data.x))
         )
         x_hat = (data.x - moments.mean) / np.sqrt(moments.var + data.eps)
         return Exact(
             data,
-            gb.BoundedForward.of(model, moments, data.eps, x_hat, given is not None),
-            given is not None,
+            gb.BoundedForward.of(model, moments, data.eps, x_hat, running is not None),
+            running is not None,
         )
 
     @property
@@ -265,7 +262,7 @@ def mean(rows: Floats) -> Floats:
 def shares(
     got: Mapping[str, Floats], wanted: Mapping[str, tuple[Floats, Floats]]
 ) -> dict[str, float]:
-    """Return the largest err / bound of each result; the first word of its name says which it is."""
+    """Return the largest err / bound of each result; the first word of a name is the result."""
     return {name: share(result, *wanted[name.split()[0]]) for name, result in got.items()}
 
 
@@ -277,7 +274,7 @@ def share(got: Floats, exact: Floats, bound: Floats) -> float:
 
 
 def raised(worst: dict[str, float], found: Mapping[str, float]) -> None:
-    """Note the largest share of each result; it must not exceed 1."""
+    """Update ``worst``, the largest share of each result; assert that no share exceeds 1."""
     for name, largest in found.items():
         assert largest <= 1, name
         worst[name] = max(worst.get(name, 0.0), largest)
@@ -286,23 +283,19 @@ def raised(worst: dict[str, float], found: Mapping[str, float]) -> None:
 each_forward = pytest.mark.parametrize("forward", FORWARDS)
 
 
-def held_statistics(drawn: Data) -> tuple[Floats, Floats]:
-    """Return running statistics: those of other data."""
+def running_statistics_of(drawn: Data) -> tuple[Floats, Floats]:
+    """Return running mean and variance that are not the statistics of the batch."""
     rng = np.random.default_rng(drawn.seed)
     return rng.normal(size=(CHANNELS, 1)) * 100, np.exp(rng.normal(size=(CHANNELS, 1)))
 
 
 PRECISE = replace(COARSE_FORMAT, name="precise")
 
-
 ROUGH = replace(COARSE_FORMAT, name="rough", u=2.0**-7)
-
 
 FINE = replace(PRECISE, name="fine", smallest_normal=2.0**-6, smallest_subnormal=2.0**-17)
 
-
 SHORT = replace(ROUGH, name="short", smallest_normal=2.0**-6, smallest_subnormal=2.0**-12)
-
 
 KEPT = {
     "statistics": Accuracy(statistics="parameters"),
@@ -311,14 +304,18 @@ KEPT = {
     "neither": Accuracy(),
 }
 
-
 each_keeping = pytest.mark.parametrize("kept", KEPT)
-
 
 TINY = values(
     [
         family for family in FAMILIES if family != "heavy-tailed"
-    ],  # whose s would underflow, as no format's does
+    ],  # s of heavy-tailed data would underflow here; it does in no real format
     scales=(0, -3, -6, -8, -12, -17),
     offsets=(0.0, 1.0, -10.0),
 )
+
+
+def model_of(
+    data: Data, grade: str, centred_products: bool, row: DType = COARSE, **claims: Any
+) -> Model:
+    return Model(row, data.n, Accuracy(grade, centred_products=centred_products, **claims))

@@ -1,4 +1,4 @@
-"""Every form in which kernels compute gradients, in an arithmetic that the caller chooses."""
+"""The forms in which kernels compute gradients, in a chosen arithmetic."""
 
 from __future__ import annotations
 
@@ -39,25 +39,24 @@ PRODUCTS: Mapping[str, tuple[bool, Products]] = {
     "with x̂ by difference": (True, with_x_hat_by_difference),
     "shifted": (False, shifted),
 }
-"""Whether the form has the claim ``centred_products``, and the form."""
-
+"""Whether a form satisfies the claim ``centred_products``, and the form."""
 
 Inputs: TypeAlias = Callable[[Seen, Floats, Floats, Floats], Floats]
-"""Forms of s (dy − ḡ − x̂ c) weight, from dy, Σ dy and Σ dy x̂; WEIGHT is known."""
+"""Forms of weight s (dy − ḡ − x̂ c), from dy, Σ dy and Σ dy x̂."""
 
 
 def as_it_reads(
     k: Seen, dy: Floats, sum_dy: Floats, products: Floats, by_difference: bool = False
 ) -> Floats:
     ew, x_hat = k.ew, k.x_hat_by_difference(k.ew) if by_difference else k.x_hat(k.ew)
-    bracket = ew.add(ew.add(dy - k.held(sum_dy / k.n)) - ew(x_hat * k.held(products / k.n)))
+    bracket = ew.add(ew.add(dy - k.kept(sum_dy / k.n)) - ew(x_hat * k.kept(products / k.n)))
     return ew(ew(k.weight * k.s) * bracket)
 
 
 def as_in_torch(k: Seen, dy: Floats, sum_dy: Floats, products: Floats) -> Floats:
     ew = k.ew
     factor = ew(ew(products * k.s) / k.n)
-    bracket = ew.add(ew.add(dy - k.held(sum_dy / k.n)) - ew(k.deviations(ew) * factor))
+    bracket = ew.add(ew.add(dy - k.kept(sum_dy / k.n)) - ew(k.deviations(ew) * factor))
     return ew(ew(bracket * k.s) * k.weight)
 
 
@@ -68,7 +67,7 @@ def times_n(k: Seen, dy: Floats, sum_dy: Floats, products: Floats) -> Floats:
 
 
 def folded(k: Seen, dy: Floats, sum_dy: Floats, products: Floats) -> Floats:
-    """A dy + b x + d, as caffe2 has it: a x̂ c by two products of a and s c, one of them with mu."""
+    """Return a dy + b x + d, as caffe2 does: a x̂ c as two products of a and s c, one with mu."""
     ew = k.ew
     a, s_c, one_by_n = ew(k.weight * k.s), ew(products * k.s), ew(np.asarray(1 / k.n))
     b = -ew(ew(a * s_c) * one_by_n)
@@ -86,11 +85,11 @@ INPUTS: Mapping[str, Inputs] = {
 
 
 def gradients_in_every_form(k: Seen, dy: Floats, products: Products) -> dict[str, Floats]:
-    """Return dweight, dbias, and dx in each form."""
+    """Return dweight, dbias, and dx in every form, by name."""
     dy = k.io.read(dy)
     sum_dy, sum_products = k.sum(dy), products(k, dy)
-    if k.held.format != k.fl.format:
-        sum_products = k.held(sum_products)
+    if k.kept.format != k.fl.format:
+        sum_products = k.kept(sum_products)
     inputs = {
         f"dx {name}": k.io(form(k, dy, sum_dy, sum_products)) for name, form in INPUTS.items()
     }

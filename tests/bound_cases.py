@@ -22,15 +22,11 @@ from bn_spec.specimens import Specimen
 
 FLOAT32, FLOAT64 = DTYPES["float32"], DTYPES["float64"]
 
-
 VALUES = ("output", "running_mean", "running_var")
-
 
 HALF = [name for name, row in DTYPES.items() if row.data.name in ("float16", "bfloat16")]
 
-
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
-
 
 each_grade = pytest.mark.parametrize("grade", GRADES)
 
@@ -42,7 +38,7 @@ def judged(case: Case, specimen: Specimen, grade: str) -> Verdict:
 magnitudes = st.floats(-8, 8).map(lambda exponent: 10.0**exponent)
 
 
-def expected(case: Case, grade: str = "welford") -> Expectation:
+def expected_of(case: Case, grade: str = "welford") -> Expectation:
     (step,) = case.steps
     return expect(
         case.config, case.state or initial_state(case.config), True, step, Accuracy(grade)

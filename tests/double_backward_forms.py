@@ -1,4 +1,4 @@
-"""Every form in which kernels compute second derivatives, in an arithmetic that the caller chooses."""
+"""The forms in which kernels compute second derivatives, in a chosen arithmetic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.backward_forms import (
 
 
 def second_in_torch(k: Seen, dy: Floats, v: Floats) -> dict[str, Floats]:
-    """Return ddy, ddx and ddweight in the expanded form of torch's batchnorm_double_backward, step by step."""
+    """Return ddy, ddx and ddweight in the expanded form of torch's batchnorm_double_backward."""
     fl, n, s, deviations = k.fl, k.n, k.s, k.deviations(k.fl)
     s_2 = fl(s * s)
     s_3 = fl(s_2 * s)
@@ -56,7 +56,10 @@ def second_in_torch(k: Seen, dy: Floats, v: Floats) -> dict[str, Floats]:
 def second_projected(
     k: Seen, dy: Floats, v: Floats, products: Products = centred
 ) -> dict[str, Floats]:
-    """Return them by the projections p of dy and q of v: −weight s² (x̂ mean(v p) + c q + a p) + ẇ s p."""
+    """Return ddy, ddx and ddweight by the projections p of dy and q of v.
+
+    ddx is −weight s² (x̂ mean(v p) + c q + a p) + ẇ s p.
+    """
     fl, n, s, x_hat = k.fl, k.n, k.s, k.x_hat(k.fl)
 
     def projection(rows: Floats) -> tuple[Floats, Floats]:
@@ -74,7 +77,10 @@ def second_projected(
 def second_expanded(
     k: Seen, dy: Floats, v: Floats, products: Products = centred
 ) -> dict[str, Floats]:
-    """Return them by the means alone: the formula of the reference, and dweight from mean(v dy) − v̄ ḡ − a c."""
+    """Return ddy, ddx and ddweight by the means alone.
+
+    ddx has the formula of the reference; ddweight is n s (mean(v dy) − v̄ ḡ − a c).
+    """
     fl, n, s, x_hat = k.fl, k.n, k.s, k.x_hat(k.fl)
     g, v_mean, c, a = (
         fl(total / n) for total in (k.sum(dy), k.sum(v), products(k, dy), products(k, v))
@@ -100,4 +106,4 @@ SECOND: Mapping[str, tuple[bool, Callable[[Seen, Floats, Floats], dict[str, Floa
     "projected, shifted sums": (False, partial(second_projected, products=shifted)),
     "expanded, shifted sums": (False, partial(second_expanded, products=shifted)),
 }
-"""Whether the form has the claim ``centred_products``, and the form."""
+"""Whether a form satisfies the claim ``centred_products``, and the form."""

@@ -1,4 +1,4 @@
-"""Cases of many batches, and what the oracle expects of their running statistics."""
+"""Cases of many batches, and their expected running statistics."""
 
 from __future__ import annotations
 
@@ -21,12 +21,9 @@ from bn_spec.oracle.expectation import Expectation, drift
 
 STATISTICS = ("running_mean", "running_var")
 
-
 MOMENTA = (0.1, 0.01, 1.0, 0.0, None, 0.5, 0.9)
 
-
 TWO_PASS = Accuracy("two-pass")
-
 
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
@@ -35,13 +32,12 @@ def state_of(case: Case) -> State:
     return case.state or initial_state(case.config)
 
 
-@np.errstate(all="ignore")  # as the judge has it, where float16 overflows
+@np.errstate(all="ignore")  # float16 overflows, and the judge ignores it too
 def drifted(case: Case, accuracy: Accuracy = TWO_PASS) -> Expectation:
     return drift(case, state_of(case), accuracy)
 
 
 IN_HALF = Accuracy("two-pass", statistics="parameters")
-
 
 each_row = pytest.mark.parametrize(
     ("dtype", "accuracy"),
@@ -54,20 +50,18 @@ each_row = pytest.mark.parametrize(
     ],
 )
 
-
 X = np.array([[0, 2, 4, 6, 8], [-2, 0, 1, 3, 8]]).T.reshape(5, 2, 1, 1)
 
-
-HELD = np.array([[4, 2], [10, 14.5]])
-"""The running statistics that the batch ``X`` leaves as they are."""
+STORED = np.array([[4, 2], [10, 14.5]])
+"""Running mean and running variance that the batch ``X`` does not change."""
 
 
 def repeated(
-    *steps: Step, momentum: float | None = 0.1, dtype: str = "float32", held: Array = HELD
+    *steps: Step, momentum: float | None = 0.1, dtype: str = "float32", stored: Array = STORED
 ) -> Case:
-    """Return a case that starts from what ``X`` leaves as it is, in a dtype."""
+    """Return a case of some steps that starts from running statistics, by default ``STORED``."""
     row = DTYPES[dtype]
-    weight, bias, mean, var = np.array([[1, 1], [0, 0], *held]).astype(row.parameters.dtype)
+    weight, bias, mean, var = np.array([[1, 1], [0, 0], *stored]).astype(row.parameters.dtype)
     moved = (
         replace(s, x=s.x.astype(row.data.dtype)) if isinstance(s, Forward) else s for s in steps
     )

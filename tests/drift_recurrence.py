@@ -1,4 +1,4 @@
-"""The recurrence of the running statistics in rational arithmetic, exact and with unlucky roundings."""
+"""The recurrence of the running statistics in rational arithmetic, exact or rounded."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from tests.drift_cases import (
 
 
 class Batch(NamedTuple):
-    """A statistic of one channel of a batch, and how far a kernel may be from it."""
+    """A statistic of one channel of a batch, and a bound on a kernel's error in it."""
 
     value: Fraction
     off: Fraction
 
 
 Blend: TypeAlias = Callable[[Fraction, Batch, Fraction], Fraction]
-"""What is held, the batch, and the momentum; to what is held then."""
+"""From the old running statistic, the batch and the momentum to the new running statistic."""
 
 
 def exactly(old: Fraction, batch: Batch, m: Fraction) -> Fraction:
@@ -52,7 +52,7 @@ def exactly(old: Fraction, batch: Batch, m: Fraction) -> Fraction:
 
 @dataclass
 class Unlucky:
-    """Rounds every result by as much as a model allows, in the direction of a rule."""
+    """A kernel that rounds every result by as much as a model allows, by a rule of signs."""
 
     model: Model
     rule: str
@@ -90,12 +90,12 @@ class ByComplement(Unlucky):
 
 
 class ByTheWholeBound(Unlucky):
-    """Errs at each step by what a step may err from what is held."""
+    """A kernel whose error in each step is the whole bound of the step."""
 
     def __call__(self, old: Fraction, batch: Batch, m: Fraction) -> Fraction:
         right = exactly(old, batch, m)
-        held, value, off, new = (np.array([[float(number)]]) for number in (old, *batch, right))
-        bound = running_bound(self.model, held, value, off, float(m), new)
+        stored, value, off, new = (np.array([[float(number)]]) for number in (old, *batch, right))
+        bound = running_bound(self.model, stored, value, off, float(m), new)
         return right + Fraction(bound.item()) * (1 - Fraction(1, 2**40)) * self.sign(right)
 
 
@@ -103,21 +103,21 @@ KERNELS = (Unlucky, ByDifference, ByComplement, ByTheWholeBound)
 
 
 def blended(case: Case, blend: Blend, accuracy: Accuracy = TWO_PASS) -> dict[str, list[Fraction]]:
-    """Return the running statistics after all steps of a case: the recurrence, channel by channel."""
+    """Return the running statistics after all steps of a case, channel by channel."""
     config, training = case.config, True
-    batches, held = tensors_of(state_of(case))
+    batches, stored = tensors_of(state_of(case))
     for step in case.steps:
         config, training = config_after(config, step), training_after(step, training)
         if isinstance(step, ResetRunningStats | ResetParameters):
-            batches, held = tensors_of(initial_state(config))
+            batches, stored = tensors_of(initial_state(config))
         if isinstance(step, Forward) and training:
             batches += 1
             m = Fraction(1, batches) if config.momentum is None else Fraction(config.momentum)
             for name, channels in batch_statistics_of(config, step.x, accuracy).items():
-                held[name] = [
-                    blend(old, batch, m) for old, batch in zip(held[name], channels, strict=True)
+                stored[name] = [
+                    blend(old, batch, m) for old, batch in zip(stored[name], channels, strict=True)
                 ]
-    return held
+    return stored
 
 
 def tensors_of(state: State) -> tuple[int, dict[str, list[Fraction]]]:
@@ -159,7 +159,7 @@ def expected_numbers(due: Expectation, name: str) -> list[Fraction]:
 def largest_share(
     due: Expectation, name: str, got: list[Fraction], right: list[Fraction]
 ) -> Fraction:
-    """Return the largest error as a share of its bound, where there is one: not where float16 overflows."""
+    """Return the largest error as a share of its bound; an infinite bound does not count."""
     bounds = getattr(due, name).bound.tolist()
     shares = [
         abs(a - b) / Fraction(d)

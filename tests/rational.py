@@ -27,33 +27,30 @@ from bn_spec.strategies import (
 )
 
 Exact = npt.NDArray[Any]
-"""An array of fractions: NumPy applies Python's exact operators to each of them."""
-
+"""An array of fractions; NumPy applies Python's exact operators to each element."""
 
 OWN = Fraction(OWN_ERROR) - 1
-
+"""Share of every bound that pays for the reference's own error."""
 
 TWO_PASS = Accuracy("two-pass")
-"""The share of every bound that pays for the reference's own error."""
-
 
 PRECISION = 400
-"""Bits in which flint brackets the square roots; no input below cancels more than half of them."""
-
+"""Precision of flint's square roots in bits; no input cancels more than half of them."""
 
 FAR = {"float32": (60, -60, -140), "float64": (300, -300)}
-"""Binary exponents of the scale, beyond those usually drawn, whose squares leave float32 or strain float64."""
+"""Binary exponents of extreme scales, by the format of the accumulation.
 
+Their squares overflow or underflow float32, or come close to the limits of float64.
+"""
 
 TINY_EPS = {"float32": (1e-30,), "float64": (1e-30, 1e-280)}
-"""Both by the format of accumulation."""
-
+"""Values of eps below the usual ones, by the format of the accumulation."""
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def drawn(dtype: str, **choices: Any) -> st.SearchStrategy[Case]:
-    """Cases whose data are as ill-conditioned as any that the suite draws, and more; small enough for fractions."""
+    """Cases at least as ill-conditioned as those of the suite, and small enough for fractions."""
     accumulation = DTYPES[dtype].accumulation.name
     arguments: dict[str, Any] = {
         "shape": shapes("tiny", "different", "small"),
@@ -75,7 +72,7 @@ def exact(number: Extended) -> Exact:
 
 
 def channel_rows(x: Array) -> Exact:
-    """Lay (N, C, H, W) out as fractions of shape (C, n), an index at a time."""
+    """Return an array (N, C, H, W) as fractions of shape (C, n), index by index."""
     n, c, h, w = x.shape
     return fractions(
         np.array([[x[i, k, p, q] for i, p, q in np.ndindex(n, h, w)] for k in range(c)])
@@ -83,7 +80,7 @@ def channel_rows(x: Array) -> Exact:
 
 
 def batch_statistics(rows: Exact) -> tuple[Exact, Exact, Exact]:
-    """Mean, biased and unbiased variance of each row of fractions, by their definitions."""
+    """Return mean, biased and unbiased variance of each row, by their definitions."""
     n = rows.shape[1]
     mean = rows.sum(axis=1, keepdims=True) / n
     squares = ((rows - mean) ** 2).sum(axis=1, keepdims=True)
@@ -99,7 +96,10 @@ def arb(number: Fraction) -> Any:
 
 
 def normalised(state: State, x: Array, statistics: tuple[Exact, Exact], eps: float) -> list[Any]:
-    """The exact output (x − mean) / √(var + eps) · weight + bias as balls of real numbers, in the order of ``x``."""
+    """Return the exact output (x − mean) / √(var + eps) · weight + bias, in the order of ``x``.
+
+    Each element is a ball of real numbers.
+    """
     mean, var = statistics
     weight, bias = column(state.weight, 1, mean), column(state.bias, 0, mean)
     roots = [arb(v + Fraction(eps)).sqrt() for v in var[:, 0]]
@@ -111,7 +111,7 @@ def normalised(state: State, x: Array, statistics: tuple[Exact, Exact], eps: flo
 
 
 def statistics_used(state: State, x: Array, training: bool) -> tuple[Exact, Exact]:
-    """Mean and variance that normalise ``x``: the batch's, or in eval mode the running ones where there are any."""
+    """Return mean and variance that normalise ``x``: those of the batch, or the running ones."""
     mean, var, _ = batch_statistics(channel_rows(x))
     if training or state.running_mean is None:
         return mean, var
@@ -119,7 +119,7 @@ def statistics_used(state: State, x: Array, training: bool) -> tuple[Exact, Exac
 
 
 def tracked(config: Config, state: State, x: Array) -> dict[str, Exact]:
-    """The exact running statistics after one more batch."""
+    """Return the exact running statistics after one more batch, by name."""
     mean, _, unbiased = batch_statistics(channel_rows(x))
     assert state.num_batches_tracked is not None
     count = int(state.num_batches_tracked) + 1
@@ -131,5 +131,5 @@ def tracked(config: Config, state: State, x: Array) -> dict[str, Exact]:
 
 
 def first(case: Case) -> tuple[State, Array]:
-    """The state in which the layer of a case begins, and the first input."""
+    """Return the initial state of a case, and its first input."""
     return case.state or initial_state(case.config), next(case.forwards())

@@ -13,7 +13,7 @@ from bn_spec.case.dtypes import Array
 
 
 def loaded(case: Case) -> BatchNorm2d:
-    """Return the reference layer of a case, holding its state."""
+    """Return the reference layer of a case, with the state of the case loaded."""
     layer = BatchNorm2d(
         case.config.num_features, **case.config.departures(), dtype=case.config.dtype
     )
@@ -23,7 +23,7 @@ def loaded(case: Case) -> BatchNorm2d:
 
 
 def batch(*numbers: float, dtype: str = "float32") -> Array:
-    """Return one channel of numbers, a sample each."""
+    """Return numbers as a batch of one channel: one number per sample."""
     return np.array(numbers, dtype).reshape(-1, 1, 1, 1)
 
 
@@ -35,7 +35,7 @@ def assert_same_state(layer: BatchNorm2d, state: Mapping[str, Array]) -> None:
 
 
 def used_layer(**arguments: Any) -> BatchNorm2d:
-    """Return a layer of two channels, always the same, whose every tensor differs from its initial one."""
+    """Return a layer of two channels, always the same; no tensor has its initial values."""
     layer = BatchNorm2d(2, **arguments)
     if layer.weight is not None and layer.bias is not None:
         layer.weight += 1

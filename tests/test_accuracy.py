@@ -119,14 +119,14 @@ def test_a_result_that_is_rounded_once_to_half_precision_uses_nearly_its_whole_b
     assert all(worst[name] < 0.5 for name in set(OBSERVABLES) - set(half)), worst
 
 
-def test_the_bound_of_the_smallest_numbers_does_not_underflow_where_their_normalised_values_do_not() -> (
+def test_the_bound_of_tiny_numbers_does_not_underflow_where_their_normalised_values_do_not() -> (
     None
 ):
-    """Roundings of a · mu count, although u · mu is below the smallest float64."""
+    """The roundings of a · mu count, although u · mu is below the smallest float64."""
     mu, eps = -1.4e-309, 1e-12
     config = Config(1, eps=eps, dtype="float64")
-    held = State(np.ones(1), np.zeros(1), np.array([mu]), np.zeros(1), np.array(0))
-    case = Case(config, held, (Eval(), Forward(np.full((2, 1, 1, 1), -mu))))
+    state = State(np.ones(1), np.zeros(1), np.array([mu]), np.zeros(1), np.array(0))
+    case = Case(config, state, (Eval(), Forward(np.full((2, 1, 1, 1), -mu))))
     bound = parts(expected(case, Accuracy("two-pass"), training=False))["output"].bound
     assert (
         bound >= float(4 * Fraction(FLOAT64.data.u) * Fraction(-mu) * Fraction(eps**-0.5))
@@ -150,9 +150,9 @@ def test_subnormal_data_and_statistics_are_normalised_within_their_bounds(specim
     )
     def are_normalised(x: list[float], mu: float, eps: float, weight: float) -> None:
         nonlocal worst
-        held = State(np.array([weight]), np.zeros(1), np.array([mu]), np.zeros(1), np.array(0))
+        state = State(np.array([weight]), np.zeros(1), np.array([mu]), np.zeros(1), np.array(0))
         batch = np.array(x).reshape(-1, 1, 1, 1)
-        case = Case(Config(1, eps=eps, dtype="float64"), held, (Eval(), Forward(batch)))
+        case = Case(Config(1, eps=eps, dtype="float64"), state, (Eval(), Forward(batch)))
         verdict = judge(case, play(case, SPECIMENS[specimen]), ["output"], Accuracy("two-pass"))
         assert not verdict.discrepancies
         assert verdict.outside == 0

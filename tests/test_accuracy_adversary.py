@@ -1,4 +1,4 @@
-"""The bounds of every claim hold for an adversary that chooses the direction of every rounding."""
+"""The bounds of every claim hold for an adversary that chooses the sign of every rounding."""
 
 from __future__ import annotations
 
@@ -57,26 +57,20 @@ KERNELS: dict[str, tuple[str, str, Kernel]] = {
         )
     },
 }
-"""Grade, class of summation, and a kernel of both."""
-
+"""Grade, class of summation, and a kernel that satisfies both."""
 
 each_kernel = pytest.mark.parametrize(
     ("grade", "summation", "kernel"), KERNELS.values(), ids=KERNELS
 )
 
-
 PRECISE = replace(FLOAT64.data, name="precise", u=2.0**-12)
-
 
 ROUGH = replace(FLOAT64.data, name="rough", u=2.0**-7)
 
-
 FINE = replace(PRECISE, name="fine", smallest_normal=2.0**-6, smallest_subnormal=2.0**-17)
 
-
 SHORT = replace(ROUGH, name="short", smallest_normal=2.0**-6, smallest_subnormal=2.0**-12)
-"""Formats so coarse that float64 carries out their arithmetic exactly, for all that shows; the last two underflow."""
-
+"""Formats so coarse that the roundings of float64 are negligible; the last two underflow."""
 
 conditions = values((*FAMILIES, MIXED), scales=(0,), offsets=(0.0, 1.0, -10.0, 100.0, 1e3, -1e4))
 
@@ -87,7 +81,7 @@ def rows_of(recipe: Recipe, n: int) -> Floats:
 
 
 @each_kernel
-def test_batch_statistics_stay_within_the_bounds_of_their_summation_however_each_operation_is_rounded(
+def test_batch_statistics_stay_within_the_bounds_of_their_summation_however_they_are_rounded(
     grade: str, summation: str, kernel: Kernel
 ) -> None:
     row = DType("coarse", PRECISE, PRECISE, PRECISE)
@@ -112,14 +106,14 @@ def test_batch_statistics_stay_within_the_bounds_of_their_summation_however_each
             worst[i] = max(worst[i], float(share.max()))
 
     stay_within()
-    assert min(worst) > 0.03  # a bound that nothing comes near to would hold for anything
+    assert min(worst) > 0.03  # a bound that is far from every kernel would prove nothing
 
 
 MOMENTUM, OLD, WEIGHT = 0.3, 2.0, -3.0
 
 
 class Chosen(NamedTuple):
-    """What decides how far rounding shows: a small eps amplifies it, a bias hides it."""
+    """The constants that amplify roundings (a small eps) or hide them (a large bias)."""
 
     eps: float = 1e-3
     bias: float = 5.0
@@ -132,13 +126,13 @@ Answers: TypeAlias = tuple[Array, ...]
 def finished(
     rows: Array, mean: Array, var: Array, kept: Arithmetic, done: Arithmetic, chosen: Chosen
 ) -> Answers:
-    """Spend the whole budgets of the elementwise expressions on given statistics."""
+    """Return the answers from statistics, with the whole budget of each expression spent."""
     n = rows.shape[1]
     m = kept(np.full(len(rows), MOMENTUM))
     s = kept(1 / np.sqrt(kept.add(np.maximum(var, 0) + kept(np.full(len(rows), chosen.eps)))))
     for _ in range(3):
-        s = kept.add(s)  # of the four roundings, the division alone can underflow
-    # A difference of two numbers of a format cannot underflow in it; that from a finer mean can.
+        s = kept.add(s)  # only the division, one of the four roundings, can underflow
+    # A difference of two numbers of a format cannot underflow in it; one from a finer mean can.
     subtract = done if done.format.u > kept.format.u else done.add
     x_hat = done(subtract(done.read(rows) - mean[:, None]) * s[:, None])
     y = done.add(done(x_hat * WEIGHT) + chosen.bias)
@@ -187,7 +181,7 @@ KEPT = {
 
 @pytest.mark.parametrize("kept", KEPT)
 @pytest.mark.parametrize("grade", GRADES)
-def test_all_results_stay_within_their_bounds_where_statistics_or_elementwise_steps_are_kept_coarsely(
+def test_all_results_stay_within_their_bounds_where_statistics_or_steps_are_kept_coarsely(
     grade: str, kept: str
 ) -> None:
     claims = replace(KEPT[kept], grade=grade)
@@ -202,7 +196,7 @@ def test_all_results_stay_within_their_bounds_where_statistics_or_elementwise_st
     def stay_within(recipe: Recipe, n: int, rules: tuple[str, ...]) -> None:
         rows, rng = rows_of(recipe, n), np.random.default_rng(recipe.seed)
         model = Model(row, n, claims)
-        summed, held, stepped, cast = (
+        summed, kept_fl, stepped, cast = (
             Arithmetic(format, RULES[rule], rng)
             for format, rule in zip(
                 (PRECISE, model.statistics, model.elementwise, ROUGH), rules, strict=True
@@ -210,8 +204,8 @@ def test_all_results_stay_within_their_bounds_where_statistics_or_elementwise_st
         )
         mean, var = kernel(rows, one_by_one, summed)
         if model.keeps_coarsely:
-            mean, var = held.add(mean), held(held(held.add(var)))
-        answers = finished(rows, mean, var, held, stepped, Chosen())
+            mean, var = kept_fl.add(mean), kept_fl(kept_fl(kept_fl.add(var)))
+        answers = finished(rows, mean, var, kept_fl, stepped, Chosen())
         shares = largest_shares(model, rows, tuple(map(cast.add, answers)), Chosen())
         assert max(shares) <= 1
         worst[:] = map(max, worst, shares)
@@ -252,18 +246,18 @@ def test_all_results_stay_within_their_bounds_where_everything_underflows(
             Model(row, n, claims),
         )
         formats = (row.accumulation, model.statistics, model.elementwise, row.data)
-        summed, held, stepped, cast = (
+        summed, kept_fl, stepped, cast = (
             Arithmetic(format, RULES[rule], rng, flushes)
             for format, rule in zip(formats, rules, strict=True)
         )
         seen = cast.read(rows)
         mean, var = kernel(seen, one_by_one, summed)
         if model.keeps_coarsely:
-            mean, var = held(mean), held(held(held(var)))
-        answers = tuple(map(cast, finished(seen, mean, var, held, stepped, chosen)))
+            mean, var = kept_fl(mean), kept_fl(kept_fl(kept_fl(var)))
+        answers = tuple(map(cast, finished(seen, mean, var, kept_fl, stepped, chosen)))
         assert max(largest_shares(model, rows, answers, chosen)) <= 1
         keeping = Model(row, n, replace(claims, subnormals=True))
         lost += max(largest_shares(keeping, rows, answers, chosen)) > 1
 
     stay_within()
-    assert (lost > 0) is flushes  # who flushes has to say so
+    assert (lost > 0) is flushes  # a kernel that flushes must say so

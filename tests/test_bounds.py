@@ -35,9 +35,10 @@ from bn_spec.specimens import SPECIMENS
 from bn_spec.strategies import cases
 from tests.bound_cases import (
     FLOAT32,
+    FLOAT64,
     each_dtype,
     each_grade,
-    expected,
+    expected_of,
     judged,
     magnitudes,
 )
@@ -86,14 +87,14 @@ def test_either_end_of_the_computed_variance_can_be_the_worse(
 
 @st.composite
 def possible_statistics(draw: st.DrawFn) -> tuple[Floats, Floats, Floats]:
-    """Mean, variance and mean|x| that some data could have."""
+    """Mean, variance and mean|x| of some possible data."""
     mean, sigma = draw(magnitudes | st.just(0.0)), draw(magnitudes | st.just(0.0))
     mean_abs = mean + draw(st.floats(0, 1)) * (np.hypot(mean, sigma) - mean)
     return np.array([[-mean]]), np.array([[sigma**2]]), np.array([[mean_abs]])
 
 
 def bounds_of(model: Model, exact: tuple[Floats, Floats, Floats]) -> dict[str, float]:
-    """Every bound for a value one deviation above the mean."""
+    """Return every bound for a value one standard deviation above the mean."""
     moments = batch_moments(model, *exact)
     mean, var, _ = exact
     sigma, one = np.sqrt(var), np.ones((1, 1))
@@ -151,7 +152,7 @@ def test_every_bound_is_positive_and_finite_wherever_nothing_can_overflow(
     @examples(70)
     @given(cases(dtype=dtype))
     def are_positive_and_finite(case: Case) -> None:
-        expected = expected(case, grade)
+        expected = expected_of(case, grade)
         (x,) = case.forwards()
         wide = np.abs(x.astype(np.float64))
         safe = (
@@ -263,7 +264,7 @@ def test_a_channel_outside_the_domain_is_counted_and_its_neighbours_are_judged(
 
 def test_on_two_small_numbers_a_wrong_running_var_has_nowhere_to_hide() -> None:
     x = np.array([0, 1], np.float32).reshape(2, 1, 1, 1)
-    var = expected(Case(Config(1, momentum=1.0), None, (Forward(x),))).running_var
+    var = expected_of(Case(Config(1, momentum=1.0), None, (Forward(x),))).running_var
     assert var is not None
     assert var.value.hi == 0.5
     assert var.bound < 0.5 * 1e-5

@@ -1,4 +1,4 @@
-"""The error bounds hold for an adversary that chooses the direction of every rounding."""
+"""The error bounds hold for an adversary that chooses the sign of every rounding."""
 
 from __future__ import annotations
 
@@ -35,18 +35,17 @@ from tests.arithmetic import (
 )
 from tests.bound_cases import (
     FLOAT32,
+    FLOAT64,
     magnitudes,
 )
 from tests.common import examples
 
 U = 2.0**-12
 
-
 COARSE_FORMAT = replace(FLOAT32.data, name="coarse", u=U)
 
-
 COARSE = DType("coarse", COARSE_FORMAT, COARSE_FORMAT, COARSE_FORMAT)
-"""A row whose roundings are so coarse that float64 carries them out exactly, for all that shows."""
+"""Row of dtypes so coarse that the roundings of float64 are negligible beside those of the row."""
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -82,12 +81,11 @@ def test_batch_statistics_stay_within_their_bounds_however_each_operation_is_rou
 
 
 def unlucky(roundings: int) -> Array:
-    """Return 1 + u or 1 − u for each of so many roundings, in every combination: one array per rounding."""
+    """Return factors 1 ± u in every combination, as one array per rounding."""
     return 1 + U * np.array(list(product((-1, 1), repeat=roundings))).T
 
 
 numbers = st.floats(-1e3, 1e3)
-
 
 MODEL = Model(COARSE, 2, Accuracy("two-pass"))
 
@@ -95,9 +93,9 @@ MODEL = Model(COARSE, 2, Accuracy("two-pass"))
 @examples(180)
 @given(var=magnitudes, eps=magnitudes)
 def test_the_budget_of_the_inverse_std_pays_for_the_worst_roundings(var: float, eps: float) -> None:
-    eps_held, added, _ = unlucky(3)
+    eps_rounded, added, _ = unlucky(3)
     rsqrt = np.array([1 - 4 * U, 1 + 4 * U])[:, None]
-    s = rsqrt / np.sqrt((var + eps * eps_held) * added)
+    s = rsqrt / np.sqrt((var + eps * eps_rounded) * added)
     due = inverse_std_error(MODEL, stored_moments(MODEL, np.zeros(1), np.array([var])), eps)
     assert (np.abs(s * np.sqrt(var + eps) - 1) <= due).all()
 
@@ -137,8 +135,8 @@ def test_the_budget_of_the_running_statistics_pays_for_the_worst_roundings_of_ei
         else:
             new = ((1 - m) * r4 * old * r5 + m * b * r6) * r7 * cast
         exact = (1 - momentum) * old + momentum * batch
-        held, seen, blended = (np.array([[value]]) for value in (old, batch, exact))
-        bound = running_bound(MODEL, held, seen, np.zeros((1, 1)), momentum, blended)
+        stored, seen, blended = (np.array([[value]]) for value in (old, batch, exact))
+        bound = running_bound(MODEL, stored, seen, np.zeros((1, 1)), momentum, blended)
         assert (np.abs(new - exact) <= bound).all()
 
     pays()

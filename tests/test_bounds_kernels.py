@@ -1,4 +1,4 @@
-"""The error bounds hold for every sound kernel, and a kernel worse than its claim exceeds them."""
+"""Every sound kernel stays within the error bounds; one that is worse than its claim does not."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ OFFSETS = {
     "float32": (0.0, 1e3, -1e4, 1e6, 1.0, 3e7),
     "float64": (0.0, 1e3, -1e4, 1e6, 1.0, 1e9, -1e12, 1e16),
 }
-"""Up to where nothing but the offset is left of the data, by the format of accumulation."""
-
+"""Offsets up to those that leave no digit of the data, by the format of the accumulation."""
 
 each_full_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
-"""Half-precision data have too few bits for a mean far above their deviation."""
+"""Half-precision data have too few bits for a mean far above the standard deviation."""
 
 
 def ill_conditioned(dtype: str, *history: str) -> st.SearchStrategy[Case]:
-    """Cases whose mean is far above their deviation, of every family, with the least eps and the whole momentum."""
+    """Cases whose mean is far above the standard deviation, also with a tiny eps and momentum 1."""
     value = values(
         (*FAMILIES, MIXED),
         scales=(0, 10, -10, 20, -20),
@@ -47,7 +46,7 @@ def share(case: Case, specimen: str, grade: str, observable: str) -> float:
 
 
 def some_dtypes(specimen: Specimen, place: int) -> tuple[str, ...]:
-    """Return the first dtype that a specimen claims, and another in turn; the soak has them all."""
+    """Return the first dtype of a specimen, and one more in turn; the soak covers all dtypes."""
     first, *others = specimen.capabilities.dtypes
     return (first, *others[place % max(len(others), 1) :][:1])
 
@@ -91,7 +90,7 @@ def test_a_sound_kernel_stays_within_the_bound_of_its_grade(
         and claims.statistics == "accumulation"
         and claims.subnormals
     ):
-        assert worst["output"] > 0.9  # one final rounding uses nearly all of its bound
+        assert worst["output"] > 0.9  # one final rounding uses nearly its whole bound
 
 
 @each_full_dtype

@@ -1,4 +1,4 @@
-"""Outside the domain of the bounds, numbers are demanded where finite data leave no excuse."""
+"""Outside the domain of the bounds, finite data still demand numbers, or finite numbers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_far_from_zero_a_two_pass_kernel_is_judged_where_of_a_textbook_one_nothi
 
 
 def test_what_overflows_anyway_is_not_asked_to_be_finite() -> None:
-    """A constant channel and an eps of 1e-20 leave room for outputs of 1e10 times the values."""
+    """With a constant channel and an eps of 1e-20, outputs may be 1e10 times the values."""
     x = np.full((4, 1, 1, 1), 1e4, np.float16)
     accuracy = Accuracy("two-pass")
     assert demanded(x, accuracy, "float16", eps=1e-20)["output"] == {Demand.NUMBER}

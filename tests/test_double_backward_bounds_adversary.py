@@ -24,8 +24,9 @@ from tests.backward_arithmetic import (
     Exact,
     Seen,
     data,
-    held_statistics,
+    model_of,
     raised,
+    running_statistics_of,
     shares,
 )
 from tests.backward_forms import (
@@ -54,7 +55,7 @@ def test_second_derivatives_stay_within_their_bounds(forward: str, form: str) ->
 SUMMED = {
     name: ("any order",) if name in ("welford", "chan") else tuple(TOTALS) for name in FORWARDS
 }
-"""The classes of summation of each forward kernel."""
+"""Classes of summation that each forward kernel can have."""
 
 
 @pytest.mark.parametrize("form", SECOND)
@@ -92,11 +93,11 @@ def test_first_and_second_derivatives_of_eval_stay_within_their_bounds_for_every
     @examples(60)
     @given(data(), st.sampled_from(tuple(TOTALS)))
     def stay_within(drawn: Data, summation: str) -> None:
-        given_ = held_statistics(drawn)
+        running = running_statistics_of(drawn)
         model = Model(COARSE, drawn.n, Accuracy("two-pass", summation, centred_products=is_centred))
         k, exact, dy, v = (
-            Seen.of(drawn, model, two_pass, given_),
-            Exact.of(drawn, model, given_),
+            Seen.of(drawn, model, two_pass, running),
+            Exact.of(drawn, model, running),
             drawn.dy,
             drawn.v,
         )

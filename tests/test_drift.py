@@ -1,4 +1,4 @@
-"""The bound of running statistics after many batches: its size, and what resets it."""
+"""The bound of running statistics after many batches: its growth, its limit, and its resets."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_the_bound_grows_as_the_sum_of_what_is_left_of_each_step(
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
 def test_the_bound_of_a_cumulative_mean_grows_with_half_the_number_of_batches(dtype: str) -> None:
-    """What is left of the error of batch j after k batches is j / k."""
+    """After k batches, j / k of the error of batch j remains."""
     many = bound_of(repeated(*(STEP,) * 60, momentum=None, dtype=dtype))
     of_first, of_last = (bound_of(repeated(STEP, momentum=m, dtype=dtype)) for m in (1.0, 1 / 60))
     halves = 61 / 2 * np.array([of_first, of_last])
@@ -87,7 +87,7 @@ def test_the_bound_of_a_cumulative_mean_grows_with_half_the_number_of_batches(dt
 def test_the_bound_stays_below_that_of_a_step_divided_by_momentum_less_the_roundoff_of_the_buffers(
     dtype: str, momentum: float, steps: int
 ) -> None:
-    """Of what is held, errors grow by a roundoff of the buffers and a few of the accumulation at each step."""
+    """Each step adds one roundoff of the buffers and a few of the accumulation to old errors."""
     row = DTYPES[dtype]
     slope = (1 - momentum) * row.parameters.u + 8 * row.accumulation.u + (OWN_ERROR - 1)
     once, many = (
@@ -103,7 +103,7 @@ def test_a_reset_forgets_all_errors(reset: Step, dtype: str) -> None:
     fresh = np.array([[0, 0], [1, 1]])
     for momentum in (0.1, None):
         after = repeated(STEP, STEP, STEP, reset, STEP, STEP, momentum=momentum, dtype=dtype)
-        alone = repeated(STEP, STEP, momentum=momentum, dtype=dtype, held=fresh)
+        alone = repeated(STEP, STEP, momentum=momentum, dtype=dtype, stored=fresh)
         assert np.array_equal(bound_of(after), bound_of(alone))
         assert drifted(after).state.num_batches_tracked == 2
 
@@ -125,4 +125,4 @@ def test_once_outside_the_domain_the_bound_stays_infinite_until_a_reset() -> Non
     assert np.isinf(bound_of(repeated(enormous, STEP, momentum=1.0))).all()
     reset = bound_of(repeated(enormous, ResetRunningStats(), STEP, momentum=1.0))
     fresh = np.array([[0, 0], [1, 1]])
-    assert np.array_equal(reset, bound_of(repeated(STEP, momentum=1.0, held=fresh)))
+    assert np.array_equal(reset, bound_of(repeated(STEP, momentum=1.0, stored=fresh)))

@@ -1,4 +1,4 @@
-"""The bound of running statistics after many batches holds for an adversary of roundings."""
+"""The bound of running statistics after many batches holds for every choice of roundings."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from tests.drift_recurrence import (
 
 
 def drifting(dtype: str, most: int) -> st.SearchStrategy[Case]:
-    """Cases of several batches, of every momentum, with resets, changes of momentum and eval forwards between."""
+    """Cases of several batches, with resets, changes of momentum and eval forwards between them."""
     words = (
         "forward",
         "forward",
@@ -107,7 +107,7 @@ def test_the_expected_statistics_are_those_of_the_recurrence(dtype: str) -> None
 
 @each_dtype
 @pytest.mark.parametrize("subnormals", [True, False])
-def test_the_bound_of_one_step_is_largest_at_an_end_of_where_the_held_value_may_be(
+def test_the_bound_of_one_step_is_largest_at_an_end_of_the_interval_of_the_stored_value(
     subnormals: bool, dtype: str
 ) -> None:
     model = Model(DTYPES[dtype], 4, replace(TWO_PASS, subnormals=subnormals))
@@ -119,9 +119,9 @@ def test_the_bound_of_one_step_is_largest_at_an_end_of_where_the_held_value_may_
         old: float, off: float, inside: float, batch: float, dbatch: float, m: float
     ) -> None:
         new = abs((1 - m) * old + m * batch) + (1 - m) * off
-        held = np.array([[old - off], [old + off], [old + (2 * inside - 1) * off]])
+        stored = np.array([[old - off], [old + off], [old + (2 * inside - 1) * off]])
         *ends, between = running_bound(
-            model, held, np.array(batch), np.array(dbatch), m, np.array(new)
+            model, stored, np.array(batch), np.array(dbatch), m, np.array(new)
         ).ravel()
         assert between <= max(ends) * (1 + 2.0**-40)
 

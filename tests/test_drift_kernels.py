@@ -33,7 +33,7 @@ from tests.drift_cases import (
 )
 
 BATCHES = tuple(Forward(X * (1 + i % 3) + (6 if i % 2 else -6)) for i in range(20))
-"""Twenty batches whose statistics differ by more than rounding can make of them in any format."""
+"""Twenty batches; their statistics differ by more than the rounding of any format."""
 
 
 def specimen_of(kernel: type[Kernel]) -> Specimen:
@@ -58,8 +58,8 @@ def test_a_sound_kernel_does_not_drift(specimen: Specimen) -> None:
 
 
 def test_statistics_that_get_stuck_in_bfloat16_are_within_the_bound() -> None:
-    """Of a momentum less than the roundoff of the buffers, nothing is left once the sum is rounded."""
-    case = repeated(*(STEP,) * 500, momentum=0.001, dtype="bfloat16", held=np.ones((2, 2)))
+    """A momentum below the roundoff of the buffers is lost when the sum is rounded."""
+    case = repeated(*(STEP,) * 500, momentum=0.001, dtype="bfloat16", stored=np.ones((2, 2)))
     after = play(case, SPECIMENS["two-pass-sequential"], ()).answers[-1].after
     assert isinstance(after, State)
     assert after.running_mean is not None
@@ -68,7 +68,7 @@ def test_statistics_that_get_stuck_in_bfloat16_are_within_the_bound() -> None:
 
 
 class LosesOneOfTwenty(Kernel):
-    """Of twenty updates, one is lost."""
+    """A kernel that loses one of twenty updates."""
 
     def track(self, mean: Array, var: Array, n: int) -> None:
         if self.batches() % 20 == 15:
@@ -78,7 +78,7 @@ class LosesOneOfTwenty(Kernel):
 
 
 class AppliedTwice(Kernel):
-    """Each update is applied twice."""
+    """A kernel that applies each update twice."""
 
     def track(self, mean: Array, var: Array, n: int) -> None:
         super().track(mean, var, n)
@@ -87,7 +87,7 @@ class AppliedTwice(Kernel):
 
 
 class OneBatchLate(Kernel):
-    """Each update is that of the batch before."""
+    """A kernel that updates by the batch before the last."""
 
     late: tuple[Array, Array] | None = None
 
@@ -111,14 +111,14 @@ def test_a_kernel_that_gets_one_update_wrong_drifts(
 
 
 class ResetForgotten(Kernel):
-    """A reset sets nothing but the counter."""
+    """A kernel whose reset sets only the counter."""
 
     def reset_running_stats(self) -> None:
         self.num_batches_tracked = self.built().num_batches_tracked
 
 
 class ResetUncounted(Kernel):
-    """A reset leaves the counter as it is."""
+    """A kernel whose reset does not change the counter."""
 
     def reset_running_stats(self) -> None:
         counter = self.num_batches_tracked
@@ -127,7 +127,7 @@ class ResetUncounted(Kernel):
 
 
 class MovedInEval(Kernel):
-    """An eval forward updates the running statistics, but does not count."""
+    """A kernel that updates the running statistics in eval mode, without counting."""
 
     def forward(self, x: Array) -> Array:
         rows = self.rows(x)
@@ -138,7 +138,7 @@ class MovedInEval(Kernel):
 
 
 class MomentumForGood(Kernel):
-    """A momentum that is set later is none."""
+    """A kernel that ignores a momentum set after it is built."""
 
     def configure(self, name: str, value: float | None) -> None:
         if name != "momentum":
@@ -183,7 +183,7 @@ def test_nobody_looks_at_the_statistics_before_the_end() -> None:
 
 
 class Breaking(Kernel):
-    """The third batch raises."""
+    """A kernel that raises an error on the third batch."""
 
     def forward(self, x: Array) -> Array:
         if self.batches() == 2:
@@ -192,15 +192,15 @@ class Breaking(Kernel):
 
 
 class Flattened(Kernel):
-    """Statistics are kept as one row."""
+    """A kernel whose statistics have one axis too many."""
 
     def state(self) -> State:
-        held = super().state()
-        return held if self.batches() == 0 else held.map(lambda a: a[None] if a.ndim else a)
+        stored = super().state()
+        return stored if self.batches() == 0 else stored.map(lambda a: a[None] if a.ndim else a)
 
 
 class Unreadable(Kernel):
-    """Once a batch was seen, there is no state."""
+    """A kernel whose state cannot be read after the first batch."""
 
     def state(self) -> State:
         if self.batches():
@@ -209,7 +209,7 @@ class Unreadable(Kernel):
 
 
 class Unbuilt(Kernel):
-    """It cannot be built."""
+    """A kernel that cannot be built."""
 
     def __init__(self, config: Config, state: State | None) -> None:
         super().__init__(config, state)

@@ -41,7 +41,7 @@ def any_order(rng: np.random.Generator, terms: Array) -> Any:
 
 @np.errstate(all="ignore")
 def computed(rng: np.random.Generator, grade: str, values: Array) -> tuple[Any, Any]:
-    """Mean and variance of one channel, each operation rounded to nearest in the dtype of the values."""
+    """Return mean and variance of one channel, with every operation rounded to nearest."""
     n = values.dtype.type(len(values))
     mean = any_order(rng, values) / n
     if grade == "textbook":
@@ -56,14 +56,14 @@ def exactly(row: Array) -> tuple[Fraction, Fraction]:
 
 
 def claimed_exact(model: Model, rows: Array) -> Bools:
-    """Ask as the expectation does: with the exact mean, rounded to float64."""
+    """Call ``sums_exactly`` as the expectation does: with the exact mean, rounded to float64."""
     means = [[float(exactly(row)[0])] for row in rows]
     return sums_exactly(model, rows.astype(np.float64), np.array(means))
 
 
 @st.composite
 def nearly_too_many_bits(draw: st.DrawFn, dtype: DType) -> Array:
-    """Rows of integers whose sums or squares come close to the longest that the accumulation holds, or pass it."""
+    """Rows of integers whose sums or squares nearly overflow the significand, or overflow it."""
     n = 2 ** draw(st.integers(1, 4))
     bits = round(-np.log2(dtype.accumulation.u))
     most = draw(
@@ -126,7 +126,7 @@ def test_sums_are_called_exact_only_where_they_are_in_every_order(
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("grade", ["two-pass", "textbook"])
 def test_a_sum_that_is_one_bit_too_long_is_not_called_exact(grade: str, dtype: str) -> None:
-    """A sum of seven times 2**50 and 2**50 + 1 is 2**53 + 1, which float64 rounds to 2**53 unnoticed."""
+    """Seven times 2**50 plus 2**50 + 1 is 2**53 + 1, which float64 rounds to 2**53."""
     row = DTYPES[dtype]
     length = round(-np.log2(row.accumulation.u))
     x = np.full(8, 2.0 ** (length - 3))
@@ -162,14 +162,14 @@ def test_balanced_values_sum_exactly_and_leave_a_few_roundings(dtype: str) -> No
         mean, var, _ = statistics(rows)
         assert sums_exactly(Model(row, rows.shape[1], Accuracy("two-pass")), rows, mean).all()
         due = parts(expected(case, Accuracy("two-pass")))
-        held = row.parameters
+        buffers = row.parameters
         n = rows.shape[1]
         for name, size in (
             ("running_mean", np.abs(mean[:, 0])),
             ("running_var", 1 + var[:, 0] * n / (n - 1)),
         ):
             few = 10 * u * size + 20 * n * row.accumulation.smallest_subnormal
-            cast = 1.01 * held.u * size + held.smallest_subnormal
+            cast = 1.01 * buffers.u * size + buffers.smallest_subnormal
             assert (due[name].bound <= OWN_ERROR * (few + cast)).all(), name
 
     leave_few()
@@ -189,7 +189,7 @@ def test_running_means_and_counts_that_are_no_power_of_two_are_never_exact() -> 
 
 
 def test_a_mean_that_does_not_survive_being_kept_is_not_exact() -> None:
-    """257 does not fit bfloat16; the exact sum is of no use to a kernel that keeps its mean in it."""
+    """257 does not fit bfloat16, so a kernel that keeps its mean in bfloat16 rounds it."""
     rows, mean = np.array([[256.0, 258.0]]), np.array([[257.0]])
     for statistics_kept, exact in (("accumulation", True), ("parameters", False)):
         accuracy = Accuracy("two-pass", statistics=statistics_kept)

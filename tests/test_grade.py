@@ -1,4 +1,4 @@
-"""The grade of a kernel is measured beside what it claims: the best whose bounds every example satisfied."""
+"""The measured grade of a kernel is the best one whose bounds every example satisfied."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ import_module("conformance.test_run")
 def cell_of(
     specimen: str, dtype: str = "float32", requirement: str = "NUM-01", grade: str = ""
 ) -> Cell:
-    """A cell for a specimen that claims its own grade, or another."""
+    """Return a cell for a specimen that claims its own grade, or another one."""
     (prop,) = PROPERTIES[requirement]
     known = SPECIMENS[specimen]
     claims = replace(known.capabilities, grade=grade or known.capabilities.grade)
@@ -50,7 +50,9 @@ def test_a_kernel_is_measured_as_what_it_is(specimen: str, grade: str, dtype: st
     assert cell.measured_grade == grade
     assert list(cell.grades) == list(GRADES)
     ascending = [cell.grades[name] for name in reversed(GRADES)]
-    assert ascending == sorted(ascending)  # who satisfies a grade satisfies all that admit it
+    assert ascending == sorted(
+        ascending
+    )  # a kernel that satisfies a grade satisfies every wider grade
 
 
 @pytest.mark.parametrize("specimen", ["two-pass-sequential", "welford"])
@@ -85,7 +87,7 @@ def test_a_kernel_can_be_worse_than_the_textbook() -> None:
 
 
 class DropsAnAxis(Kernel):
-    """The output has no width."""
+    """A kernel whose output lacks the last axis."""
 
     def forward(self, x: Array) -> Array:
         return super().forward(x)[..., 0]
@@ -106,7 +108,7 @@ def test_where_nothing_is_measured_there_is_no_grade() -> None:
     assert cell.measured_grade == ""
 
 
-# The table ---------------------------------------------------------------------------------------------
+# The table
 
 
 def record(

@@ -40,7 +40,7 @@ def all_bounds(drawn: Data, accuracy: Accuracy, row: DType = COARSE) -> dict[str
 
 
 def assert_growing(smaller: Mapping[str, Floats], larger: Mapping[str, Floats]) -> None:
-    """Rounding may order equal bounds either way."""
+    """Assert that no bound shrinks, up to the rounding of equal bounds."""
     for name, bound in smaller.items():
         assert ((bound <= larger[name] * (1 + 1e-9)) | (larger[name] < 1e-30)).all(), name
 
@@ -57,7 +57,7 @@ CLAIMS = [
 def test_the_bounds_grow_with_the_number_of_values_and_with_the_unit_roundoff(
     drawn: Data, claims: Accuracy, times: int
 ) -> None:
-    """Repeated rows have the same means, and sums so many times as large."""
+    """Rows repeated ``times`` times have the same means, and sums ``times`` times as large."""
     x, dy, v = (np.tile(rows, times) for rows in (drawn.x, drawn.dy, drawn.v))
     models = (
         (drawn, FLOAT64),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_spec.case.dtypes import DType
-from bn_spec.oracle.bounds import SUMMATIONS, Accuracy, Model
+from bn_spec.oracle.bounds import SUMMATIONS, Model
 from tests.arithmetic import (
     two_pass,
 )
 from tests.backward_arithmetic import (
-    COARSE,
     FINE,
     FORWARDS,
     KEPT,
@@ -29,6 +27,7 @@ from tests.backward_arithmetic import (
     Seen,
     data,
     each_keeping,
+    model_of,
     raised,
     shares,
 )
@@ -39,14 +38,8 @@ from tests.backward_forms import (
 )
 from tests.common import examples
 
-GIVEN = np.array([[0.0], [100.0], [-3.0], [1.0]]), np.array([[1.0], [4.0], [1e-3], [0.0]])
-"""A mean and a variance that the layer holds, in eval mode."""
-
-
-def model_of(
-    data: Data, grade: str, centred_products: bool, row: DType = COARSE, **claims: Any
-) -> Model:
-    return Model(row, data.n, Accuracy(grade, centred_products=centred_products, **claims))
+RUNNING = np.array([[0.0], [100.0], [-3.0], [1.0]]), np.array([[1.0], [4.0], [1e-3], [0.0]])
+"""Running mean and running variance of the layer in eval mode, shape (CHANNELS, 1)."""
 
 
 @pytest.mark.parametrize("form", PRODUCTS)
@@ -67,7 +60,7 @@ def test_gradients_stay_within_their_bounds_however_each_operation_is_rounded(
             worst[name.split()[0]] = max(used, worst.get(name.split()[0], 0))
 
     stay_within()
-    # The bounds are not so wide that nothing comes near them.
+    # A bound that is far from every kernel would prove nothing.
     assert worst["dx"] > 0.05
     assert worst["dweight"] > 0.05
     assert worst["dbias"] > 0.05
@@ -81,14 +74,14 @@ def test_gradients_in_eval_mode_stay_within_their_bounds(form: str) -> None:
     @given(data())
     def stay_within(data: Data) -> None:
         model = model_of(data, "two-pass", claimed)
-        k = Seen.of(data, model, two_pass, GIVEN)
+        k = Seen.of(data, model, two_pass, RUNNING)
         dy = k.io.read(data.dy)
         got = {
             "dx": k.io(k.ew(k.ew(k.weight * k.s) * dy)),
             "dweight": k.io(products(k, dy)),
             "dbias": k.io(k.sum(dy)),
         }
-        assert max(shares(got, Exact.of(data, model, GIVEN).first()).values()) <= 1
+        assert max(shares(got, Exact.of(data, model, RUNNING).first()).values()) <= 1
 
     stay_within()
 

@@ -39,7 +39,7 @@ RESULTS = ("dx", "dweight", "dbias")
 
 
 def unshrunk(number: int) -> settings:
-    """Return the settings for a search whose finding nobody reads."""
+    """Return the settings for a search whose finding need not be small."""
     return settings(examples(number), phases=[Phase.generate])
 
 
@@ -90,7 +90,7 @@ def test_a_missing_term_exceeds_a_bound_of_every_grade(
 @pytest.mark.parametrize("result", RESULTS)
 @each_forward
 def test_a_kernel_in_half_of_the_precision_exceeds_its_bound(forward: str, result: str) -> None:
-    """As float16 is to float32: half of the digits."""
+    """The kernel has half of the digits that the model has, as float16 has of float32."""
     grade, kernel = FORWARDS[forward]
     half = replace(COARSE_FORMAT, name="half", u=U**0.5)
 

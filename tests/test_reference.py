@@ -98,15 +98,14 @@ def test_without_momentum_the_running_statistics_are_the_plain_mean_of_all_batch
     layer.running_mean, layer.running_var = (
         np.array([9e9]),
         np.array([9e9]),
-    )  # what was there must have no weight
+    )  # the old values must have no weight
     for numbers in batches:
         layer(batch(*numbers, dtype="float64"))
     statistics = [batch_statistics(fractions(np.array([numbers]))) for numbers in batches]
     for name, position in (("running_mean", 0), ("running_var", 2)):
         wanted = sum(s[position][0, 0] for s in statistics) / len(batches)
         magnitude = max(abs(s[position][0, 0]) for s in statistics)
-        # Each of the updates rounds once, to 2**-53 of a number no larger than the largest
-        # statistic.
+        # Each update rounds once, by 2**-53 of a number no larger than the largest statistic.
         assert (
             abs(Fraction(getattr(layer, name)[0]) - wanted)
             <= len(batches) * Fraction(1, 2**53) * magnitude
@@ -189,13 +188,13 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_of_it_loaded(
 @pytest.mark.parametrize(
     "names", [(name,) for name in STATE_FIELDS] + [STATE_FIELDS[:2], STATE_FIELDS, ()], ids=str
 )
-def test_without_strict_the_tensors_that_are_given_are_loaded_and_the_others_stay(
+def test_without_strict_the_tensors_of_the_state_are_loaded_and_the_others_stay(
     names: tuple[str, ...], extra: dict[str, Array]
 ) -> None:
     layer, before, fresh = used_layer(), used_layer().state_dict(), BatchNorm2d(2).state_dict()
-    given = {name: fresh[name] for name in names}
-    layer.load_state_dict(given | extra, strict=False)
-    assert_same_state(layer, before | given)
+    some = {name: fresh[name] for name in names}
+    layer.load_state_dict(some | extra, strict=False)
+    assert_same_state(layer, before | some)
 
 
 @pytest.mark.parametrize(

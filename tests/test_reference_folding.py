@@ -13,7 +13,7 @@ from tests.convolution import correlated
 from tests.reference_layers import assert_same_state, used_layer
 
 QUARTER = {"running_mean": np.array([1]), "running_var": np.array([13])}
-"""With eps 3, a layer with these subtracts 1 and divides by 4."""
+"""Running statistics of a layer that, with eps 3, subtracts 1 and divides by 4."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The reference against exact arithmetic: it uses a tiny share of every bound."""
+"""The reference against exact arithmetic: its errors are a tiny share of every bound."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_an_answer_of_the_layer_is_the_exact_one_rounded_once(dtype: str, traini
         assert got.dtype == kind.dtype
         rounding = Fraction(kind.u) * (
             1 + Fraction(1, 2**15)
-        )  # bfloat16 is rounded to by way of float32
+        )  # bfloat16 is rounded by way of float32
         for number, ball, bound in zip(got.ravel(), wanted, bounded.bound.ravel(), strict=True):
             if np.isfinite(bound):
                 allowed = arb(OWN * Fraction(bound) + Fraction(kind.smallest_subnormal)) + arb(
@@ -168,7 +168,7 @@ def test_a_folded_convolution_is_the_exact_one_rounded_once(dtype: str) -> None:
         assert got.dtype == kind.dtype
         rounding = Fraction(kind.u) * (
             1 + Fraction(1, 2**15)
-        )  # bfloat16 is rounded to by way of float32
+        )  # bfloat16 is rounded by way of float32
         for number, ball, product in zip(got.ravel(), wanted, products, strict=True):
             if abs(ball) < arb(Fraction(kind.largest) / 2):
                 judged += 1
@@ -187,7 +187,7 @@ def test_a_folded_convolution_is_the_exact_one_rounded_once(dtype: str) -> None:
         scaled = normalised(unshifted, x, (0 * mean, var), eps)
         assert_rounded_once(weight.swapaxes(0, 1), scaled, scaled)
         shifted, products = (
-            normalised(held, of_bias, (mean, var), eps) for held in (state, unshifted)
+            normalised(parameters, of_bias, (mean, var), eps) for parameters in (state, unshifted)
         )
         assert_rounded_once(bias, shifted, products)
 

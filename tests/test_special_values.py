@@ -1,4 +1,4 @@
-"""NaN, infinity and −0.0 stay where they are and show there; and what one thread does stays there as well."""
+"""NaN, infinity and −0.0 show where they belong and nowhere else; threads do not mix."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ import_module("conformance.test_det")
 NAN, INF = np.nan, np.inf
 SPECIALS = (NAN, INF, -INF, -0.0)
 PLACE = (0, 1, 0, 1)
-"""Where something special is put: in channel 1 of two."""
+"""Index of the special value: in channel 1 of two."""
 
 CONFIG = Config(2, eps=0.5, momentum=0.25)
 X = np.array([[1, 3, 4, 0.5, 0, 2], [7, -5, 3, 2, 6, 8]]).reshape(2, 2, 1, 3)
@@ -44,11 +44,11 @@ def with_special(array: Array, value: float) -> Array:
 
 
 def case_of(mode: str, value: float, dtype: str = "float32", config: Config = CONFIG) -> Case:
-    """Return a case whose last two steps differ by something special in one element."""
+    """Return a case whose last two steps differ by a special value in one element."""
     row = DTYPES[dtype]
     x, dy = X.astype(row.data.dtype), DY.astype(row.data.dtype)
-    held = np.array([[2, -3], [1, 5], [1, -2], [3, 0.25]]).astype(row.parameters.dtype)
-    state = State(held[0], held[1], held[2], held[3], np.array(4))
+    tensors = np.array([[2, -3], [1, 5], [1, -2], [3, 0.25]]).astype(row.parameters.dtype)
+    state = State(*tensors, np.array(4))
     steps: dict[str, tuple[Step, ...]] = {
         "training": (Forward(x), Forward(with_special(x, value))),
         "eval": (Eval(), Forward(x), Forward(with_special(x, value))),
@@ -71,14 +71,14 @@ SOUND: list[Backend] = [
     reference,
     *(s for s in SPECIMENS.values() if s.sound and s.capabilities.normalises_by_batch),
 ]
-"""Where running statistics normalise, what is not finite is so in later batches too."""
+"""Sound backends. Where running statistics normalise, NaN also shows in later batches."""
 
 
 def judged(case: Case, backend: Backend, *observables: str) -> Verdict:
     return judge(case, play(case, backend), observables, backend.capabilities)
 
 
-# What is right
+# Sound kernels
 
 
 @each_mode
@@ -122,11 +122,11 @@ def _numbers(answer: Any) -> list[Array]:
     return [answer.output, answer.after.running_mean, answer.after.running_var]
 
 
-# What is wrong: a reference that puts a number of its own into one result of something special
+# Faulty kernels: a reference with one wrong number in a result of a special value
 
 
 class Meddling(Reference):
-    """The reference, but for one number that it puts into a result whenever it is given something special."""
+    """The reference, but with one wrong number in a result whenever a special value comes in."""
 
     def __init__(
         self, tensor: str, place: tuple[int, ...], number: float | Callable[[Any], float]
@@ -160,8 +160,8 @@ class _MeddlingLayer:
         if not is_special(x):
             return y
         if self.meddling.tensor in STATE_FIELDS:
-            held = getattr(self.inner.layer, self.meddling.tensor)
-            setattr(self.inner.layer, self.meddling.tensor, self.meddling.into(held))
+            tensor = getattr(self.inner.layer, self.meddling.tensor)
+            setattr(self.inner.layer, self.meddling.tensor, self.meddling.into(tensor))
         return self.meddling.into(y) if self.meddling.tensor == "output" else y
 
     def backward(self, record: Any, dy: Array) -> Any:
@@ -177,7 +177,7 @@ def one_bit_more(number: Any) -> float:
 
 
 OUTSIDE, INSIDE = (1, 0, 0, 2), (1, 1, 0, 2)
-"""An element of the other channel, and one of the channel with something special."""
+"""An element of the other channel, and one of the channel with the special value."""
 
 LEAKS = [
     *(
@@ -209,7 +209,7 @@ LEAKS = [
         for number in (NAN, 0.0)
     ),
 ]
-"""Mode, tensor and place of what is no longer what it was, and what is there."""
+"""Mode, tensor and index of a changed number, and the number there."""
 
 
 @pytest.mark.parametrize("special", SPECIALS)
@@ -241,7 +241,7 @@ SWALLOWED = [
         for name in ("grad_weight", "grad_bias")
     ),
 ]
-"""Mode, tensor and place of what should show that something was special."""
+"""Mode, tensor and index of a number that should show the special value."""
 
 each_swallowed = pytest.mark.parametrize(("mode", "tensor", "place"), SWALLOWED)
 
@@ -296,7 +296,7 @@ def test_a_negative_zero_that_is_no_zero_is_judged_by_the_bounds(number: float) 
         assert found.observable == "output"
 
 
-# What is none of it
+# Cases in which there is nothing to judge
 
 
 def spoilt_again(case: Case, **changes: Any) -> Case:
@@ -343,11 +343,14 @@ def test_what_is_refused_shows_nothing_special(shape: tuple[int, ...]) -> None:
     assert judged(Case(CONFIG, None, (Forward(x),)), reference, "special").judged == 0
 
 
-# Threads: kernels that let the other thread go on before they read what they wrote
+# Threads: kernels that wait for another thread between writing and reading a workspace
 
 
 class WorkspaceOfItsOwn(Kernel):
-    """The statistics of a batch pass through a workspace of the layer, while another thread is at the same place."""
+    """A kernel that passes statistics through a workspace of the layer.
+
+    It waits there until another thread has reached the same place.
+    """
 
     together: ClassVar = Barrier(2)
     workspace: list[tuple[Array, Array]]
@@ -363,7 +366,7 @@ class WorkspaceOfItsOwn(Kernel):
 
 
 class SharedWorkspace(WorkspaceOfItsOwn):
-    """The workspace is that of all layers."""
+    """A kernel whose workspace is shared by all layers."""
 
     of_all: ClassVar[list[tuple[Array, Array]]] = []
 
@@ -396,7 +399,7 @@ def test_a_workspace_of_each_layer_is_not_caught_though_both_threads_are_at_work
 
 
 def test_what_goes_wrong_in_either_thread_is_found() -> None:
-    """The two play opposite numbers, and so differ in what a kernel does to negative ones."""
+    """The two threads play opposite numbers, so a kernel may be wrong in one of them alone."""
     for sign in (1, -1):
 
         class Wrong(WorkspaceOfItsOwn):
