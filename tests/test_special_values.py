@@ -48,7 +48,8 @@ def case_of(mode: str, value: float, dtype: str = "float32", config: Config = CO
     row = DTYPES[dtype]
     x, dy = X.astype(row.data.dtype), DY.astype(row.data.dtype)
     tensors = np.array([[2, -3], [1, 5], [1, -2], [3, 0.25]]).astype(row.parameters.dtype)
-    state = State(*tensors, np.array(4))
+    weight, bias, mean, var = tensors
+    state = State(weight, bias, mean, var, np.array(4))
     steps: dict[str, tuple[Step, ...]] = {
         "training": (Forward(x), Forward(with_special(x, value))),
         "eval": (Eval(), Forward(x), Forward(with_special(x, value))),
