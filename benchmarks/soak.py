@@ -372,7 +372,7 @@ def alone(step: Any, c: int) -> Step:
 
 
 class Task(NamedTuple):
-    """Cases ``first`` to ``last`` (exclusive) of a seed, on specimens and the backends ``names``."""
+    """Cases ``first`` to ``last`` (exclusive) of a seed, with the names of further backends."""
 
     seed: int
     first: int
