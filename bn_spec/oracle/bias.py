@@ -23,11 +23,11 @@ FALSE_ALARM = 1e-16
 """Probability that one test flags a kernel that rounds without bias; below 1e-9 in 10⁶ tests."""
 
 LIMIT = sqrt(2 * log(2 / FALSE_ALARM))
-"""t at which Efron's inequality gives :data:`FALSE_ALARM`; |Σ Z| / √(Σ Z²) must not exceed it."""
+"""t at which Efron's inequality gives ``FALSE_ALARM``; |Σ Z| / √(Σ Z²) must not exceed it."""
 
 
 def bias(errors: Floats) -> float:
-    """Return Σ Z / √(Σ Z²) as a share of :data:`LIMIT`, with its sign.
+    """Return Σ Z / √(Σ Z²) as a share of ``LIMIT``, with its sign.
 
     ``errors`` has one error Z per channel, in any unit. The share has no unit; a magnitude above 1
     is bias. Without errors, and for errors that are not finite, it is 0.

@@ -350,6 +350,6 @@ def _by_channel(column: Extended, bound: Floats, inside: Bools, format: Format) 
 
 
 def _demand(number: Bools, finite: Bools | bool = False) -> Array:
-    """Return the :class:`Demand` of each channel, as int8."""
+    """Return the ``Demand`` of each channel, as int8."""
     of_number = np.where(number, Demand.NUMBER, Demand.NOTHING)
     return np.where(finite, Demand.FINITE, of_number).astype(np.int8)

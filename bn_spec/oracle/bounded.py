@@ -29,8 +29,8 @@ class Bounded:
     """A reference value, and a bound on the distance of any correct kernel from it, per element.
 
     ``value`` and ``bound`` have the same shape. An infinite bound marks an element outside the
-    domain of the theorem. ``demand`` has a :class:`Demand` per element, for those outside the
-    domain; None stands for :attr:`Demand.NOTHING` throughout.
+    domain of the theorem. ``demand`` has a ``Demand`` per element, for those outside the
+    domain; None stands for ``Demand.NOTHING`` throughout.
     """
 
     value: Extended
@@ -51,7 +51,7 @@ class Bounded:
 
     @cached_property
     def demanded(self) -> Array:
-        """The demand on each element; within a finite bound, it is :attr:`Demand.FINITE`."""
+        """The demand on each element; within a finite bound, it is ``Demand.FINITE``."""
         return np.where(self.inside, Demand.FINITE, self.asked)
 
     def map(self, view: Callable[[Array], Array]) -> Bounded:

@@ -2,7 +2,7 @@
 
 Every bound is a theorem about a *model kernel*, not a tolerance. The model kernel works in a
 floating-point arithmetic of unit roundoff u. Its sums are of the class that it claims. It spends
-at most the roundings of :data:`BUDGET` on an elementwise expression. Only ``err / bound <= 1`` is
+at most the roundings of ``BUDGET`` on an elementwise expression. Only ``err / bound <= 1`` is
 judged. docs/numerics.md has the derivations in full.
 
 Notation:
@@ -12,7 +12,7 @@ Notation:
 - Q² = var + mu²: the mean square.
 - γ(k) = k u / (1 − k u): the growth of k roundings (Higham, *Accuracy and Stability of Numerical
   Algorithms*, 2nd ed., lemma 3.1).
-- G: the largest number of roundings that a term of a sum of n goes through (:data:`SUMMATIONS`).
+- G: the largest number of roundings that a term of a sum of n goes through (``SUMMATIONS``).
 - η: the largest loss of one operation that underflows. It is the smallest subnormal number, or the
   smallest normal number where subnormals are flushed.
 - dmu, dvar: bounds on the absolute errors of the kernel's mean and variance.
@@ -49,7 +49,7 @@ that sum first and divide once.
 roundings per term. It works in float64 where the kernel accumulates in float32, and in
 double-double arithmetic (unit roundoff below 2**-98) where the kernel accumulates in float64. Every
 bound grows at least linearly in u, and its least multiple is 2 u. The error of the reference is
-therefore below 2**-53 · 64 / 2**-23 = 2**-24 of the bound. The factor :data:`OWN_ERROR` pays for it
+therefore below 2**-53 · 64 / 2**-23 = 2**-24 of the bound. The factor ``OWN_ERROR`` pays for it
 and for the rounding of the bound's evaluation in float64.
 """
 
@@ -131,7 +131,7 @@ SUMMATIONS: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
 )
 """G, the maximum number of roundings per term, as a function of n and u, by class of summation.
 
-A ``pairwise`` sum pairs the sums of leaves of at most :data:`LEAF` additions. A ``wide`` sum
+A ``pairwise`` sum pairs the sums of leaves of at most ``LEAF`` additions. A ``wide`` sum
 accumulates in a unit roundoff of at most u² and is rounded once. Sources: Higham, section 4.2 and
 problem 4.2.
 """
@@ -158,16 +158,16 @@ class Accuracy:
     """
 
     grade: str = "welford"
-    """Numerical class of the variance: one of :data:`GRADES`."""
+    """Numerical class of the variance: one of ``GRADES``."""
     summation: str = "any order"
-    """Class of all sums: a key of :data:`SUMMATIONS`."""
+    """Class of all sums: a key of ``SUMMATIONS``."""
     statistics: str = "accumulation"
     """Format of the kept mean, variance, inverse standard deviation, and of running updates.
 
-    One of :data:`KEEPING`.
+    One of ``KEEPING``.
     """
     elementwise: str = "accumulation"
-    """Format in which the output is computed from the statistics: one of :data:`KEEPING`."""
+    """Format in which the output is computed from the statistics: one of ``KEEPING``."""
     direct_means: bool = False
     """A mean is a sum divided once, never a running or a merged mean.
 
@@ -262,7 +262,7 @@ class Model:
         return growth / (1 - growth) if growth < 1 else np.inf
 
     def spent(self, expression: str) -> float:
-        """Return γ of the whole budget of an expression of :data:`BUDGET`."""
+        """Return γ of the whole budget of an expression of ``BUDGET``."""
         of_statistics = expression in ("inverse std", "running")
         format = self.statistics if of_statistics else self.elementwise
         return self.gamma(sum(BUDGET[expression].values()), format)
@@ -307,7 +307,7 @@ def batch_moments(
         mean: exact mean, shape (C, 1).
         var: exact biased variance, shape (C, 1).
         mean_abs: mean|x|, shape (C, 1).
-        exact: whether :func:`sums_exactly` holds for each channel, shape (C, 1).
+        exact: whether ``sums_exactly`` holds for each channel, shape (C, 1).
 
     """
     u, grade = model.u, model.accuracy.grade
@@ -489,7 +489,7 @@ def debiasing_error(
 ) -> Floats:
     """Return a bound on the error that debiasing adds to r' = h' / c', shape (C, 1).
 
-    Here h' = (1 − m) h + m b, and the divisor c' = 1 − (1 − m)^k is off by :data:`POWER` roundings
+    Here h' = (1 − m) h + m b, and the divisor c' = 1 − (1 − m)^k is off by ``POWER`` roundings
     of numbers below 1. In proportion to c', that is POWER · u / c'. The divisor c after k − 1
     batches has such an error too: h = c r was divided by it, or is multiplied by it. The share of r
     that remains in r' is (1 − m) c / c' = 1 − w, where w = m / c' is the weight of b. A rounding of
@@ -542,7 +542,7 @@ def running_bound(
         momentum: m.
         new: r', the exact running statistic after, shape (C, 1).
         besides: a bound on further errors of r' before it is rounded, such as
-            :func:`debiasing_error`.
+            ``debiasing_error``.
 
     """
     delta, u = model.gamma(1, model.statistics), model.spent("running")

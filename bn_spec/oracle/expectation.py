@@ -128,7 +128,7 @@ class Situation:
     past: Past
     """Forwards and checkpoints so far."""
     parts: Collection[str]
-    """The :data:`PARTS` to compute."""
+    """The ``PARTS`` to compute."""
 
 
 @np.errstate(all="ignore")  # infinities and NaN in the data are valid input
@@ -151,7 +151,7 @@ def expect(
         step: the step.
         accuracy: the claims of the kernel about its arithmetic.
         past: the forwards and checkpoints to which the step may refer.
-        parts: the :data:`PARTS` to compute; the expectation leaves out the others.
+        parts: the ``PARTS`` to compute; the expectation leaves out the others.
 
     """
     situation = Situation(config, before, training, accuracy, past, parts)

@@ -202,7 +202,7 @@ class Double(Extended):
 
 
 _ZERO = np.zeros(())
-"""Low part of every :class:`Double`."""
+"""Low part of every ``Double``."""
 
 
 def _within_range(hi: Floats, lo: Floats, plain: Floats) -> Extended:

@@ -144,7 +144,7 @@ def double_gradients(
 ) -> tuple[Extended, Extended, Extended]:
     """Return the gradients of Σ v dx + Σ ẇ dweight + Σ ḃ dbias.
 
-    dx, dweight and dbias are the :func:`gradients`; ``v`` (C, n), ``w_dot`` and ``b_dot`` (C, 1)
+    dx, dweight and dbias are the ``gradients``; ``v`` (C, n), ``w_dot`` and ``b_dot`` (C, 1)
     are their cotangents. The results are the gradients with respect to dy (C, n), x (C, n) and
     weight (C, 1).
     """

@@ -101,7 +101,7 @@ class BatchNorm2d:
 
     @np.errstate(all="ignore")  # infinities and NaN in the data are valid input
     def record(self, x: Array) -> tuple[Array, ForwardRecord]:
-        """Return the output of a call, and its record for :meth:`backward`.
+        """Return the output of a call, and its record for ``backward``.
 
         Raises:
             ValueError: as for a call.
@@ -161,7 +161,7 @@ class BatchNorm2d:
     ) -> tuple[Array, Array, Array | None]:
         """Return the gradients of Σ v dx + Σ ẇ dweight + Σ ḃ dbias.
 
-        dx, dweight and dbias are the results of :meth:`backward`. Their cotangents ``v``
+        dx, dweight and dbias are the results of ``backward``. Their cotangents ``v``
         (N, C, H, W), ẇ ``of_weight`` (C,) and ḃ ``of_bias`` (C,) have the same shapes; None stands
         for zeros. The results are the gradients with respect to dy, input and weight.
 
