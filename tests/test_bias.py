@@ -80,7 +80,7 @@ def test_no_errors_have_no_bias(errors: Floats) -> None:
 
 
 @pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
-def test_errors_that_are_not_finite_have_none_either(odd: float) -> None:
+def test_errors_that_are_not_finite_have_no_bias(odd: float) -> None:
     """Such errors are outside the domain of the bounds, or are judged as beyond them."""
     errors = np.ones(4096)
     errors[7] = odd

@@ -166,7 +166,7 @@ def test_every_bound_is_positive_and_finite_wherever_nothing_can_overflow(
     are_positive_and_finite()
 
 
-def test_gamma_is_the_growth_of_so_many_roundings() -> None:
+def test_gamma_is_the_growth_of_a_number_of_roundings() -> None:
     model = Model(FLOAT32, 2)
     assert model.gamma(0) == 0
     assert model.gamma(1) == FLOAT32.data.u / (1 - FLOAT32.data.u)
@@ -194,7 +194,7 @@ def test_gamma_is_infinite_once_the_roundings_can_lose_everything(roundings: int
 
 @each_grade
 @np.errstate(all="ignore")
-def test_so_many_values_that_nothing_is_left_are_outside_and_use_no_share(grade: str) -> None:
+def test_too_many_values_for_any_correct_digit_are_outside_the_domain(grade: str) -> None:
     exact = np.array([[1.0]]), np.array([[1.0]]), np.array([[1.0]])
     model = Model(FLOAT32, 2**24, Accuracy(grade))
     moments = batch_moments(model, *exact)
@@ -262,7 +262,7 @@ def test_a_channel_outside_the_domain_is_counted_and_its_neighbours_are_judged(
     assert not verdict.discrepancies
 
 
-def test_on_two_small_numbers_a_wrong_running_var_has_nowhere_to_hide() -> None:
+def test_on_two_small_numbers_the_bound_of_running_var_is_tiny() -> None:
     x = np.array([0, 1], np.float32).reshape(2, 1, 1, 1)
     var = expected_of(Case(Config(1, momentum=1.0), None, (Forward(x),))).running_var
     assert var is not None

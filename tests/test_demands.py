@@ -31,7 +31,7 @@ def demanded(
 OVERFLOWING = np.array([1e20, -1e20, 3e19, 0], np.float32).reshape(4, 1, 1, 1)
 
 
-def test_where_squares_overflow_finite_outputs_are_asked_of_kernels_that_claim_to_be_safe() -> None:
+def test_where_squares_overflow_a_kernel_that_claims_to_be_safe_must_have_finite_outputs() -> None:
     safe = {
         "output": {Demand.FINITE},
         "running_mean": {Demand.FINITE},
@@ -48,9 +48,7 @@ def test_where_squares_overflow_finite_outputs_are_asked_of_kernels_that_claim_t
     assert demanded(OVERFLOWING, Accuracy("textbook")) == nothing
 
 
-def test_far_from_zero_a_two_pass_kernel_is_judged_where_of_a_textbook_one_nothing_is_asked() -> (
-    None
-):
+def test_far_from_zero_a_two_pass_kernel_is_judged_and_a_textbook_kernel_is_not() -> None:
     x = np.array([1e20, 1.0001e20, 1.0002e20, 1e20], np.float32).reshape(4, 1, 1, 1)
     due = parts(expected(Case(Config(1, momentum=1.0), None, (Forward(x),)), Accuracy("two-pass")))
     assert all(part.inside.all() for part in due.values())
@@ -58,7 +56,7 @@ def test_far_from_zero_a_two_pass_kernel_is_judged_where_of_a_textbook_one_nothi
     assert set(demanded(x, Accuracy("textbook"))["output"]) == {Demand.NOTHING}
 
 
-def test_what_overflows_anyway_is_not_asked_to_be_finite() -> None:
+def test_an_output_that_may_overflow_need_not_be_finite() -> None:
     """With a constant channel and an eps of 1e-20, outputs may be 1e10 times the values."""
     x = np.full((4, 1, 1, 1), 1e4, np.float16)
     accuracy = Accuracy("two-pass")
@@ -79,15 +77,13 @@ def test_what_overflows_anyway_is_not_asked_to_be_finite() -> None:
         (Demand.NOTHING, np.nan, True),
     ],
 )
-def test_a_demand_is_met_by_the_numbers_that_it_names(
-    demand: Demand, number: float, met: bool
-) -> None:
+def test_each_demand_is_met_by_the_right_numbers(demand: Demand, number: float, met: bool) -> None:
     asked = Bounded(Extended(np.zeros(1)), np.array([np.inf]), np.array([demand], np.int8))
     assert asked.unmet(np.array([number])).item() is not met
     assert asked.share(np.array([number])).item() == 0
 
 
-def test_within_a_bound_nothing_but_a_finite_number_will_do() -> None:
+def test_within_the_domain_only_a_finite_number_meets_the_demand() -> None:
     bounded = Bounded(Extended(np.full(1, 2.0)), np.array([1.0]))
     for number, share in (
         (2.5, 0.5),

@@ -59,7 +59,7 @@ SUMMED = {
 
 
 @pytest.mark.parametrize("form", SECOND)
-def test_every_class_of_sums_holds_its_second_derivatives(form: str) -> None:
+def test_second_derivatives_stay_within_their_bounds_for_every_class_of_sums(form: str) -> None:
     is_centred, second = SECOND[form]
     worst: dict[str, float] = {}
 

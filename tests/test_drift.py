@@ -65,7 +65,7 @@ def test_the_bound_of_a_single_step_is_that_of_the_step(dtype: str) -> None:
         pytest.param(0.0, 100, 100.0, id="a momentum of zero adds up"),
     ],
 )
-def test_the_bound_grows_as_the_sum_of_what_is_left_of_each_step(
+def test_the_bound_grows_as_the_sum_of_the_remaining_error_of_each_step(
     momentum: float, steps: int, growth: float
 ) -> None:
     once, many = (bound_of(repeated(*(STEP,) * k, momentum=momentum)) for k in (1, steps))

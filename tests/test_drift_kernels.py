@@ -165,7 +165,7 @@ class MomentumForGood(Kernel):
         ),
     ],
 )
-def test_what_happens_between_batches_counts(
+def test_a_fault_between_batches_is_found(
     kernel: type[Kernel], steps: tuple[Step, ...], wrong: list[str]
 ) -> None:
     found = final(repeated(*steps), specimen_of(kernel)).discrepancies
@@ -173,7 +173,7 @@ def test_what_happens_between_batches_counts(
     assert {d.step for d in found} == {len(steps) - 1}
 
 
-def test_nobody_looks_at_the_statistics_before_the_end() -> None:
+def test_the_statistics_are_not_read_before_the_end() -> None:
     case, lazy = repeated(*BATCHES), SPECIMENS["unread-update-dropped"]
     assert not judge(case, play(case, lazy), STATISTICS, lazy.capabilities).discrepancies
     assert [d.observable for d in final(case, lazy).discrepancies] == [
@@ -225,7 +225,7 @@ class Unbuilt(Kernel):
         pytest.param(Unbuilt, -1, ["construction"], id="no layer"),
     ],
 )
-def test_what_gives_no_statistics_is_told(
+def test_a_kernel_without_statistics_at_the_end_is_reported(
     kernel: type[Kernel], step: int, wrong: list[str]
 ) -> None:
     found = final(repeated(*BATCHES[:5]), specimen_of(kernel)).discrepancies

@@ -62,7 +62,7 @@ def difference(a: Bounded, b: Bounded) -> np.ndarray[tuple[int, ...], np.dtype[n
 
 @each_history
 @pytest.mark.parametrize("dtype", NARROW)
-def test_what_float64_costs_the_reference_is_paid_by_the_bound(
+def test_the_bound_pays_for_the_error_of_the_reference_in_float64(
     dtype: str, history: tuple[str, ...]
 ) -> None:
     hard = values(

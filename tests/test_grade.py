@@ -44,7 +44,7 @@ def cell_of(
         ("textbook", "textbook"),
     ],
 )
-def test_a_kernel_is_measured_as_what_it_is(specimen: str, grade: str, dtype: str) -> None:
+def test_the_measured_grade_of_a_kernel_is_its_own(specimen: str, grade: str, dtype: str) -> None:
     cell = cell_of(specimen, dtype)
     cell.examine()
     assert cell.measured_grade == grade
@@ -56,7 +56,7 @@ def test_a_kernel_is_measured_as_what_it_is(specimen: str, grade: str, dtype: st
 
 
 @pytest.mark.parametrize("specimen", ["two-pass-sequential", "welford"])
-def test_a_kernel_that_claims_less_than_it_can_passes_and_is_measured_all_the_same(
+def test_a_kernel_that_claims_too_little_passes_and_is_measured_all_the_same(
     specimen: str,
 ) -> None:
     cell = cell_of(specimen, grade="textbook")
@@ -65,7 +65,7 @@ def test_a_kernel_that_claims_less_than_it_can_passes_and_is_measured_all_the_sa
 
 
 @pytest.mark.parametrize(("specimen", "claim"), [("textbook", "welford"), ("welford", "two-pass")])
-def test_a_kernel_that_claims_more_than_it_can_fails_with_what_it_is_instead(
+def test_a_kernel_that_claims_too_much_fails_with_its_measured_grade(
     specimen: str, claim: str
 ) -> None:
     cell = cell_of(specimen, grade=claim)
@@ -93,7 +93,7 @@ class DropsAnAxis(Kernel):
         return super().forward(x)[..., 0]
 
 
-def test_a_kernel_whose_answers_have_no_error_to_measure_is_of_no_grade() -> None:
+def test_a_kernel_whose_answers_have_the_wrong_shape_has_no_grade() -> None:
     cell = cell_of("two-pass-sequential")
     cell.backend = replace(SPECIMENS["two-pass-sequential"], kernel=DropsAnAxis)
     with pytest.raises(Violation):

@@ -87,7 +87,7 @@ def test_gradients_in_eval_mode_stay_within_their_bounds(form: str) -> None:
 
 
 @pytest.mark.parametrize("summation", SUMMATIONS)
-def test_every_class_of_sums_holds_its_gradients(summation: str) -> None:
+def test_gradients_stay_within_their_bounds_for_every_class_of_sums(summation: str) -> None:
     @examples(35)
     @given(data())
     def stay_within(data: Data) -> None:

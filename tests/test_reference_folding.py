@@ -37,7 +37,7 @@ def test_a_convolution_takes_scale_and_shift_of_the_layer(
 
 
 @pytest.mark.parametrize("arguments", [{}, {"affine": False}, {"eps": 1.0}], ids=str)
-def test_a_folded_convolution_does_what_the_convolution_and_the_layer_do(
+def test_a_folded_convolution_has_the_output_of_the_convolution_and_the_layer(
     arguments: dict[str, Any],
 ) -> None:
     rng = np.random.default_rng(0)

@@ -57,7 +57,7 @@ def assert_within_own_error(got: Extended, wanted: Exact, bound: Floats) -> None
 
 
 @every_dtype
-def test_batch_statistics_err_by_a_sliver_of_their_bounds(dtype: str) -> None:
+def test_the_error_of_batch_statistics_is_a_tiny_share_of_their_bounds(dtype: str) -> None:
     @examples(55)
     @given(drawn(dtype))
     def judge(case: Case) -> None:
@@ -78,7 +78,7 @@ def test_batch_statistics_err_by_a_sliver_of_their_bounds(dtype: str) -> None:
 
 @every_dtype
 @pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
-def test_outputs_err_by_a_sliver_of_their_bounds(dtype: str, training: bool) -> None:
+def test_the_error_of_an_output_is_a_tiny_share_of_its_bound(dtype: str, training: bool) -> None:
     judged = 0
 
     @examples(40)
@@ -102,7 +102,7 @@ def test_outputs_err_by_a_sliver_of_their_bounds(dtype: str, training: bool) -> 
 
 
 @every_dtype
-def test_running_statistics_err_by_a_sliver_of_their_bounds(dtype: str) -> None:
+def test_the_error_of_running_statistics_is_a_tiny_share_of_their_bounds(dtype: str) -> None:
     judged = 0
 
     @examples(55)

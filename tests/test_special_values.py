@@ -84,7 +84,7 @@ def judged(case: Case, backend: Backend, *observables: str) -> Verdict:
 
 @each_mode
 @pytest.mark.parametrize("backend", SOUND, ids=attrgetter("name"))
-def test_of_a_sound_kernel_nothing_leaks_and_nothing_is_swallowed(backend: Any, mode: str) -> None:
+def test_a_sound_kernel_neither_leaks_nor_swallows_a_special_value(backend: Any, mode: str) -> None:
     for dtype in backend.capabilities.dtypes:
         for value in SPECIALS:
             case = case_of(mode, value, dtype)
@@ -95,7 +95,7 @@ def test_of_a_sound_kernel_nothing_leaks_and_nothing_is_swallowed(backend: Any, 
 
 
 @pytest.mark.parametrize("momentum", [0.25, 1.0, 0.0, None])
-def test_statistics_are_asked_to_show_what_is_not_finite_if_they_move(
+def test_running_statistics_must_show_a_special_value_if_they_move(
     momentum: float | None,
 ) -> None:
     of_output = 1
@@ -215,7 +215,7 @@ LEAKS = [
 
 @pytest.mark.parametrize("special", SPECIALS)
 @pytest.mark.parametrize(("mode", "tensor", "place", "number"), LEAKS)
-def test_what_leaks_from_something_special_is_found_elsewhere(
+def test_a_leak_of_a_special_value_is_found_elsewhere(
     mode: str, tensor: str, place: tuple[int, ...], number: Any, special: float
 ) -> None:
     backend = Meddling(tensor, place, number)
@@ -251,7 +251,7 @@ each_swallowed = pytest.mark.parametrize(("mode", "tensor", "place"), SWALLOWED)
 @pytest.mark.parametrize(
     ("special", "number"), [(NAN, 0.0), (NAN, INF), (NAN, -INF), (INF, 0.0), (-INF, 65504.0)]
 )
-def test_what_swallows_something_special_is_found(
+def test_a_swallowed_special_value_is_found(
     mode: str, tensor: str, place: tuple[int, ...], special: float, number: float
 ) -> None:
     backend = Meddling(tensor, place, number)
@@ -267,7 +267,7 @@ def test_what_swallows_something_special_is_found(
 @pytest.mark.parametrize(
     ("special", "number"), [(INF, NAN), (INF, INF), (INF, -INF), (-0.0, 0.0), (-0.0, -0.0)]
 )
-def test_an_infinite_number_may_give_what_is_not_finite_and_a_negative_zero_anything(
+def test_an_infinity_may_give_infinity_or_nan_and_a_negative_zero_any_number(
     mode: str, tensor: str, place: tuple[int, ...], special: float, number: float
 ) -> None:
     verdict = judged(
@@ -278,7 +278,7 @@ def test_an_infinite_number_may_give_what_is_not_finite_and_a_negative_zero_anyt
 
 @pytest.mark.parametrize("tensor", ["running_mean", "running_var"])
 @pytest.mark.parametrize("number", [NAN, INF, one_bit_more, lambda old: old * 1.01 + 0.01])
-def test_what_leaks_into_the_running_statistics_of_another_channel_is_judged_by_their_bounds(
+def test_a_leak_into_running_statistics_of_another_channel_is_judged_by_their_bounds(
     tensor: str, number: Any
 ) -> None:
     for special in SPECIALS:
@@ -289,7 +289,7 @@ def test_what_leaks_into_the_running_statistics_of_another_channel_is_judged_by_
 
 
 @pytest.mark.parametrize("number", [NAN, INF, 0.0])
-def test_a_negative_zero_that_is_no_zero_is_judged_by_the_bounds(number: float) -> None:
+def test_a_wrong_answer_to_a_negative_zero_is_judged_by_the_bounds(number: float) -> None:
     for mode in ("training", "eval"):
         (found,) = judged(
             case_of(mode, -0.0), Meddling("output", PLACE, number), *DATA
@@ -306,7 +306,9 @@ def spoilt_again(case: Case, **changes: Any) -> Case:
 
 
 @pytest.mark.parametrize("mode", ["training", "eval"])
-def test_of_another_shape_order_or_nothing_before_there_is_no_elsewhere(mode: str) -> None:
+def test_elsewhere_is_not_judged_after_another_shape_or_order_or_without_a_forward_before(
+    mode: str,
+) -> None:
     x = with_special(X.astype(np.float32), NAN)
     in_another_order = np.asfortranarray(x)
     for changed in (x[:1], in_another_order):
@@ -317,7 +319,7 @@ def test_of_another_shape_order_or_nothing_before_there_is_no_elsewhere(mode: st
     assert judged(alone, reference, "special").judged == 3
 
 
-def test_between_modes_and_between_forwards_there_is_no_elsewhere() -> None:
+def test_elsewhere_is_not_judged_between_modes_or_between_forwards() -> None:
     x, dy = X.astype(np.float32), DY.astype(np.float32)
     steps: list[tuple[Step, ...]] = [
         (Forward(x), Eval(), Forward(x)),
@@ -328,7 +330,7 @@ def test_between_modes_and_between_forwards_there_is_no_elsewhere() -> None:
     assert judged_of == [0, 1, 0]  # the same input twice gives the same output
 
 
-def test_where_every_channel_is_spoilt_there_is_no_elsewhere() -> None:
+def test_elsewhere_is_not_judged_where_every_channel_has_a_special_value() -> None:
     case = case_of("training", NAN)
     assert (
         judged(
@@ -339,7 +341,7 @@ def test_where_every_channel_is_spoilt_there_is_no_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 1, 1), (1, 3, 1, 2)])
-def test_what_is_refused_shows_nothing_special(shape: tuple[int, ...]) -> None:
+def test_a_refused_input_need_not_show_a_special_value(shape: tuple[int, ...]) -> None:
     x = np.full(shape, NAN, np.float32)
     assert judged(Case(CONFIG, None, (Forward(x),)), reference, "special").judged == 0
 
@@ -399,7 +401,7 @@ def test_a_workspace_of_each_layer_is_not_caught_though_both_threads_are_at_work
     assert max(cell.shares.values()) <= 1
 
 
-def test_what_goes_wrong_in_either_thread_is_found() -> None:
+def test_a_fault_in_either_thread_is_found() -> None:
     """The two threads play opposite numbers, so a kernel may be wrong in one of them alone."""
     for sign in (1, -1):
 
