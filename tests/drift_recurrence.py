@@ -114,46 +114,48 @@ def blended(case: Case, blend: Blend, accuracy: Accuracy = TWO_PASS) -> dict[str
             batches += 1
             m = Fraction(1, batches) if config.momentum is None else Fraction(config.momentum)
             for name, channels in batch_statistics_of(config, step.x, accuracy).items():
-                stored[name] = [
-                    blend(old, batch, m) for old, batch in zip(stored[name], channels, strict=True)
-                ]
+                pairs = zip(stored[name], channels, strict=True)
+                stored[name] = [blend(old, batch, m) for old, batch in pairs]
     return stored
 
 
 def tensors_of(state: State) -> tuple[int, dict[str, list[Fraction]]]:
+    """Return the counter and the running statistics of a state, as fractions by name."""
     tensors = state.tensors()
-    numbers = {name: [Fraction(float(number)) for number in tensors[name]] for name in STATISTICS}
+    numbers = {name: fractions(tensors[name]) for name in STATISTICS}
     return int(tensors["num_batches_tracked"]), numbers
 
 
+def fractions(numbers: Array) -> list[Fraction]:
+    return [Fraction(float(number)) for number in numbers]
+
+
 def batch_statistics_of(config: Config, x: Array, accuracy: Accuracy) -> dict[str, list[Batch]]:
+    """Return the exact statistics of a batch and the bounds of their errors, per channel."""
     rows = x.transpose(1, 0, 2, 3).reshape(x.shape[1], -1).astype(np.float64)
     n = rows.shape[1]
     model = Model(config.arithmetic, n, accuracy)
     mean, var, mean_abs = statistics(rows)
     bound = batch_moments(model, mean, var, mean_abs, sums_exactly(model, rows, mean))
-    channels = [[Fraction(x) for x in row] for row in rows.tolist()]
-    means = [sum(row, Fraction(0)) / n for row in channels]
-    squares = [
-        sum(((x - m) ** 2 for x in row), Fraction(0))
-        for row, m in zip(channels, means, strict=True)
-    ]
-    dmean, dvar = ([Fraction(off) for off in a[:, 0].tolist()] for a in (bound.dmean, bound.dvar))
-    return {
-        "running_mean": list(map(Batch, means, dmean)),
-        "running_var": [
-            Batch(s / (n - 1), off * n / (n - 1)) for s, off in zip(squares, dvar, strict=True)
-        ],
-    }
+    means, variances = [], []
+    off_means, off_variances = fractions(bound.dmean[:, 0]), fractions(bound.dvar[:, 0])
+    for row, off_mean, off_var in zip(rows, off_means, off_variances, strict=True):
+        numbers = fractions(row)
+        exact_mean = sum(numbers, Fraction(0)) / n
+        squares = sum(((number - exact_mean) ** 2 for number in numbers), Fraction(0))
+        means.append(Batch(exact_mean, off_mean))
+        variances.append(Batch(squares / (n - 1), off_var * n / (n - 1)))
+    return {"running_mean": means, "running_var": variances}
 
 
 def expected_numbers(due: Expectation, name: str) -> list[Fraction]:
+    """Return the expected values of a statistic; 0 stands for values that are not finite."""
     value = getattr(due, name).value
     low = np.broadcast_to(value.lo, value.hi.shape)
-    return [
-        Fraction(a) + Fraction(b) if np.isfinite(a) else Fraction(0)
-        for a, b in zip(value.hi, low, strict=True)
-    ]
+    numbers = []
+    for a, b in zip(value.hi, low, strict=True):
+        numbers.append(Fraction(a) + Fraction(b) if np.isfinite(a) else Fraction(0))
+    return numbers
 
 
 def largest_share(
@@ -161,9 +163,8 @@ def largest_share(
 ) -> Fraction:
     """Return the largest error as a share of its bound; an infinite bound does not count."""
     bounds = getattr(due, name).bound.tolist()
-    shares = [
-        abs(a - b) / Fraction(d)
-        for a, b, d in zip(got, right, bounds, strict=True)
-        if np.isfinite(d)
-    ]
-    return max(shares, default=Fraction(0))
+    largest = Fraction(0)
+    for a, b, bound in zip(got, right, bounds, strict=True):
+        if np.isfinite(bound):
+            largest = max(largest, abs(a - b) / Fraction(bound))
+    return largest

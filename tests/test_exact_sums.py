@@ -66,11 +66,9 @@ def nearly_too_many_bits(draw: st.DrawFn, dtype: DType) -> Array:
     """Rows of integers whose sums or squares nearly overflow the significand, or overflow it."""
     n = 2 ** draw(st.integers(1, 4))
     bits = round(-np.log2(dtype.accumulation.u))
-    most = draw(
-        st.sampled_from(
-            (bits, bits - 1, bits - int(np.log2(n)), bits // 2, bits // 2 - int(np.log2(n)) // 2)
-        )
-    )
+    levels = int(np.log2(n))
+    lengths = (bits, bits - 1, bits - levels, bits // 2, bits // 2 - levels // 2)
+    most = draw(st.sampled_from(lengths))
     near = (
         st.integers(2**most - 3, 2**most + 3)
         | st.integers(-3, 3)
@@ -78,9 +76,8 @@ def nearly_too_many_bits(draw: st.DrawFn, dtype: DType) -> Array:
     )
     row = draw(st.lists(near, min_size=n, max_size=n))
     signs = draw(st.sampled_from(((1,), (1, -1), (-1,))))
-    scaled = np.ldexp(
-        np.array(row, np.float64) * np.resize(signs, n), draw(st.sampled_from((0, -20, 9)))
-    )
+    exponent = draw(st.sampled_from((0, -20, 9)))
+    scaled = np.ldexp(np.array(row, np.float64) * np.resize(signs, n), exponent)
     return scaled[None].astype(dtype.accumulation.dtype)
 
 

@@ -48,7 +48,7 @@ from bn_spec.oracle.reference import formulas as f
 
 @dataclass(frozen=True, eq=False)
 class Refusal:
-    """The step must raise an exception of one of these kinds, for the given ``reason``."""
+    """An exception that a step must raise: its possible kinds, and the reason for it."""
 
     kinds: tuple[str, ...]
     reason: str
@@ -226,8 +226,8 @@ def refusal_of(
         return Refusal(
             ("ValueError",), f"the input is {x.ndim}-dimensional, not 4-dimensional (N, C, H, W)"
         )
-    holds_tensors = config.affine or config.track_running_stats
-    if holds_tensors and x.shape[1] != config.num_features:
+    has_tensors = config.affine or config.track_running_stats
+    if has_tensors and x.shape[1] != config.num_features:
         return Refusal(
             ("ValueError", "RuntimeError"),
             f"the input has {x.shape[1]} channels, the layer {config.num_features}",
