@@ -267,7 +267,7 @@ def soaked(seed: int, numbers: Iterable[int], names: tuple[str, ...]) -> Tally:
                 shares.pop(Key(backend.name, case.config.dtype, d.observable), None)
             else:
                 tally.flags.append(
-                    Flag(number, backend.name, case.config.dtype, told(backend, case, d))
+                    Flag(number, backend.name, case.config.dtype, description_of(backend, case, d))
                 )
         tally.merge(Tally(shares=shares))
     return tally
@@ -332,7 +332,7 @@ def worst_of_channels(elements: Array) -> Array:
     return worst
 
 
-def told(backend: Backend, case: Case, discrepancy: Discrepancy) -> str:
+def description_of(backend: Backend, case: Case, discrepancy: Discrepancy) -> str:
     """Return a discrepancy as text, with the first single channel that also shows it, if any."""
     lines = [line_of(discrepancy)]
     for single in (channel_of(case, c) for c in range(C)):

@@ -43,7 +43,7 @@ class Bounded:
         return np.isfinite(self.bound)
 
     @property
-    def asked(self) -> Array:
+    def demand_outside(self) -> Array:
         """The demand on each element outside the domain."""
         if self.demand is None:
             return np.full(self.bound.shape, Demand.NOTHING, np.int8)
@@ -52,7 +52,7 @@ class Bounded:
     @cached_property
     def demanded(self) -> Array:
         """The demand on each element; within a finite bound, it is ``Demand.FINITE``."""
-        return np.where(self.inside, Demand.FINITE, self.asked)
+        return np.where(self.inside, Demand.FINITE, self.demand_outside)
 
     def map(self, view: Callable[[Array], Array]) -> Bounded:
         """Return the values and bounds after a change of shape, without the demands."""
@@ -109,7 +109,7 @@ class Joined:
         place = (slice(None), channels) if len(self.shape) > 1 else (channels,)
         whole.value.hi[place] = part.value.hi
         whole.bound[place] = part.bound
-        whole.asked[place] = part.asked
+        whole.demand_outside[place] = part.demand_outside
         if whole.value.lo.ndim:  # the low part of Double is one zero for all elements
             whole.value.lo[place] = part.value.lo
 
