@@ -103,7 +103,7 @@ def test_sums_are_called_exact_only_where_they_are_in_every_order(
         st.sampled_from((2, 3, 4, 7, 8, 16, 32)),
     )
 
-    @examples(180)
+    @examples(260)
     @given(drawn | nearly_too_many_bits(row), st.integers(0, 2**16))
     def only_there(rows: Array, seed: int) -> None:
         nonlocal found, refused
