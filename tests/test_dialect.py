@@ -25,8 +25,7 @@ from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
 from bn_spec.suite.property import PROPERTIES
 from bn_spec.suite.search import Search
-
-from .test_strategies import drawn
+from tests.draws import drawn
 
 load_suite()
 

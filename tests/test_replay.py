@@ -9,9 +9,9 @@ import pytest
 from bn_spec import Config
 from bn_spec.case.npz import load_with_notes, save
 from bn_spec.tools.stored_cases import Store
+from tests.unusual_cases import LARGE
 
 from .process import bn_spec, strange
-from .test_case import LARGE
 
 MY_KERNEL = """
 from bn_spec.specimens import SPECIMENS

@@ -64,7 +64,7 @@ def signatures(case: Case) -> Iterator[tuple[Any, ...]]:
 
 
 def test_few_signatures_are_drawn_and_many_values() -> None:
-    met = drawn(300, history=("forward", "record", "backward"))
+    met = drawn(300, history=("forward", "forward with gradients", "backward"))
     plain = {signature for case in met for signature in signatures(case)}
     assert 5 <= len({shape for shape, *_ in plain}) <= len(REPRESENTATIVES)
     assert len(plain) <= 2 * len(REPRESENTATIVES)  # with and without gradients
@@ -76,7 +76,9 @@ def test_a_history_of_any_words_stays_within_few_signatures() -> None:
     met = drawn(
         150,
         claims=claims,
-        history=histories("forward", "record", "eval", "train", "set eps", "set momentum"),
+        history=histories(
+            "forward", "forward with gradients", "eval", "train", "set eps", "set momentum"
+        ),
     )
     arguments = {
         (case.config.num_features, step.name, step.value)

@@ -32,8 +32,10 @@ from bn_spec.oracle.bounds import Accuracy
 from bn_spec.play.observation import Raised
 from bn_spec.play.player import play
 from bn_spec.strategies import Recipe, cases, histories, shapes
-from bn_spec.suite.cell import PROPERTIES, Cell
+from bn_spec.suite.cell import Cell
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.property import PROPERTIES
+from bn_spec.suite.search import Search
 
 from .common import examples
 
@@ -413,25 +415,25 @@ def layer_of_after_a_forward() -> State:
 def test_no_gradient_is_asked_that_torch_refuses_since_a_tensor_has_moved() -> None:
     words = histories(
         *(
-            "record",
-            "backward if recorded",
+            "forward with gradients",
+            "backward if possible",
             "eval",
             "train",
             "forward",
             "load",
-            "reset",
-            "reset all",
+            "reset running statistics",
+            "reset parameters",
             "save",
         ),
         *(
             "restore",
-            "restore some",
+            "restore some tensors",
             "restore into a new layer",
             "load another size",
             "set eps",
-            "forward of nothing",
+            "empty forward",
         ),
-        *("forward of single values", "record", "backward if recorded"),
+        *("forward of single values", "forward with gradients", "backward if possible"),
         least=4,
         most=12,
     )
@@ -619,10 +621,10 @@ def test_the_failures_of_the_state_that_are_known_are_seen_by_their_properties(
     requirement: str,
 ) -> None:
     import_module(f"conformance.test_{requirement[:3].lower()}")
-    (prop,) = PROPERTIES[requirement]
-    cell = Cell(prop, CPU, "float32", PROFILES["ci"].settings(40))
+    prop = PROPERTIES[requirement]
+    cell = Search(Cell(prop, CPU, "float32"), PROFILES["ci"].settings(40))
     cell.examine()
-    assert [failure for failure in cell.known if failure.requirement == requirement]
+    assert [failure for failure in cell.tally.known if failure.requirement == requirement]
 
 
 def test_a_dy_in_another_order_whose_first_stride_is_1_is_misread() -> None:
