@@ -302,7 +302,7 @@ def observed(
     """Yield what has a bound after a step: its name, what was got, and what is expected; note forwards."""
     if not isinstance(answer.step, Forward | Backward):
         return
-    config = backend.capabilities.dialect.held(config)
+    config = backend.capabilities.dialect.as_stored(config)
     expected = expect(
         config, answer.before, answer.training, answer.step, backend.capabilities, Past(contexts)
     )

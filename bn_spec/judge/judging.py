@@ -87,7 +87,7 @@ def steps(
     past, given = Past(), case.config
     for index, answer in enumerate(observation.answers):
         given = config_after(given, answer.step)
-        config = claims.dialect.held(given)
+        config = claims.dialect.as_stored(given)
         forward = (
             past.forwards[answer.step.of]
             if isinstance(answer.step, Backward | DoubleBackward)

@@ -153,7 +153,7 @@ def expect(
     """Return the expectation of ``step`` for a layer in state ``before``, whose kernel claims ``accuracy``.
 
     ``config`` is what the layer has, its eps and momentum as they are held
-    (:meth:`bn_spec.case.dialect.Dialect.held`). ``past`` holds the forwards and checkpoints to
+    (:meth:`bn_spec.case.dialect.Dialect.as_stored`). ``past`` holds the forwards and checkpoints to
     which the step may refer; ``parts`` are those of :data:`PARTS` that are asked for, others are
     left out.
     """
@@ -209,7 +209,7 @@ def drift(case: Case, initial: State, accuracy: Accuracy) -> Expectation:
         if not isinstance(step, Forward) or not training or batches is None:
             continue
         batches = np.asarray(batches + 1)
-        held = accuracy.dialect.held(config)
+        held = accuracy.dialect.as_stored(config)
         weight = update_weight(held, accuracy.dialect, batches.item())
         context = Context(held, initial, training, step)
         channels = (step.x.shape[1],)
