@@ -221,11 +221,12 @@ class _Player:
     def build(self, state: State | None) -> State | Oddity:
         """Build the layer, and return its state."""
         self.fences = {}
-        if state and self.memory:
+        copy = None
+        if state is not None and self.memory:
             self.fences = {name: Fenced(a) for name, a in state.tensors().items()}
             copy = State(**{name: fence.array for name, fence in self.fences.items()})
-        else:
-            copy = state and state.map(private_copy)
+        elif state is not None:
+            copy = state.map(private_copy)
         self.layer = attempt(lambda: self.backend.layer(self.config, copy))
         return self.layer if isinstance(self.layer, Raised) else self.state()
 
