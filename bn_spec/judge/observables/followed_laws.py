@@ -194,7 +194,7 @@ def _unscaled_expected(forwards: Forwards) -> Iterator[Expected]:
 
 
 def _all_in_eval(forwards: Forwards) -> bool:
-    """Whether running statistics normalise all of the forwards, and nothing changes between them."""
+    """Whether running statistics normalise all the forwards, and nothing changes between them."""
     for each in forwards:
         if each.training or each.before.running_mean is None:
             return False
