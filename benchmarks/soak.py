@@ -199,7 +199,7 @@ def drawn_gradient(rng: np.random.Generator) -> Recipe:
 
 
 def drawn_case(rng: np.random.Generator, dtype: str, claims: Capabilities) -> Case:
-    """Draw a case as :func:`bn_spec.strategies.cases` does, but of many channels and without Hypothesis."""
+    """Draw a case as :func:`bn_spec.strategies.hypothesis_cases` does, but of many channels and without Hypothesis."""
     affine, running = any_of(rng, (*PARAMETERS, ABSENT)), any_of(rng, (*RUNNING_STYLES, ABSENT))
     config = Config(
         C,

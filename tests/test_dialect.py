@@ -40,7 +40,9 @@ def test_the_defaults_are_pytorchs_and_nothing_is_said_of_them() -> None:
 
 def test_a_momentum_of_the_old_value_is_translated_and_held() -> None:
     assert Dialect(momentum_weighs="old").momentum(0.25) == 0.75
-    assert Dialect("old").as_stored(Config(1, momentum=0.1)).momentum == pytest.approx(0.1, abs=1e-16)
+    assert Dialect("old").as_stored(Config(1, momentum=0.1)).momentum == pytest.approx(
+        0.1, abs=1e-16
+    )
     held = Dialect("old", attributes="float32").as_stored(Config(1, momentum=0.1, eps=0.1))
     assert held.momentum == 1 - float(np.float32(0.9))
     assert held.eps == float(np.float32(0.1))
@@ -160,7 +162,8 @@ def test_running_statistics_normalise_once_the_batch_has_moved_them() -> None:
 
 def test_there_is_no_reference_for_gradients_through_running_statistics() -> None:
     with pytest.raises(
-        ConfigError, match="gradients are claimed of a layer whose running statistics normalise"
+        ConfigError,
+        match="claimed with training_output='running', for which there is no reference; claim",
     ):
         Capabilities(gradients=True, dialect=Dialect(training_output="running"))
 

@@ -84,16 +84,17 @@ PAIRS = [
     ("specimen", "chapter"), PAIRS, ids=[f"{s.name}-{chapter}" for s, chapter in PAIRS]
 )
 def test_no_sound_specimen_is_flagged(specimen: Specimen, chapter: str) -> None:
-    cells = [
+    searches = [
         Search(Cell(the_property(name), specimen, dtype), BRIEF)
         for name, requirement in REQUIREMENTS.items()
         if requirement.chapter == chapter
         for dtype in in_turn([*specimen.capabilities.dtypes], specimen, name)
     ]
-    for cell in cells:
+    for search in searches:
+        cell = search.cell
         if cell.not_claimed or cell.prop.deep or cell.prop.huge:
             continue
-        cell.examine()
+        search.examine()
         assert cell.tally.judged > 0
         assert max(cell.tally.shares.values(), default=0) <= 1
 

@@ -47,7 +47,7 @@ def folder_written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     if target.exists() or target.is_symlink():
-        raise ConfigError(f"{target} exists, and is never overwritten; name a new folder")
+        raise ConfigError(f"{target} exists, and is not overwritten; name a new folder")
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)
