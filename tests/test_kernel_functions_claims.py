@@ -78,7 +78,7 @@ def test_what_a_kernel_does_not_claim_of_gradients_is_not_asked() -> None:
         (
             {"double_backward": ("float32",)},
             "mine claims a double backward, which kernel functions cannot have;"
-            " write a layer of your own",
+            " write a layer of your own (bn_spec.Layer), or claim double_backward=()",
         ),
     ],
 )
