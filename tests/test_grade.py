@@ -1,4 +1,4 @@
-"""The grade of a kernel is measured beside what it claims: the best whose bounds every example satisfied."""
+"""The measured grade of a kernel is the best one whose bounds every example satisfied."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_kernel_is_measured_as_what_it_is(specimen: str, grade: str, dtype: st
 
 
 @pytest.mark.parametrize("specimen", ["two-pass-sequential", "welford"])
-def test_a_kernel_that_claims_less_than_it_can_passes_and_is_measured_all_the_same(
+def test_a_kernel_that_claims_too_little_passes_and_is_measured_all_the_same(
     specimen: str,
 ) -> None:
     search = search_of(specimen, grade="textbook")
@@ -67,7 +67,7 @@ def test_a_kernel_that_claims_less_than_it_can_passes_and_is_measured_all_the_sa
 
 
 @pytest.mark.parametrize(("specimen", "claim"), [("textbook", "welford"), ("welford", "two-pass")])
-def test_a_kernel_that_claims_more_than_it_can_fails_with_what_it_is_instead(
+def test_a_kernel_that_claims_too_much_fails_with_its_measured_grade(
     specimen: str, claim: str
 ) -> None:
     search = search_of(specimen, grade=claim)
@@ -89,7 +89,7 @@ def test_a_kernel_can_be_worse_than_the_textbook() -> None:
 
 
 class DropsAnAxis(Kernel):
-    """The output has no width."""
+    """A kernel whose output lacks the last axis."""
 
     def forward(self, x: Array) -> Array:
         return super().forward(x)[..., 0]
@@ -110,7 +110,7 @@ def test_where_nothing_is_measured_there_is_no_grade() -> None:
     assert search.tally.measured_grade == ""
 
 
-# The table ---------------------------------------------------------------------------------------------
+# The table
 
 
 def record(

@@ -149,7 +149,7 @@ def search_of(backend: Any, requirement: str = "RUN-05") -> Search:
 def test_a_death_shrinks_and_the_search_ends_after_so_many(
     isolated: Isolated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bn_spec.suite.cell.MOST_DEATHS", 6)
+    monkeypatch.setattr("bn_spec.suite.search.MOST_DEATHS", 6)
     search = search_of(isolated)
     with pytest.raises(Violation, match="killed by SIGSEGV") as raised:
         search.run()

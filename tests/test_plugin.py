@@ -101,8 +101,15 @@ def test_ids_are_stable_and_ordered(tmp_path: Path) -> None:
     ids = [line for line in first.stdout.splitlines() if "::" in line]
     assert ids == [line for line in second.stdout.splitlines() if "::" in line]
     assert [line.partition("[")[2] for line in ids[: 2 * len(DTYPES)]] == [
-        *(f"{backend}-{dtype}]" for backend in ("reference", "welford") for dtype in DTYPES),
+        f"CFG-01-{backend}-{dtype}]" for backend in ("reference", "welford") for dtype in DTYPES
     ]
+
+
+def test_a_chapter_is_a_marker(tmp_path: Path) -> None:
+    done = pytest_suite("--collect-only", "-q", "-m", "RUN", "--strict-markers", cwd=tmp_path)
+    ids = [line.partition("[")[2] for line in done.stdout.splitlines() if "::" in line]
+    assert ids
+    assert all(name.startswith("RUN-") for name in ids)
 
 
 class Found(NamedTuple):
@@ -141,7 +148,7 @@ def test_of_a_finding_summaries_and_junit_files_have_its_headline_also_in_ci(fou
         "runvar-bias · float32"
     )
     assert re.search(
-        rf"^FAILED .*\[runvar-bias-float32\] - {headline}$", found.stdout, re.MULTILINE
+        rf"^FAILED .*\[RUN-03-runvar-bias-float32\] - {headline}$", found.stdout, re.MULTILINE
     )
     assert found.stdout.count("  expected  ") == 1
     (failure,) = found.junit.iter("failure")
@@ -250,7 +257,7 @@ def test_a_property_about_some_dtypes_has_cells_for_no_other(
         line.partition("[")[2].rstrip("]") for line in done.stdout.splitlines() if "::" in line
     }
     prop = PROPERTIES[requirement]
-    assert cells == {f"reference-{dtype}" for dtype in prop.dtypes}
+    assert cells == {f"{requirement}-reference-{dtype}" for dtype in prop.dtypes}
     assert without in DTYPES.keys() - set(prop.dtypes)
 
 

@@ -244,7 +244,7 @@ def test_a_module_that_cannot_be_imported_is_a_broken_backend(
         ),
         ("boastful", "has capabilities of type dict; expected bn_spec.Capabilities"),
         ("spaced", "has the name 'two words'; allowed: letters, digits, '-', '_' and '.'"),
-        ("numbered", "is called 7; allowed: letters, digits, '-', '_' and '.'"),
+        ("numbered", "has the name 7; allowed: letters, digits, '-', '_' and '.'"),
         ("failing", "failed to load: RuntimeError: the driver is too old"),
         (
             "greedy",
