@@ -310,7 +310,7 @@ def observed(
     """
     if not isinstance(answer.step, Forward | Backward):
         return
-    config = backend.capabilities.dialect.held(config)
+    config = backend.capabilities.dialect.as_stored(config)
     expected = expect(
         config, answer.before, answer.training, answer.step, backend.capabilities, Past(contexts)
     )

@@ -186,7 +186,7 @@ def test_a_write_beside_a_tensor_is_told_by_its_name(
     observation = play(case, Writing(member, which, partial(around, spot)))
     assert [answer.overrun for answer in observation.answers] == [(), (name,)]
     assert found(case, observation, "overrun") == [
-        (1, f"written to, around the elements of {name}")
+        (1, f"changed around the elements of {name}")
     ]
     assert found(case, observation, "handed") == []
 

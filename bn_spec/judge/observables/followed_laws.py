@@ -24,7 +24,7 @@ from bn_spec.oracle.bounded import Bounded
 from bn_spec.oracle.reference import Extended
 
 TENSORS, STATISTICS = STATE_FIELDS[:4], STATE_FIELDS[2:4]
-"""The tensors that an output may depend on; those of them that a training forward moves."""
+"""Names of the tensors on which an output depends, and of those that a training forward changes."""
 
 FACTOR_ERROR = 2.0**-50
 """Relative error of the factors that laws compute in float64."""
@@ -40,7 +40,7 @@ class Answered(NamedTuple):
 
     @property
     def x(self) -> Array:
-        """The input (N, C, H, W)."""
+        """Input of the forward (N, C, H, W)."""
         assert isinstance(self.step.answer.step, Forward)
         return self.step.answer.step.x
 
@@ -51,17 +51,24 @@ class Answered(NamedTuple):
 
     @property
     def before(self) -> State:
-        """The state of the layer before the forward."""
+        """State of the layer before the forward."""
         return self.step.answer.before
 
     @property
     def momentum(self) -> float | None:
-        """The momentum of the layer."""
+        """Momentum of the layer, None for a cumulative mean."""
         return self.step.config.momentum
 
 
 class Expected(NamedTuple):
-    """One comparison: what was answered at a step, and what the law expects."""
+    """One comparison.
+
+    Attributes:
+        step: Index of the step.
+        got: The answer.
+        value: What the law expects.
+
+    """
 
     step: int
     got: Array
@@ -69,6 +76,7 @@ class Expected(NamedTuple):
 
 
 Forwards: TypeAlias = Sequence[Answered]
+"""The forwards that a law is about, in order."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,7 @@ class FollowedLaw:
 
 
 def law(name: str) -> Judge:
-    """Judge a law; where it does not apply, nothing is judged."""
+    """Return a judge of a law; where the law does not apply, it judges nothing."""
     rule = FOLLOWED_LAWS[name]
 
     def judge_law(verdict: Verdict, step: JudgedStep) -> None:
@@ -117,7 +125,7 @@ def _last_forwards(step: JudgedStep, count: int) -> list[Answered]:
     return answered
 
 
-# A change of the input -----------------------------------------------------------------------------
+# A change of the input ----------------------------------------------------------------------------
 
 
 def _change(rule: Law) -> FollowedLaw:
@@ -153,7 +161,7 @@ def _parameters_follow(reversed_: bool, first: Answered, second: Answered) -> bo
     return True
 
 
-# Weight 1 and bias 0 -------------------------------------------------------------------------------
+# Weight 1 and bias 0 ------------------------------------------------------------------------------
 
 
 def _unscaled_applies(forwards: Forwards) -> bool:
@@ -182,11 +190,11 @@ def _unscaled_expected(forwards: Forwards) -> Iterator[Expected]:
     yield Expected(scaled.step.index, scaled.y, Bounded(value, room))
 
 
-# Eval mode -----------------------------------------------------------------------------------------
+# Eval mode ----------------------------------------------------------------------------------------
 
 
 def _all_in_eval(forwards: Forwards) -> bool:
-    """Whether running statistics normalise all of the forwards, and nothing changes between them."""
+    """Whether running statistics normalise all the forwards, and nothing changes between them."""
     for each in forwards:
         if each.training or each.before.running_mean is None:
             return False
@@ -229,10 +237,11 @@ def _joined(a: Array, b: Array) -> Array:
     return np.concatenate([a, b])
 
 
-# One training forward ------------------------------------------------------------------------------
+# One training forward -----------------------------------------------------------------------------
 
 
 def _in_training(forwards: Forwards) -> bool:
+    """Whether all forwards are in training mode."""
     return all(each.training for each in forwards)
 
 
@@ -283,7 +292,7 @@ def _two_values_expected(forwards: Forwards) -> Iterator[Expected]:
     yield from _of_statistic(step, "running_var", var, 0.0)
 
 
-# The same batch again ------------------------------------------------------------------------------
+# The same batch again -----------------------------------------------------------------------------
 
 
 def _contraction_applies(forwards: Forwards) -> bool:
@@ -360,7 +369,7 @@ def _estimator_expected(forwards: Forwards) -> Iterator[Expected]:
         yield from _of_statistic(twice.step, name, value, room)
 
 
-# Shared --------------------------------------------------------------------------------------------
+# Shared -------------------------------------------------------------------------------------------
 
 
 def _of_statistic(
@@ -395,6 +404,7 @@ def _goes_on(first: Answered, second: Answered) -> bool:
 
 
 def _same(a: Array | None, b: Array | None) -> bool:
+    """Return whether two tensors are absent, or are the same bit by bit."""
     return a is b if a is None or b is None else same_bits(a, b)
 
 
