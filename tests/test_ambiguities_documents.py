@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from bn_spec.specification.requirement import REQUIREMENTS
+from bn_spec.suite.chapters import load_suite
 
 from .process import REPOSITORY
 
 torch = pytest.importorskip("torch", reason="PyTorch is an extra")
 
 from .torch_modules import MENDED  # noqa: E402 - it needs torch
+
+load_suite()  # it registers the requirements
 
 DOCUMENT, FINDINGS = (
     (REPOSITORY / "docs" / name).read_text() for name in ("ambiguities.md", "findings.md")
