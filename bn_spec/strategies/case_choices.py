@@ -45,6 +45,11 @@ SPECIAL = (np.nan, np.inf, -np.inf, -0.0)
 """Special elements: NaN, the infinities, and negative zero."""
 
 
+_ANY_SHAPE = shapes()
+_ANY_VALUE = values()
+_ANY_GRADIENT = gradients()
+
+
 class CaseChoices(TypedDict, total=False):
     """The keyword arguments of :class:`Choices`, for type checkers."""
 
@@ -92,9 +97,9 @@ class Choices:
 
     history: Sequence[str] | Choose[list[str]] = ("forward",)
     wrt: Sequence[tuple[str, ...]] = (DIFFERENTIABLE,)
-    gradient: Choose[Recipe] = gradients()
-    shape: Choose[Shape] = shapes()
-    value: Choose[Recipe] = values()
+    gradient: Choose[Recipe] = _ANY_GRADIENT
+    shape: Choose[Shape] = _ANY_SHAPE
+    value: Choose[Recipe] = _ANY_VALUE
     layouts: Sequence[str] = USUAL_LAYOUTS
     least: int = 2
     eps: Sequence[float] = EPS

@@ -67,7 +67,7 @@ class RequirementPage:
         if requirement.convention:
             yield _labelled(
                 "dialect",
-                f"PyTorch's; the convention {requirement.convention} of another may change it",
+                f"as in PyTorch; a dialect may differ in the convention {requirement.convention}",
             )
         yield _labelled("judged by", _test(self.prop))
         if self.prop.reaches:
