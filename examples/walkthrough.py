@@ -31,6 +31,7 @@ from bn_spec.oracle.bounds import Accuracy
 from bn_spec.oracle.expectation import Bounded, expect
 from bn_spec.specification.requirement import requirement_named
 from bn_spec.strategies import cases, shapes
+from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -193,7 +194,7 @@ def set_up() -> dict[str, State]:
 
 
 def training() -> dict[str, Shares]:
-    """Train one step by hand and with both libraries; return the worst err / bound of each tensor."""
+    """Train one step by hand and with both libraries; return worst err / bound of each tensor."""
     results = {"by hand": first_step(by_hand)}
     for library, layer in layers().items():
         results[library] = (call(layer, X), numpy(layer.running_mean), numpy(layer.running_var))
@@ -242,7 +243,7 @@ def print_shares(shares: dict[str, Shares]) -> None:
 
 
 def evaluation() -> dict[str, Shares]:
-    """Call trained layers in eval mode on a new batch; return the worst err / bound of each output."""
+    """Call trained layers on a new batch in eval mode; return the worst err / bound of outputs."""
     x = uniform((3, CHANNELS, 7, 5), seed=1)
     say(
         f"In eval mode, the running statistics normalise the input, here a new batch of shape"
@@ -348,6 +349,7 @@ def caught(backend: Backend) -> Caught:
 def print_caught(requirement: str, found: Caught) -> None:
     """Print the violated requirement, the case, the expected value and the value received."""
     wrong = found.discrepancy
+    load_suite()  # the suite declares the requirements
     print_block(f"{requirement}  {requirement_named(requirement).sentence}")
     for number, line in enumerate(describe(found.case)):
         print_block(f"  {'case' if number == 0 else '':<10}{line}")

@@ -35,7 +35,7 @@ def forward(**entry: Any) -> dict[str, Any]:
 def backward(
     of: Any = -1, wrt: Any = ("input",), steps: int = 1, step: str = "Backward", **entry: Any
 ) -> dict[str, Any]:
-    """Return a header with so many recorded forwards, and a backward whose dy is described by another entry."""
+    """Return a header with recorded forwards and a backward; ``entry`` changes its dy."""
     x = {"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]}
     asked = {"step": "Forward", "x": x, "wrt": wrt}
     cotangent = {"input": x} if step == "DoubleBackward" else {}
@@ -76,7 +76,6 @@ class Bomb:
 
 
 BOMB = np.array([Bomb()], dtype=object)
-
 DAMAGED = "not a case file, or a damaged one"
 
 UNREADABLE: dict[str, tuple[bytes, str]] = {
@@ -226,9 +225,7 @@ def of_shape(*shape: int) -> bytes:
 
 
 SCRIPT = npy(np.array(json.dumps(header())))
-
 EXPANDED = {"array": 0, "shape": [MOST_ELEMENTS, 1, 2, 1], "strides": [0, 1, 1, 1]}
-
 HUNGRY: dict[str, tuple[bytes, str]] = {
     "an array beyond any memory": (
         zipped(script=SCRIPT, array_0=of_shape(2**50)),

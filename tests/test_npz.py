@@ -191,7 +191,8 @@ def mutated(content):
         elif kind == 2:
             content[at:at] = generator.randbytes(generator.randrange(64))
         elif kind == 3:
-            content[at : at + 4] = generator.choice((b"\\xff" * 4, b"\\x00" * 4, b"9999", b"\\x7f\\xff\\xff\\xff"))
+            numbers = (b"\\xff" * 4, b"\\x00" * 4, b"9999", b"\\x7f\\xff\\xff\\xff")
+            content[at : at + 4] = generator.choice(numbers)
         else:
             other = generator.choice(sound)
             content[at:] = other[min(at, len(other)) :]

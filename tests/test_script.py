@@ -37,7 +37,6 @@ def recorded(wrt: tuple[str, ...] = ("input",), *backwards: Step) -> tuple[Step,
 
 
 ONES = np.ones((2, 1, 1, 1), np.float32)
-
 ONE = np.ones(1, np.float32)
 
 
@@ -140,9 +139,7 @@ def test_cases_that_differ_in_a_stride_or_in_the_sign_of_zero_are_not_identical(
 # What makes no sense ------------------------------------------------------------------------------
 
 X = np.ones((3, 2, 2, 1), np.float32)
-
 ASKED = Forward(X, DIFFERENTIABLE)
-
 NO_AFFINE = Config(2, affine=False)
 
 SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
@@ -153,7 +150,8 @@ SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
     ),
     "a buffer": (
         (Forward(X, ("running_mean",)),),
-        "step 1: tensor that requires a gradient 'running_mean' is not known; known: bias, input, weight",
+        "step 1: tensor that requires a gradient 'running_mean' is not known; "
+        "known: bias, input, weight",
     ),
     "a backward before any forward": (
         (Backward(X), ASKED),
@@ -218,8 +216,9 @@ SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
     ),
     "a tensor that no checkpoint has": (
         (Save(), Restore(only=("bias", "wieght"))),
-        "step 2: tensor of a checkpoint 'wieght' is not known; known: bias, num_batches_tracked, running_mean,"
-        " running_var, weight; did you mean 'weight'?",
+        "step 2: tensor of a checkpoint 'wieght' is not known; "
+        "known: bias, num_batches_tracked, "
+        "running_mean, running_var, weight; did you mean 'weight'?",
     ),
     "an attribute that cannot be set": (
         (Train(), Set("num_features", 3)),
@@ -298,7 +297,7 @@ def test_every_momentum_with_which_a_layer_is_built_can_be_set(value: float | No
 # The opposite case --------------------------------------------------------------------------------
 
 
-def test_the_opposite_case_has_the_numbers_of_forwards_and_backwards_with_other_signs_and_all_else_as_it_was() -> (
+def test_the_opposite_case_has_the_numbers_of_forwards_and_backwards_with_other_signs_and_all_else_as_it_was() -> (  # noqa: E501
     None
 ):
     others = (Eval(), Save(), Restore(), Load(ONE), Set("eps", 0.5), Fold(X[:2]))

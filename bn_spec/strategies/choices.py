@@ -1,7 +1,7 @@
 """Choices as functions of a generator of random numbers.
 
-The generator comes from :mod:`bn_spec.strategies.cases`, and Hypothesis chooses and shrinks every
-number that it returns.
+The generator comes from :mod:`bn_spec.strategies.hypothesis_cases`. Hypothesis chooses and shrinks
+every number that it returns.
 
 Why not strategies of Hypothesis? It makes most of its examples by copying what one strategy has
 drawn over what a similar strategy has drawn. Where a case draws similar things twice, five of six

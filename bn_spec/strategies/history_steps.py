@@ -398,7 +398,7 @@ def _input(history: History) -> Array:
     x = choices.value(history.random).make(shape, history.config.arithmetic)
     if choices.change is not None:
         x = choices.change(x)
-    return _laid_out(history, x, choices.layouts)
+    return _laid_out(history, x, history.claimed.layouts)
 
 
 def _asked(history: History) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from bn_spec.backend.contract import DoubleGradients, Gradients, Layer
 from bn_spec.case.config import Config, State
 from bn_spec.case.dtypes import DTYPES, Array
 from bn_spec.case.steps import DIFFERENTIABLE
-from bn_spec.oracle.reference import BatchNorm2d, Record
+from bn_spec.oracle.reference import BatchNorm2d, ForwardRecord
 
 
 class _Layer:
@@ -27,16 +27,16 @@ class _Layer:
 
     def record(
         self, x: Array, wrt: tuple[str, ...]
-    ) -> tuple[Array, tuple[Record, tuple[str, ...]]]:
+    ) -> tuple[Array, tuple[ForwardRecord, tuple[str, ...]]]:
         y, record = self.layer.record(x)
         return y, (record, wrt)
 
-    def backward(self, record: tuple[Record, tuple[str, ...]], dy: Array) -> Gradients:
+    def backward(self, record: tuple[ForwardRecord, tuple[str, ...]], dy: Array) -> Gradients:
         gradients = zip(DIFFERENTIABLE, self.layer.backward(record[0], dy), strict=True)
         return Gradients(**{name: gradient for name, gradient in gradients if name in record[1]})
 
     def double_backward(
-        self, record: tuple[Record, tuple[str, ...]], dy: Array, cotangents: Gradients
+        self, record: tuple[ForwardRecord, tuple[str, ...]], dy: Array, cotangents: Gradients
     ) -> DoubleGradients:
         return DoubleGradients(*self.layer.double_backward(record[0], dy, *cotangents))
 

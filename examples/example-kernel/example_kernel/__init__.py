@@ -34,7 +34,7 @@ def forward_training(
     n = x.size // x.shape[1]
     if n < 2:
         raise ValueError(
-            f"batch statistics need more than one value per channel; got an input of shape {x.shape}"
+            f"batch statistics need two values per channel; got an input of shape {x.shape}"
         )
     mean = x.mean(BATCH)
     # Two passes: the mean of squared deviations, since E[x²] − mean² cancels far from zero.
@@ -70,7 +70,7 @@ def backward(
     saved: Any,
     wrt: tuple[str, ...],
 ) -> tuple[Array | None, Array | None, Array | None]:
-    """Return the gradients of Σ dy · y with respect to x, weight and bias; None if not in ``wrt``."""
+    """Return the gradients of Σ dy · y for x, weight and bias; None for those not in ``wrt``."""
     if dy.shape != x.shape:
         raise ValueError(f"expected a gradient of shape {x.shape}; got {dy.shape}")
     mean, var = saved if training else (running_mean, running_var)
