@@ -32,6 +32,7 @@ from bn_spec.case.script import Case
 from bn_spec.case.whole_files import written_whole
 from bn_spec.errors import ConfigError, allowed
 from bn_spec.specification.requirement import REQUIREMENTS
+from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.regions import REGIONS, reached
 
 
@@ -109,6 +110,7 @@ def load(path: Path) -> tuple[KnownFailureEntry, ...]:
             region.
 
     """
+    load_suite()  # it declares the requirements that entries may name
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:

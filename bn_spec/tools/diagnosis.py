@@ -276,7 +276,7 @@ def _state(state: State | Oddity) -> dict[str, object]:
 # Cases near a case --------------------------------------------------------------------------------
 
 
-Change: TypeAlias = Callable[[Case, np.random.Generator], Case]
+CaseChange: TypeAlias = Callable[[Case, np.random.Generator], Case]
 """Returns a case near another one."""
 
 
@@ -348,7 +348,7 @@ def _larger(case: Case, rng: np.random.Generator) -> Case:
     return _other_state(replace(case, steps=enlarged), rng)
 
 
-CHANGES: tuple[Change, ...] = (_other_values, _other_state, _other_config, _longer, _larger)
+CHANGES: tuple[CaseChange, ...] = (_other_values, _other_state, _other_config, _longer, _larger)
 """The changes that lead to cases near a case; the first changes values alone."""
 
 

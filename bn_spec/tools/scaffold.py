@@ -86,8 +86,8 @@ def _module_of(name: str) -> str:
         nearest = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         hint = f"; did you mean {nearest!r}?" if _ALLOWED.fullmatch(nearest) else ""
         raise ConfigError(
-            f"a package cannot be called {name!r}; allowed: lower-case letters and digits, with a"
-            f" letter first and '-' or '_' only between them, as in 'my-kernel'{hint}"
+            f"a package cannot be called {name!r}; allowed: lower-case letters, digits, and '-' or"
+            f" '_' between them, with a letter first, as in 'my-kernel'{hint}"
         )
     if iskeyword(module) or module in sys.stdlib_module_names or module in _TAKEN:
         raise ConfigError(

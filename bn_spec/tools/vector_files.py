@@ -20,7 +20,7 @@ from bn_spec.case.encoding import outline
 from bn_spec.case.whole_files import folder_written_whole
 from bn_spec.oracle.bounds import Accuracy
 from bn_spec.specification.requirement import SPECIFICATION
-from bn_spec.tools.vectors import Call, Expected, Vector
+from bn_spec.tools.vectors import Call, ExpectedResult, Vector
 
 FORMAT = "bn-spec vectors"
 """Name of the format."""
@@ -70,7 +70,7 @@ class Arrays:
         flat, entry = outline(a)
         return {"array": self.add(flat), "dtype": a.dtype.name, **entry}
 
-    def expected(self, e: Expected) -> dict[str, Any]:
+    def expected(self, e: ExpectedResult) -> dict[str, Any]:
         """Add the arrays of an expected result, in C order, and return its manifest entry."""
         parts: dict[str, Array] = {
             "value": e.value,

@@ -50,7 +50,7 @@ STATISTICS = ("running_mean", "running_var")
 
 
 @dataclass(frozen=True, eq=False)
-class Expected:
+class ExpectedResult:
     """The expected result of a call.
 
     An element ``got`` is right if |got − value| <= bound, or if it is not judged.
@@ -95,7 +95,7 @@ class Call:
     momentum: float | None
     batches: tuple[int, int] | None
     tensors: Mapping[str, Array]
-    expected: Mapping[str, Expected]
+    expected: Mapping[str, ExpectedResult]
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +224,7 @@ def _call(step: JudgedStep) -> Call | None:
         context = Context(step.config, step.answer.before, step.answer.training, asked)
         return _made("forward", context, {}, _of_forward(step), expected.state)
     if isinstance(asked, Backward) and step.forward is not None and step.forward.step.x.size:
-        results: dict[str, Expected] = {}
+        results: dict[str, ExpectedResult] = {}
         for name in GRADIENTS:
             bounded = expected.results.get(name)
             if bounded is not None:
@@ -237,7 +237,7 @@ def _made(
     kind: str,
     forward: Context,
     more: Mapping[str, Array],
-    expected: Mapping[str, Expected],
+    expected: Mapping[str, ExpectedResult],
     after: State,
 ) -> Call:
     """Return a call with the tensors that the layer had before its forward, and some more."""
@@ -258,9 +258,9 @@ def _made(
     )
 
 
-def _of_forward(step: JudgedStep) -> dict[str, Expected]:
+def _of_forward(step: JudgedStep) -> dict[str, ExpectedResult]:
     expected = step.expected
-    found: dict[str, Expected] = {}
+    found: dict[str, ExpectedResult] = {}
     if expected.output is not None:
         found["output"] = expected_of(expected.output)
     for name in STATISTICS:
@@ -270,12 +270,12 @@ def _of_forward(step: JudgedStep) -> dict[str, Expected]:
         elif stays is not None:
             # A forward that does not move the statistics must leave them exactly as they are.
             value = stays.astype(np.float64)
-            found[name] = Expected(value, np.zeros(value.shape), np.isfinite(value))
+            found[name] = ExpectedResult(value, np.zeros(value.shape), np.isfinite(value))
     return found
 
 
 @np.errstate(all="ignore")
-def expected_of(bounded: Bounded) -> Expected:
+def expected_of(bounded: Bounded) -> ExpectedResult:
     """Return a bounded value as an expected result in float64.
 
     The bound grows by the error of rounding the value to float64, rounded upwards.
@@ -285,4 +285,4 @@ def expected_of(bounded: Bounded) -> Expected:
     bound = np.where(low > 0, np.nextafter(bounded.bound + low, np.inf), bounded.bound)
     judged = bounded.inside & np.isfinite(value)
     # Elements that are not judged are 0 with an infinite bound, so that no reader meets a NaN.
-    return Expected(np.where(judged, value, 0.0), np.where(judged, bound, np.inf), judged)
+    return ExpectedResult(np.where(judged, value, 0.0), np.where(judged, bound, np.inf), judged)
