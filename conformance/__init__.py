@@ -1,1 +1,4 @@
-"""The suite that pytest collects: one file per chapter of the specification, one property per requirement."""
+"""The specification, as a suite that pytest collects.
+
+Each file is a chapter. Each property is one requirement, and its docstring is the sentence.
+"""

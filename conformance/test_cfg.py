@@ -1,4 +1,8 @@
-"""CFG: construction."""
+"""CFG: construction.
+
+What a new layer stores, what the default arguments are, and what resets restore. CFG-05 needs the
+claim ``affine_off`` and CFG-06 the claim ``tracking_off``; all others are judged for every backend.
+"""
 
 from bn_spec.case.config import STATE_FIELDS
 from bn_spec.case.script import Case
@@ -21,7 +25,7 @@ AFFINE = tuple(PARAMETERS)
     parameters=AFFINE,
 )
 def test_weight_is_built_as_ones(cell: Cell, case: Case) -> None:
-    """weight is built as ones of shape (C,) in the layer's dtype."""
+    """weight is initialised with ones, of shape (C,) and in the layer's dtype."""
     cell.judge_construction(case, "weight")
 
 
@@ -35,7 +39,7 @@ def test_weight_is_built_as_ones(cell: Cell, case: Case) -> None:
     parameters=AFFINE,
 )
 def test_bias_is_built_as_zeros(cell: Cell, case: Case) -> None:
-    """bias is built as zeros of shape (C,) in the layer's dtype."""
+    """bias is initialised with zeros, of shape (C,) and in the layer's dtype."""
     cell.judge_construction(case, "bias")
 
 
@@ -48,7 +52,9 @@ def test_bias_is_built_as_zeros(cell: Cell, case: Case) -> None:
     history=(),
 )
 def test_running_statistics_are_built_as_zeros_and_ones(cell: Cell, case: Case) -> None:
-    """running_mean is built as zeros, running_var as ones, both of shape (C,) in the layer's dtype."""
+    """running_mean is initialised with zeros and running_var with ones, both of shape (C,) and in
+    the layer's dtype.
+    """
     cell.judge_construction(case, "running_mean", "running_var")
 
 
@@ -61,7 +67,7 @@ def test_running_statistics_are_built_as_zeros_and_ones(cell: Cell, case: Case) 
     history=(),
 )
 def test_the_counter_is_built_as_an_integer_zero(cell: Cell, case: Case) -> None:
-    """num_batches_tracked is built as the int64 scalar 0."""
+    """num_batches_tracked is initialised with the int64 scalar 0."""
     cell.judge_construction(case, "num_batches_tracked")
 
 
@@ -77,7 +83,7 @@ def test_the_counter_is_built_as_an_integer_zero(cell: Cell, case: Case) -> None
     running=(*RUNNING_STYLES, ABSENT),
 )
 def test_without_affine_there_are_no_parameters(cell: Cell, case: Case) -> None:
-    """with affine=False there are no weight and bias."""
+    """with affine=False, the layer has no weight and no bias."""
     cell.judge_construction(case, "weight", "bias")
 
 
@@ -92,7 +98,7 @@ def test_without_affine_there_are_no_parameters(cell: Cell, case: Case) -> None:
     running=(ABSENT,),
 )
 def test_without_tracking_there_are_no_running_statistics(cell: Cell, case: Case) -> None:
-    """with track_running_stats=False there are no running statistics and no counter."""
+    """with track_running_stats=False, the layer has no running statistics and no counter."""
     cell.judge_construction(case, "running_mean", "running_var", "num_batches_tracked")
 
 
@@ -108,7 +114,9 @@ def test_without_tracking_there_are_no_running_statistics(cell: Cell, case: Case
     value=values(scales=(0, -3, -10), offsets=(0.0, 1.0)),
 )
 def test_defaults_are_those_of_the_documentation(cell: Cell, case: Case) -> None:
-    """by default eps is 1e-5, momentum is 0.1, and the layer is affine and tracks statistics."""
+    """by default, eps is 1e-5, momentum is 0.1, and the layer is affine and tracks running
+    statistics.
+    """
     cell.judge(case, "output", "running_mean", "running_var")
 
 
@@ -120,7 +128,7 @@ def test_defaults_are_those_of_the_documentation(cell: Cell, case: Case) -> None
     history=(),
 )
 def test_a_given_state_is_held(cell: Cell, case: Case) -> None:
-    """a layer built with a given state holds that state."""
+    """a layer that is built with an initial state has that state."""
     cell.judge_construction(case, *STATE_FIELDS)
 
 
@@ -132,8 +140,8 @@ def test_a_given_state_is_held(cell: Cell, case: Case) -> None:
     history=("forward", "reset running statistics"),
 )
 def test_reset_running_stats_resets_the_statistics_alone(cell: Cell, case: Case) -> None:
-    """reset_running_stats sets running_mean to 0, running_var to 1 and the counter to 0, and
-    nothing else.
+    """reset_running_stats sets running_mean to 0, running_var to 1 and num_batches_tracked to 0,
+    and changes nothing else.
     """
     cell.judge_steps(case, ResetRunningStats, *STATE_FIELDS)
 

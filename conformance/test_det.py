@@ -1,4 +1,8 @@
-"""DET: determinism and threads."""
+"""DET: determinism and threads.
+
+Whether a case gives the same bits every time, and whether layers in several threads disturb each
+other. The requirements need the claims ``deterministic`` and ``threads``.
+"""
 
 from bn_spec.case.config import STATE_FIELDS
 from bn_spec.case.script import Case
@@ -22,7 +26,7 @@ HISTORY = ("forward", "forward with gradients", "backward", "eval", "forward")
     shape=shapes("small", "spatial edge", "channel edge", "long"),
 )
 def test_the_same_case_gives_the_same_bits(cell: Cell, case: Case) -> None:
-    """the same case gives the same bits, on another layer too."""
+    """the same case gives the same bits each time, also on another layer."""
     cell.judge_repetition(case)
 
 
@@ -38,5 +42,7 @@ def test_the_same_case_gives_the_same_bits(cell: Cell, case: Case) -> None:
     value=PLAIN,
 )
 def test_threads_do_not_disturb_each_other(cell: Cell, case: Case) -> None:
-    """layers that are driven from several threads at a time give what each gives alone."""
+    """layers that run in several threads at the same time give the same results as each layer
+    alone.
+    """
     cell.judge_threads(case, "output", *GRADIENTS, *STATE_FIELDS)

@@ -1,4 +1,8 @@
-"""DTY: dtypes of the state."""
+"""DTY: dtypes of the state.
+
+Which shapes and dtypes the tensors of the state and the output have, also where parameters and data
+differ in dtype. Only DTY-03 needs a claim, ``inference``.
+"""
 
 from bn_spec.case.script import Case
 from bn_spec.specification.requirement import TORCH
@@ -18,7 +22,7 @@ SMALL = shapes("tiny", "small")
     history=histories(most=8),
 )
 def test_the_state_keeps_its_form(cell: Cell, case: Case) -> None:
-    """every tensor of the state keeps its shape and dtype through any step."""
+    """every tensor of the state keeps its shape and dtype in every step."""
     cell.judge(case, "state_form")
 
 
@@ -36,7 +40,7 @@ def test_the_state_keeps_its_form(cell: Cell, case: Case) -> None:
     momentum=(1.0, 0.5, 0.1),
 )
 def test_statistics_beyond_half_precision_are_held(cell: Cell, case: Case) -> None:
-    """with parameters in float32, running_var holds what is beyond the largest float16."""
+    """with parameters in float32, running_var holds values beyond the largest float16 number."""
     cell.judge(case, "running_mean", "running_var")
 
 
@@ -51,5 +55,5 @@ def test_statistics_beyond_half_precision_are_held(cell: Cell, case: Case) -> No
     least=1,
 )
 def test_the_eval_output_has_the_form_of_the_input(cell: Cell, case: Case) -> None:
-    """the output in eval mode has the shape and the dtype of the input."""
+    """in eval mode, the output has the shape and the dtype of the input."""
     cell.judge(case, "output_form")

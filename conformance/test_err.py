@@ -1,4 +1,9 @@
-"""ERR: misuse."""
+"""ERR: misuse.
+
+Which inputs, states and gradients a layer refuses, with which errors, and that a refusal changes
+nothing. The requirements need the claims ``refuses_single_values``, ``input_checks`` (about inputs
+and gradients), ``checkpoints`` (about loading) and ``gradients``.
+"""
 
 from bn_spec.case.config import STATE_FIELDS
 from bn_spec.case.script import Case
@@ -30,8 +35,8 @@ REFUSED = ("forward of single values", "forward of another rank", "forward of ot
     running=(*RUNNING_STYLES, ABSENT),
 )
 def test_a_single_value_per_channel_is_refused(cell: Cell, case: Case) -> None:
-    """batch statistics of a single value per channel are refused with a ValueError, in eval mode
-    too.
+    """batch statistics of a single value per channel are refused with a ValueError, also in eval
+    mode.
     """
     cell.judge(misused(case, of_single_values, in_eval=cell.claims.inference), "refusal")
 
@@ -59,8 +64,8 @@ def test_another_rank_is_refused(cell: Cell, case: Case) -> None:
     running=(*RUNNING_STYLES, ABSENT),
 )
 def test_other_channels_are_refused(cell: Cell, case: Case) -> None:
-    """an input whose channels do not fit the layer's tensors is refused with a ValueError or
-    RuntimeError.
+    """an input whose number of channels does not fit the layer's tensors is refused with a
+    ValueError or RuntimeError.
     """
     cell.judge(misused(case, of_wrong_channels, in_eval=cell.claims.inference), "refusal")
 
@@ -99,8 +104,8 @@ OR_NONE = ("distinct", ABSENT, "random")
     running=OR_NONE,
 )
 def test_wrong_tensors_are_refused(cell: Cell, case: Case) -> None:
-    """too few tensors, too many or some of another shape are refused, when they are loaded, with an
-    error.
+    """loading a state with missing tensors, unknown tensors or tensors of another shape is refused
+    with an error.
     """
     cell.judge(case, "refusal")
 
@@ -117,7 +122,7 @@ def test_wrong_tensors_are_refused(cell: Cell, case: Case) -> None:
     running=OR_NONE,
 )
 def test_refused_tensors_change_no_state(cell: Cell, case: Case) -> None:
-    """tensors that are refused leave every tensor of the state bitwise unchanged."""
+    """a refused loading leaves every tensor of the state bitwise unchanged."""
     cell.judge(case, *STATE_FIELDS)
 
 
@@ -134,7 +139,9 @@ def test_refused_tensors_change_no_state(cell: Cell, case: Case) -> None:
     history=("forward with gradients", "backward of another shape"),
 )
 def test_a_gradient_of_another_shape_is_refused(cell: Cell, case: Case) -> None:
-    """a gradient of another shape than the output is refused with a ValueError or RuntimeError."""
+    """a gradient whose shape differs from that of the output is refused with a ValueError or
+    RuntimeError.
+    """
     cell.judge(case, "refusal")
 
 
@@ -148,5 +155,5 @@ def test_a_gradient_of_another_shape_is_refused(cell: Cell, case: Case) -> None:
     momentum=(0.1, 1.0, 0.5),
 )
 def test_a_layer_goes_on_after_what_it_refused(cell: Cell, case: Case) -> None:
-    """after what was refused, a layer goes on as any other in its state."""
+    """after a refusal, a layer behaves like any other layer in the same state."""
     cell.judge(case, "output", "running_mean", "running_var")

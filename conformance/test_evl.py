@@ -1,4 +1,8 @@
-"""EVL: eval forward."""
+"""EVL: eval forward.
+
+What a forward in eval mode returns, and that it changes nothing. All requirements need the claim
+``inference``; EVL-06 also needs ``tracking_off``.
+"""
 
 from bn_spec.case.config import STATE_FIELDS
 from bn_spec.case.script import Case
@@ -19,7 +23,7 @@ EVAL = ("eval", "forward")
     least=1,
 )
 def test_output_uses_the_running_statistics(cell: Cell, case: Case) -> None:
-    """the eval output is (x − running_mean) / sqrt(running_var + eps) · weight + bias."""
+    """in eval mode, the output is (x − running_mean) / sqrt(running_var + eps) · weight + bias."""
     cell.judge(case, "output")
 
 
@@ -33,7 +37,7 @@ def test_output_uses_the_running_statistics(cell: Cell, case: Case) -> None:
     least=1,
 )
 def test_each_sample_is_independent_of_its_batch(cell: Cell, case: Case) -> None:
-    """in eval mode the output for a sample does not depend on the other samples of the batch."""
+    """in eval mode, the output for a sample does not depend on the other samples of the batch."""
     cell.judge(case, "output")
 
 
@@ -46,7 +50,7 @@ def test_each_sample_is_independent_of_its_batch(cell: Cell, case: Case) -> None
     least=1,
 )
 def test_the_same_forward_gives_the_same_bits(cell: Cell, case: Case) -> None:
-    """the same eval forward twice gives the same bits."""
+    """repeating an eval forward gives the same bits."""
     cell.judge(case, "repetition")
 
 
@@ -59,7 +63,7 @@ def test_the_same_forward_gives_the_same_bits(cell: Cell, case: Case) -> None:
     least=1,
 )
 def test_an_eval_forward_changes_nothing(cell: Cell, case: Case) -> None:
-    """an eval forward leaves input, parameters, running statistics and counter bitwise unchanged."""
+    """an eval forward leaves input, parameters, statistics and counter bitwise unchanged."""
     cell.judge(case, "handed", *STATE_FIELDS)
 
 
@@ -74,7 +78,7 @@ def test_an_eval_forward_changes_nothing(cell: Cell, case: Case) -> None:
     shape=among([(1, c, 1, 1) for c in (1, 2, 3, 5, 65)]),
 )
 def test_a_single_value_per_channel_is_allowed(cell: Cell, case: Case) -> None:
-    """in eval mode a single value per channel is allowed."""
+    """in eval mode, a single value per channel is accepted."""
     cell.judge(case, "output")
 
 
@@ -90,7 +94,9 @@ def test_a_single_value_per_channel_is_allowed(cell: Cell, case: Case) -> None:
     running=(ABSENT,),
 )
 def test_without_tracking_the_batch_is_its_own_statistics(cell: Cell, case: Case) -> None:
-    """without tracking, the eval output is normalised by the statistics of the batch."""
+    """with track_running_stats=False, the output in eval mode is normalised by the statistics of
+    the batch.
+    """
     cell.judge(case, "output")
 
 
@@ -115,7 +121,7 @@ def test_without_tracking_the_batch_is_its_own_statistics(cell: Cell, case: Case
     shape=shapes("tiny", "small"),
 )
 def test_modes_follow_the_history(cell: Cell, case: Case) -> None:
-    """eval after training uses the running statistics as they are then; training after eval, the
-    batch's.
+    """eval after training uses the running statistics as they are then; training after eval uses
+    the statistics of the batch.
     """
     cell.judge(case, "output")

@@ -1,4 +1,8 @@
-"""FLD: folding into a convolution."""
+"""FLD: folding into a convolution.
+
+What becomes of weight and bias of a convolution when a layer in eval mode is folded into it. The
+requirements need the claims ``folding`` and ``inference``.
+"""
 
 from bn_spec.case.script import Case
 from bn_spec.specification.requirement import PAPER
@@ -22,8 +26,8 @@ from bn_spec.suite.property import requirement
     running=KEEPING,
 )
 def test_the_weight_of_the_convolution_is_scaled(cell: Cell, case: Case) -> None:
-    """folded, a layer scales a convolution's weight by weight / sqrt(running_var + eps), in its
-    dtype.
+    """folding scales the convolution's weight by weight / sqrt(running_var + eps), in the
+    convolution's dtype.
     """
     cell.judge(case, "folded_weight", "folded_form")
 
@@ -43,5 +47,5 @@ def test_the_weight_of_the_convolution_is_scaled(cell: Cell, case: Case) -> None
     running=KEEPING,
 )
 def test_the_bias_of_the_convolution_is_normalised(cell: Cell, case: Case) -> None:
-    """folded into a convolution, the layer maps its bias as it maps an input."""
+    """folding maps the convolution's bias as the layer maps an input."""
     cell.judge(case, "folded_bias", "folded_form")

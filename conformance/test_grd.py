@@ -1,4 +1,9 @@
-"""GRD: gradients."""
+"""GRD: gradients.
+
+What a backward returns in training and in eval mode, with which accuracy, and that it changes
+nothing; and the second derivatives. All requirements need the claim ``gradients``, many also
+``inference``; second derivatives need ``double_backward``.
+"""
 
 from itertools import combinations
 
@@ -45,8 +50,8 @@ FAR = values(
     history=ONE,
 )
 def test_dx_in_training_goes_through_mean_and_variance(cell: Cell, case: Case) -> None:
-    """the training gradient of the input is weight (dy − mean(dy) − x̂ mean(dy x̂)) / sqrt(var +
-    eps).
+    """in training, the gradient of the input is weight (dy − mean(dy) − x̂ mean(dy x̂)) / sqrt(var
+    + eps).
     """
     cell.judge(case, "grad_input")
 
@@ -62,7 +67,7 @@ def test_dx_in_training_goes_through_mean_and_variance(cell: Cell, case: Case) -
 def test_dweight_in_training_is_the_sum_of_dy_times_the_normalised_input(
     cell: Cell, case: Case
 ) -> None:
-    """the gradient of the weight in training is the sum of dy x̂ over each channel."""
+    """in training, the gradient of the weight is the sum of dy x̂ over each channel."""
     cell.judge(case, "grad_weight")
 
 
@@ -75,7 +80,7 @@ def test_dweight_in_training_is_the_sum_of_dy_times_the_normalised_input(
     parameters=AFFINE,
 )
 def test_dbias_in_training_is_the_sum_of_dy(cell: Cell, case: Case) -> None:
-    """the gradient of the bias in training is the sum of dy over each channel."""
+    """in training, the gradient of the bias is the sum of dy over each channel."""
     cell.judge(case, "grad_bias")
 
 
@@ -92,7 +97,9 @@ def test_dbias_in_training_is_the_sum_of_dy(cell: Cell, case: Case) -> None:
     least=1,
 )
 def test_gradients_in_eval_take_the_running_statistics_as_given(cell: Cell, case: Case) -> None:
-    """in eval mode dx is weight s dy and dweight the sum of dy x̂, with the running statistics."""
+    """in eval mode, dx is weight dy / sqrt(running_var + eps), and dweight is the sum of dy x̂,
+    with x̂ from the running statistics.
+    """
     cell.judge(case, *GRADIENTS)
 
 
@@ -124,7 +131,7 @@ def test_gradients_have_the_form_of_their_tensors(cell: Cell, case: Case) -> Non
     parameters=(ABSENT,),
 )
 def test_without_affine_only_the_input_has_a_gradient(cell: Cell, case: Case) -> None:
-    """with affine=False the weight counts as 1, and parameters have no gradient."""
+    """with affine=False, the weight counts as 1, and parameters have no gradient."""
     cell.judge(case, *GRADIENTS)
 
 
@@ -145,7 +152,7 @@ def test_without_affine_only_the_input_has_a_gradient(cell: Cell, case: Case) ->
 def test_without_tracking_the_statistics_of_the_batch_are_differentiated(
     cell: Cell, case: Case
 ) -> None:
-    """with track_running_stats=False batch statistics are differentiated in eval mode too."""
+    """with track_running_stats=False, gradients flow through batch statistics in eval mode too."""
     cell.judge(case, *GRADIENTS)
 
 
@@ -159,7 +166,7 @@ def test_without_tracking_the_statistics_of_the_batch_are_differentiated(
     wrt=SUBSETS,
 )
 def test_each_subset_of_gradients_is_as_if_all_were_asked(cell: Cell, case: Case) -> None:
-    """any subset of input, weight and bias can require a gradient; the rest have none."""
+    """any subset of input, weight and bias can require a gradient; the others get none."""
     cell.judge(case, *GRADIENTS)
 
 
@@ -204,7 +211,9 @@ def test_gradients_add_up(cell: Cell, case: Case) -> None:
     eps=(1e-5, 1.0, 100.0, 1e-3),
 )
 def test_dx_sums_to_zero(cell: Cell, case: Case) -> None:
-    """in training dx sums to zero over each channel, and dx x̂ to what eps leaves of it."""
+    """in training, dx sums to 0 over each channel, and dx x̂ to weight s³ eps times the sum of dy
+    x̂, with s = 1 / sqrt(var + eps).
+    """
     cell.judge(case, "gradient_sums")
 
 
@@ -231,7 +240,7 @@ def test_the_bias_has_no_part_in_gradients(cell: Cell, case: Case) -> None:
     history=(*ONE, "repeat the step"),
 )
 def test_a_second_backward_gives_the_same(cell: Cell, case: Case) -> None:
-    """a second backward of a forward gives the same gradients, not their sum."""
+    """a second backward of the same forward gives the same gradients, not their sum."""
     cell.judge(case, *GRADIENTS)
 
 
@@ -250,7 +259,7 @@ def test_a_second_backward_gives_the_same(cell: Cell, case: Case) -> None:
     shape=SMALL,
 )
 def test_each_backward_remembers_its_forward(cell: Cell, case: Case) -> None:
-    """a backward is that of its own forward, also after another forward."""
+    """a backward uses the values of its own forward, also after another forward."""
     cell.judge(case, *GRADIENTS)
 
 
@@ -269,7 +278,9 @@ def test_each_backward_remembers_its_forward(cell: Cell, case: Case) -> None:
     running=KEEPING,
 )
 def test_an_eval_backward_remembers_the_running_statistics(cell: Cell, case: Case) -> None:
-    """the backward of an eval forward uses its running statistics, even if they have moved since."""
+    """the backward of an eval forward uses the running statistics of that forward, even if they
+    have changed since.
+    """
     cell.judge(case, *GRADIENTS)
 
 
@@ -286,7 +297,7 @@ def test_an_eval_backward_remembers_the_running_statistics(cell: Cell, case: Cas
     shape=SMALL,
 )
 def test_a_backward_changes_nothing(cell: Cell, case: Case) -> None:
-    """a backward leaves input, dy, parameters, running statistics and the counter as they are."""
+    """a backward leaves input, dy, parameters, running statistics and counter bitwise unchanged."""
     cell.judge_steps(case, Backward, "handed", *STATE_FIELDS)
 
 
@@ -305,7 +316,7 @@ def test_a_backward_changes_nothing(cell: Cell, case: Case) -> None:
     running=KEEPING,
 )
 def test_running_statistics_are_constants(cell: Cell, case: Case) -> None:
-    """no gradient flows through running statistics."""
+    """no gradient flows through the running statistics."""
     cell.judge(case, *GRADIENTS)
 
 
@@ -323,7 +334,7 @@ def test_running_statistics_are_constants(cell: Cell, case: Case) -> None:
     momentum=(0.1,),
 )
 def test_gradients_are_right_around_block_sizes(cell: Cell, case: Case) -> None:
-    """gradients are right around the block sizes of kernels."""
+    """gradients are right for sizes around the block sizes of kernels."""
     cell.judge(case, *GRADIENTS)
 
 
@@ -339,7 +350,7 @@ def test_gradients_are_right_around_block_sizes(cell: Cell, case: Case) -> None:
     history=("forward with gradients", "eval", "forward with gradients"),
 )
 def test_recording_changes_no_result(cell: Cell, case: Case) -> None:
-    """a forward that records for a backward gives what one gives that does not."""
+    """a forward that records for a backward gives the same results as one that does not."""
     cell.judge(case, "output", "output_form", "running_mean", "running_var", "num_batches_tracked")
 
 
@@ -362,7 +373,7 @@ def test_recording_changes_no_result(cell: Cell, case: Case) -> None:
     eps=(1e-5, 1e-12, 1e-20, 1.0),
 )
 def test_finite_data_give_finite_gradients(cell: Cell, case: Case) -> None:
-    """finite data give finite gradients, also of constant channels and weights of zero."""
+    """finite data give finite gradients, also for constant channels and zero weights."""
     cell.judge(case, "numbers")
 
 
@@ -398,7 +409,7 @@ def test_memory_layouts_do_not_change_gradients(cell: Cell, case: Case) -> None:
     shape=shapes("different", "small"),
 )
 def test_dx_is_laid_out_like_the_input(cell: Cell, case: Case) -> None:
-    """the gradient of an input in NCHW or NHWC order is in the same order."""
+    """the gradient of the input has the memory order of the input, NCHW or NHWC."""
     cell.judge(case, "gradient_layout")
 
 
@@ -415,7 +426,9 @@ def test_dx_is_laid_out_like_the_input(cell: Cell, case: Case) -> None:
     value=GENTLE,
 )
 def test_second_derivatives_in_training_are_those_of_the_formulas(cell: Cell, case: Case) -> None:
-    """the second derivatives in training are those of the formulas, in the form of their tensors."""
+    """in training, the second derivatives are those of the formulas, with the shapes and dtypes of
+    their tensors.
+    """
     cell.judge(case, *SECOND, "gradient_form")
 
 
@@ -434,7 +447,7 @@ def test_second_derivatives_in_training_are_those_of_the_formulas(cell: Cell, ca
     least=1,
 )
 def test_second_derivatives_in_eval_hold_the_statistics_constant(cell: Cell, case: Case) -> None:
-    """the second derivatives in eval mode hold the running statistics constant."""
+    """in eval mode, the second derivatives treat the running statistics as constants."""
     cell.judge(case, *SECOND, "gradient_form")
 
 
@@ -493,5 +506,7 @@ def test_gradients_are_accurate_over_thousands_of_values(cell: Cell, case: Case)
     wrt=SUBSETS,
 )
 def test_gradients_of_nothing_are_zero(cell: Cell, case: Case) -> None:
-    """the gradients of a batch without samples or pixels are as empty, or zeros."""
+    """for a batch without samples or pixels, the gradient of the input is empty, and those of
+    weight and bias are zeros.
+    """
     cell.judge(case, *GRADIENTS, "gradient_form", *STATE_FIELDS)

@@ -1,4 +1,9 @@
-"""LAY: memory."""
+"""LAY: memory.
+
+That results do not depend on strides and gaps, and that a layer neither writes where it must not
+nor returns memory that is not its own. Which layouts are drawn depends on the claim ``layouts``;
+LAY-04 needs ``strided_state`` and LAY-08 ``output_layout``.
+"""
 
 from bn_spec.case.layouts import LAYOUTS
 from bn_spec.case.script import Case
@@ -41,7 +46,7 @@ def test_memory_layouts_do_not_change_results(cell: Cell, case: Case) -> None:
     value=GENTLE,
 )
 def test_expanded_inputs_are_as_if_written_out(cell: Cell, case: Case) -> None:
-    """an input of stride 0 counts as if its elements were written out."""
+    """an input with stride 0 gives the same results as if its elements were written out."""
     cell.judge(case, *VALUES)
 
 
@@ -57,7 +62,7 @@ def test_expanded_inputs_are_as_if_written_out(cell: Cell, case: Case) -> None:
     value=GENTLE,
 )
 def test_strides_of_axes_of_length_one_mean_nothing(cell: Cell, case: Case) -> None:
-    """the stride of an axis of length 1 means nothing."""
+    """the stride of an axis of length 1 has no effect."""
     cell.judge(case, *VALUES)
 
 
@@ -74,7 +79,7 @@ def test_strides_of_axes_of_length_one_mean_nothing(cell: Cell, case: Case) -> N
     value=GENTLE,
 )
 def test_state_may_lie_in_memory_with_gaps(cell: Cell, case: Case) -> None:
-    """weight, bias and running statistics may lie in memory with gaps."""
+    """weight, bias and running statistics may have gaps between their elements in memory."""
     cell.judge(case, *VALUES)
 
 
@@ -90,7 +95,7 @@ def test_state_may_lie_in_memory_with_gaps(cell: Cell, case: Case) -> None:
     value=GENTLE,
 )
 def test_nothing_is_written_around_tensors(cell: Cell, case: Case) -> None:
-    """nothing is written around the elements of a tensor."""
+    """no step writes to the memory around the elements of a tensor."""
     cell.judge(case, "overrun")
 
 
@@ -114,7 +119,7 @@ def test_nothing_is_written_around_tensors(cell: Cell, case: Case) -> None:
     value=GENTLE,
 )
 def test_results_lie_in_memory_of_their_own(cell: Cell, case: Case) -> None:
-    """no result lies in the memory of what was handed over."""
+    """no result shares memory with an array that was handed over."""
     cell.judge(case, "shared")
 
 
@@ -136,7 +141,7 @@ def test_results_lie_in_memory_of_their_own(cell: Cell, case: Case) -> None:
     value=GENTLE,
 )
 def test_what_was_returned_stays(cell: Cell, case: Case) -> None:
-    """what a call has returned stays as it is, whatever calls follow."""
+    """later calls do not change the arrays that a call has returned."""
     cell.judge(case, "kept")
 
 
@@ -152,5 +157,5 @@ def test_what_was_returned_stays(cell: Cell, case: Case) -> None:
     value=GENTLE,
 )
 def test_output_is_laid_out_like_the_input(cell: Cell, case: Case) -> None:
-    """the output for an input in NCHW or NHWC order is in the same order."""
+    """the output has the memory order of the input, NCHW or NHWC."""
     cell.judge(case, "output_layout")

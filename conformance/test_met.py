@@ -1,4 +1,9 @@
-"""MET: laws, in which the reference has no part but for its bounds."""
+"""MET: laws.
+
+Relations between the answers of a layer to related inputs. The reference contributes the error
+bounds only, not the expected values. Most laws of training need the claim ``normalises_by_batch``,
+some also ``checkpoints`` or ``live_attributes``; those of eval mode need ``inference``.
+"""
 
 from bn_spec.case.laws import of_two_values
 from bn_spec.case.script import Case
@@ -38,7 +43,7 @@ USUAL_EPS = (1e-5, 1e-3, 1.0, 0.1)
     value=GENTLE,
 )
 def test_samples_can_be_permuted(cell: Cell, case: Case) -> None:
-    """samples in another order give the same outputs in that order."""
+    """if the samples are reordered, the outputs are the same in the new order."""
     cell.judge(case, "samples reversed")
 
 
@@ -53,7 +58,7 @@ def test_samples_can_be_permuted(cell: Cell, case: Case) -> None:
     value=GENTLE,
 )
 def test_pixels_can_be_permuted(cell: Cell, case: Case) -> None:
-    """pixels in another order give the same outputs in that order."""
+    """if the pixels are reordered, the outputs are the same in the new order."""
     cell.judge(case, "pixels reversed")
 
 
@@ -71,7 +76,9 @@ def test_pixels_can_be_permuted(cell: Cell, case: Case) -> None:
     value=GENTLE,
 )
 def test_channels_can_be_permuted(cell: Cell, case: Case) -> None:
-    """channels in another order, parameters with them, give the same outputs in that order."""
+    """if the channels and their parameters are reordered, the outputs are the same in the new
+    order.
+    """
     cell.judge(case, "channels reversed")
 
 
@@ -86,7 +93,7 @@ def test_channels_can_be_permuted(cell: Cell, case: Case) -> None:
     value=WHOLE,
 )
 def test_a_shift_changes_nothing(cell: Cell, case: Case) -> None:
-    """a shift of the input leaves the training output as it is."""
+    """shifting the input leaves the training output unchanged."""
     cell.judge(case, "shifted")
 
 
@@ -105,7 +112,7 @@ def test_a_shift_changes_nothing(cell: Cell, case: Case) -> None:
     eps=USUAL_EPS,
 )
 def test_a_scale_changes_nothing_if_eps_follows(cell: Cell, case: Case) -> None:
-    """a scale, with eps scaled by its square, leaves the training output as it is."""
+    """scaling the input by k, and eps by k², leaves the training output unchanged."""
     cell.judge(case, "scaled")
 
 
@@ -120,7 +127,7 @@ def test_a_scale_changes_nothing_if_eps_follows(cell: Cell, case: Case) -> None:
     value=GENTLE,
 )
 def test_a_batch_beside_itself_gives_the_same_twice(cell: Cell, case: Case) -> None:
-    """a batch beside itself gives its training output twice."""
+    """a batch joined with a copy of itself gives its training output twice."""
     cell.judge(case, "twice over")
 
 
@@ -139,7 +146,7 @@ def test_a_batch_beside_itself_gives_the_same_twice(cell: Cell, case: Case) -> N
     parameters=("distinct", "equal", "signs", "random"),
 )
 def test_weight_and_bias_come_last(cell: Cell, case: Case) -> None:
-    """weight and bias scale and shift what the layer gives with weight 1 and bias 0."""
+    """weight and bias scale and shift the output that the layer gives with weight 1 and bias 0."""
     cell.judge(case, "unscaled")
 
 
@@ -155,7 +162,7 @@ def test_weight_and_bias_come_last(cell: Cell, case: Case) -> None:
     running=KEEPING,
 )
 def test_eval_is_linear_but_for_a_constant(cell: Cell, case: Case) -> None:
-    """in eval mode the output is linear in the input, but for a constant."""
+    """in eval mode, the output is linear in the input, apart from a constant."""
     cell.judge(case, "additive")
 
 
@@ -171,7 +178,7 @@ def test_eval_is_linear_but_for_a_constant(cell: Cell, case: Case) -> None:
     running=KEEPING,
 )
 def test_batches_can_be_joined_in_eval(cell: Cell, case: Case) -> None:
-    """in eval mode two batches as one give what they give apart."""
+    """in eval mode, two batches joined into one give the same outputs as each batch alone."""
     cell.judge(case, "joined")
 
 
@@ -186,7 +193,7 @@ def test_batches_can_be_joined_in_eval(cell: Cell, case: Case) -> None:
     parameters=(*AFFINE[:-2], ABSENT),
 )
 def test_outputs_are_centred_on_the_bias(cell: Cell, case: Case) -> None:
-    """the mean of the training output of a channel is its bias."""
+    """the mean of the training output over a channel is the channel's bias."""
     cell.judge(case, "centred")
 
 
@@ -201,8 +208,8 @@ def test_outputs_are_centred_on_the_bias(cell: Cell, case: Case) -> None:
     eps=USUAL_EPS,
 )
 def test_two_values_are_worked_out_by_hand(cell: Cell, case: Case) -> None:
-    """channels of two values, as often, have the outputs and statistics that can be worked out by
-    hand.
+    """channels of two values, each equally often, have the outputs and statistics that can be
+    worked out by hand.
     """
     cell.judge(case, "two values")
 
@@ -218,8 +225,8 @@ def test_two_values_are_worked_out_by_hand(cell: Cell, case: Case) -> None:
     running=RUNNING_STYLES,
 )
 def test_the_same_batch_again_moves_statistics_less(cell: Cell, case: Case) -> None:
-    """the same batch again moves the running statistics as much less as momentum or the counter
-    says.
+    """a repeated batch moves the running statistics less, by the factor that momentum or the
+    counter determines.
     """
     cell.judge(case, "contraction")
 
@@ -236,5 +243,7 @@ def test_the_same_batch_again_moves_statistics_less(cell: Cell, case: Case) -> N
     momentum=(1.0,),
 )
 def test_running_var_follows_the_number_of_values(cell: Cell, case: Case) -> None:
-    """a batch beside itself has the same mean, and a variance as much smaller as n / (n − 1) is."""
+    """a batch joined with a copy of itself has the same mean, and its variance in running_var
+    shrinks as n / (n − 1) does.
+    """
     cell.judge(case, "estimator")

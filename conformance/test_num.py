@@ -1,4 +1,9 @@
-"""NUM: accuracy."""
+"""NUM: accuracy.
+
+How large errors may be: far from zero, over thousands of values, at the ends of the number range.
+The claims about arithmetic set the bounds. NUM-07 needs the claim ``subnormals``, NUM-08 and NUM-09
+need ``unbiased``, and NUM-13 needs ``overflow_safe``.
+"""
 
 from bn_spec.case.script import Case
 from bn_spec.specification.requirement import BOUNDS
@@ -52,8 +57,8 @@ def test_errors_grow_with_conditioning_as_claimed(cell: Cell, case: Case) -> Non
     momentum=(1.0, 0.5),
 )
 def test_exact_sums_leave_a_few_roundings(cell: Cell, case: Case) -> None:
-    """where every partial sum is exact in any order, the results are a few roundings from the exact
-    ones.
+    """where every partial sum is exact in any order, the results are within a few roundings of the
+    exact ones.
     """
     cell.judge(case, *VALUES)
 
@@ -73,8 +78,8 @@ def test_exact_sums_leave_a_few_roundings(cell: Cell, case: Case) -> None:
     eps=(*TINY_EPS, 1.0, 1e4),
 )
 def test_channels_far_from_zero_or_without_variance_cost_nothing(cell: Cell, case: Case) -> None:
-    """a channel far from zero, or of less variance than eps or none, costs itself and others no
-    accuracy.
+    """a channel that lies far from zero, or whose variance is zero or less than eps, reduces
+    neither its own accuracy nor that of others.
     """
     cell.judge(case, *VALUES)
 
@@ -104,7 +109,7 @@ def test_cancellation_with_bias_costs_nothing(cell: Cell, case: Case) -> None:
     parameters=("identity", "huge", "random", "minute", ABSENT),
 )
 def test_no_scale_costs_accuracy(cell: Cell, case: Case) -> None:
-    """within the range of the accumulation no scale of data or weight costs accuracy."""
+    """within the range of the accumulation, no scale of data or weight reduces accuracy."""
     cell.judge(case, *VALUES)
 
 
@@ -124,7 +129,7 @@ def test_no_scale_costs_accuracy(cell: Cell, case: Case) -> None:
     eps=TINY_EPS,
 )
 def test_finite_data_give_finite_results(cell: Cell, case: Case) -> None:
-    """finite data whose squares stay in range give finite results, whatever eps."""
+    """finite data whose squares stay in range give finite results, whatever eps is."""
     cell.judge(case, "numbers")
 
 
@@ -142,13 +147,13 @@ def test_finite_data_give_finite_results(cell: Cell, case: Case) -> None:
     eps=(1.0, 1e-5),
 )
 def test_subnormal_numbers_are_kept(cell: Cell, case: Case) -> None:
-    """subnormal inputs, outputs and statistics are kept."""
+    """subnormal inputs, outputs and statistics are kept, and not flushed to zero."""
     cell.judge(case, *VALUES)
 
 
-# Half-precision data have so few bits that ties are common, and squares of odd numbers are all of
-# the form 8 k + 1, so that ties to even go one way. Their last rounding is held by its bound alone:
-# truncation exceeds it.
+# Half-precision data have so few bits that ties are common. Squares of odd numbers all have the
+# form 8 k + 1, so that ties to even go one way, and errors are biased without a mistake. For them,
+# only the bound judges the last rounding: truncation exceeds it.
 WITH_RANDOM_BITS = ("float32", "float64")
 
 
@@ -166,7 +171,7 @@ WITH_RANDOM_BITS = ("float32", "float64")
     eps=(1e-5, 1e-3),
 )
 def test_errors_of_output_and_mean_are_unbiased(cell: Cell, case: Case) -> None:
-    """the errors of output and running_mean are as often of either sign."""
+    """the errors of output and running_mean are positive and negative equally often."""
     cell.judge(case, "output_bias", "running_mean_bias")
 
 
@@ -182,7 +187,7 @@ def test_errors_of_output_and_mean_are_unbiased(cell: Cell, case: Case) -> None:
     momentum=(1.0,),
 )
 def test_errors_of_the_variance_are_unbiased(cell: Cell, case: Case) -> None:
-    """the errors of running_var are as often of either sign."""
+    """the errors of running_var are positive and negative equally often."""
     cell.judge(case, "running_var_bias")
 
 
@@ -201,7 +206,7 @@ def test_errors_of_the_variance_are_unbiased(cell: Cell, case: Case) -> None:
     momentum=(1.0, 0.5),
 )
 def test_thousands_of_values_are_summed_as_claimed(cell: Cell, case: Case) -> None:
-    """over thousands of values errors grow no faster than the claimed summation allows."""
+    """over thousands of values, errors grow no faster than the claimed summation allows."""
     cell.judge(case, *VALUES)
 
 
@@ -217,7 +222,7 @@ def test_thousands_of_values_are_summed_as_claimed(cell: Cell, case: Case) -> No
     momentum=(1.0,),
 )
 def test_more_values_than_half_precision_can_count_are_no_different(cell: Cell, case: Case) -> None:
-    """more values per channel than float16 can count or sum are no different from fewer."""
+    """results are right for more values per channel than float16 can count or sum."""
     cell.judge(case, *VALUES)
 
 
@@ -251,5 +256,5 @@ def test_the_floating_point_mode_stays(cell: Cell, case: Case) -> None:
     parameters=(*PARAMETER_STYLES, "huge"),
 )
 def test_overflowing_squares_give_no_nan(cell: Cell, case: Case) -> None:
-    """where squares of finite data overflow and their sums do not, nothing becomes NaN."""
+    """where squares of finite data overflow but sums of the data do not, no result is NaN."""
     cell.judge(case, "numbers")

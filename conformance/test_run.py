@@ -1,4 +1,8 @@
-"""RUN: running statistics."""
+"""RUN: running statistics.
+
+How training forwards update running_mean, running_var and num_batches_tracked. RUN-04 needs the
+claim ``cumulative_momentum`` and RUN-05 ``momentum_zero``; all others are judged for every backend.
+"""
 
 from bn_spec.case.script import Case
 from bn_spec.specification.requirement import PAPER, TORCH
@@ -55,8 +59,8 @@ def test_running_var_takes_the_unbiased_variance(cell: Cell, case: Case) -> None
     history=("forward",) * 3,
 )
 def test_momentum_none_keeps_the_cumulative_mean(cell: Cell, case: Case) -> None:
-    """with momentum None the running statistics are the cumulative mean over all batches, of any
-    size.
+    """with momentum None, the running statistics are the cumulative mean over all batches, whatever
+    their sizes.
     """
     cell.judge(case, "running_mean", "running_var")
 
@@ -71,7 +75,7 @@ def test_momentum_none_keeps_the_cumulative_mean(cell: Cell, case: Case) -> None
     running=KEEPING,
 )
 def test_momentum_zero_keeps_the_running_statistics(cell: Cell, case: Case) -> None:
-    """with momentum 0 the running statistics stay as they are, bit for bit."""
+    """with momentum 0, the running statistics stay bitwise unchanged."""
     cell.judge(case, "running_statistics_kept")
 
 
@@ -84,7 +88,7 @@ def test_momentum_zero_keeps_the_running_statistics(cell: Cell, case: Case) -> N
     running=KEEPING,
 )
 def test_momentum_one_forgets_the_past(cell: Cell, case: Case) -> None:
-    """with momentum 1 the running statistics are those of the last batch."""
+    """with momentum 1, the running statistics are those of the last batch."""
     cell.judge(case, "running_mean", "running_var")
 
 
@@ -108,7 +112,7 @@ def test_each_training_forward_is_counted_once(cell: Cell, case: Case) -> None:
     eps=(1.0, 100.0, 1e4),
 )
 def test_running_statistics_do_not_depend_on_weight_bias_and_eps(cell: Cell, case: Case) -> None:
-    """the running statistics do not depend on weight, bias and eps."""
+    """the running statistics do not depend on weight, bias or eps."""
     cell.judge(case, "running_mean", "running_var")
 
 
@@ -133,7 +137,7 @@ def test_running_var_is_never_negative(cell: Cell, case: Case) -> None:
     value=values(families=("constant",)),
 )
 def test_a_constant_channel_has_its_value_and_no_variance(cell: Cell, case: Case) -> None:
-    """a channel of equal values has its value as mean and variance 0."""
+    """a channel of equal values has this value as its mean, and variance 0."""
     cell.judge(case, "running_mean", "running_var")
 
 
@@ -145,5 +149,5 @@ def test_a_constant_channel_has_its_value_and_no_variance(cell: Cell, case: Case
     history=("forward",) * 3,
 )
 def test_each_forward_updates_once(cell: Cell, case: Case) -> None:
-    """each of several training forwards updates the running statistics once, by itself."""
+    """each training forward of a series updates the running statistics once, with its own batch."""
     cell.judge(case, "running_mean", "running_var")

@@ -1,4 +1,8 @@
-"""SHP: shapes."""
+"""SHP: shapes.
+
+That a layer is right for all sizes, from empty batches to more than 2³¹ elements. Only SHP-06 needs
+a claim, ``empty_batch``. SHP-04 and SHP-05 run in the nightly profile, SHP-07 only when named.
+"""
 
 from bn_spec.case.config import STATE_FIELDS
 from bn_spec.case.script import Case
@@ -18,8 +22,8 @@ PLAIN = values(scales=(0, 3, -3), offsets=(0.0, 1.0, -10.0))
     shape=shapes("tiny", "different", "small"),
 )
 def test_any_sizes_are_right(cell: Cell, case: Case) -> None:
-    """output and running statistics are right for any sizes of N, C, H and W, 1 in any place
-    included.
+    """output and running statistics are right for all sizes of N, C, H and W, including 1 for any
+    of them.
     """
     cell.judge(case, *VALUES)
 
@@ -32,7 +36,7 @@ def test_any_sizes_are_right(cell: Cell, case: Case) -> None:
     shape=shapes("spatial edge", "batch edge"),
 )
 def test_reductions_around_block_sizes_are_right(cell: Cell, case: Case) -> None:
-    """output and running statistics are right for reductions just below, at and above block sizes."""
+    """output and statistics are right for reductions just below, at and above block sizes."""
     cell.judge(case, *VALUES)
 
 
@@ -62,14 +66,15 @@ def test_channel_counts_around_block_sizes_are_right(cell: Cell, case: Case) -> 
     value=PLAIN,
 )
 def test_counts_beyond_sixteen_bits_are_right(cell: Cell, case: Case) -> None:
-    """batches of more than 65535 samples, and as many channels, are like others."""
+    """output and running statistics are right for more than 65535 samples or channels."""
     cell.judge(case, *VALUES)
 
 
 @requirement(
     "SHP-05",
     level="core",
-    source="He et al. 2016; Sandler et al. 2018; Tan & Le 2019; Ronneberger et al. 2015; Huang et al. 2017",
+    source="He et al. 2016; Sandler et al. 2018; Tan & Le 2019; Ronneberger et al. 2015;"
+    " Huang et al. 2017",
     reaches=(("n 257-4096", "n > 4096"),),
     deep=True,
     effort=0.1,
@@ -91,7 +96,9 @@ def test_layers_of_well_known_networks_are_right(cell: Cell, case: Case) -> None
     shape=shapes("tiny", "different"),
 )
 def test_nothing_gives_nothing(cell: Cell, case: Case) -> None:
-    """a batch without samples or pixels gives an output as empty, and moves no running statistics."""
+    """a batch without samples or pixels gives an empty output of its shape, and does not move the
+    running statistics.
+    """
     cell.judge(case, "output_form", "output", *STATE_FIELDS)
 
 
@@ -106,5 +113,5 @@ def test_nothing_gives_nothing(cell: Cell, case: Case) -> None:
     value=PLAIN,
 )
 def test_elements_beyond_thirty_two_bits_are_right(cell: Cell, case: Case) -> None:
-    """batches of more than 2³¹ elements are like others."""
+    """output and running statistics are right for more than 2³¹ elements."""
     cell.judge_in_parts(case, *VALUES)

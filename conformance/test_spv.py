@@ -1,4 +1,9 @@
-"""SPV: special values."""
+"""SPV: special values.
+
+What NaN, infinities and negative zeros in an input or a gradient change, and what they leave alone.
+Bitwise requirements need the claim ``deterministic``, those about eval mode ``inference``, and
+those about gradients ``gradients``.
+"""
 
 import numpy as np
 
@@ -31,8 +36,8 @@ OF_DY = ("forward with gradients", "backward", "backward with non-finite element
     special=BAD,
 )
 def test_a_channel_that_is_not_finite_stays_alone(cell: Cell, case: Case) -> None:
-    """NaN or infinity in one channel leaves the training output of the others as it is, bit for
-    bit.
+    """NaN or infinity in one channel leaves the training output of the other channels bitwise
+    unchanged.
     """
     cell.judge(case, "elsewhere")
 
@@ -49,7 +54,9 @@ def test_a_channel_that_is_not_finite_stays_alone(cell: Cell, case: Case) -> Non
     momentum=MOVING,
 )
 def test_what_is_not_finite_shows_in_its_channel(cell: Cell, case: Case) -> None:
-    """NaN in a channel makes its training output and running statistics NaN; infinity, not finite."""
+    """NaN in a channel makes its training output and running statistics NaN; infinity makes them
+    not finite.
+    """
     cell.judge(case, "special")
 
 
@@ -66,7 +73,7 @@ def test_what_is_not_finite_shows_in_its_channel(cell: Cell, case: Case) -> None
     momentum=MOVING,
 )
 def test_statistics_of_other_channels_are_right(cell: Cell, case: Case) -> None:
-    """NaN or infinity in one channel leaves the running statistics of the others as they should be."""
+    """with NaN or infinity in one channel, the running statistics of the others are right."""
     cell.judge(case, "running_mean", "running_var")
 
 
@@ -85,7 +92,7 @@ def test_statistics_of_other_channels_are_right(cell: Cell, case: Case) -> None:
     special=BAD,
 )
 def test_an_element_that_is_not_finite_stays_alone_in_eval(cell: Cell, case: Case) -> None:
-    """in eval mode NaN or infinity in one element leaves all others as they are, bit for bit."""
+    """in eval mode, NaN or infinity in one element leaves all other elements bitwise unchanged."""
     cell.judge(case, "elsewhere")
 
 
@@ -101,7 +108,7 @@ def test_an_element_that_is_not_finite_stays_alone_in_eval(cell: Cell, case: Cas
     special=BAD,
 )
 def test_what_is_not_finite_shows_in_its_element_in_eval(cell: Cell, case: Case) -> None:
-    """in eval mode NaN gives NaN, and infinity what is not finite."""
+    """in eval mode, NaN gives NaN, and infinity gives a value that is not finite."""
     cell.judge(case, "special")
 
 
@@ -121,8 +128,8 @@ def test_what_is_not_finite_shows_in_its_element_in_eval(cell: Cell, case: Case)
     special=BAD,
 )
 def test_a_channel_of_dy_that_is_not_finite_stays_alone(cell: Cell, case: Case) -> None:
-    """NaN or infinity in dy leaves other channels, in eval mode other elements, as they are, bit
-    for bit.
+    """NaN or infinity in dy leaves the gradients of other channels, and in eval mode of other
+    elements, bitwise unchanged.
     """
     cell.judge(case, "elsewhere")
 
@@ -140,8 +147,8 @@ def test_a_channel_of_dy_that_is_not_finite_stays_alone(cell: Cell, case: Case) 
     special=BAD,
 )
 def test_what_is_not_finite_in_dy_shows_in_its_channel(cell: Cell, case: Case) -> None:
-    """NaN in dy makes gradients of its channel NaN, in eval mode its element of dx; infinity, not
-    finite.
+    """NaN in dy makes the gradients of its channel NaN, or in eval mode its element of dx; infinity
+    makes them not finite.
     """
     cell.judge(case, "special")
 

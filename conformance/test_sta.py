@@ -1,4 +1,9 @@
-"""STA: state and histories."""
+"""STA: state and histories.
+
+What checkpoints, loading, new attributes and changes of mode do, and that no history leads a layer
+astray. Requirements about checkpoints need the claim ``checkpoints``, those about new values of eps
+and momentum ``live_attributes``.
+"""
 
 from bn_spec.case.config import STATE_FIELDS
 from bn_spec.case.script import Case
@@ -36,7 +41,7 @@ BATCHES = histories(
     running=(*RUNNING_STYLES, ABSENT),
 )
 def test_a_checkpoint_is_the_state(cell: Cell, case: Case) -> None:
-    """a checkpoint has each tensor of the state by its name, bit for bit, and nothing else."""
+    """a checkpoint has each tensor of the state under its name, bit for bit, and nothing else."""
     cell.judge(case, "checkpoint")
 
 
@@ -52,7 +57,7 @@ def test_a_checkpoint_is_the_state(cell: Cell, case: Case) -> None:
     history=("forward", "save", "forward", "restore"),
 )
 def test_a_checkpoint_brings_the_state_back(cell: Cell, case: Case) -> None:
-    """loading a checkpoint brings back every tensor, num_batches_tracked among them."""
+    """loading a checkpoint restores every tensor, including num_batches_tracked."""
     cell.judge_steps(case, Restore, *STATE_FIELDS)
 
 
@@ -71,7 +76,7 @@ def test_a_checkpoint_brings_the_state_back(cell: Cell, case: Case) -> None:
     history=("forward", "save", "restore into a new layer", "forward", "eval", "forward"),
 )
 def test_a_new_layer_goes_on_from_a_checkpoint(cell: Cell, case: Case) -> None:
-    """a new layer that loads a checkpoint goes on as the old one would have."""
+    """a new layer that loads a checkpoint continues as the old layer would have."""
     cell.judge(case, "output", *STATE_FIELDS)
 
 
@@ -87,7 +92,7 @@ def test_a_new_layer_goes_on_from_a_checkpoint(cell: Cell, case: Case) -> None:
     running=(*RUNNING_STYLES, ABSENT),
 )
 def test_what_is_not_loaded_stays(cell: Cell, case: Case) -> None:
-    """loading some tensors leaves the others as they are, and leaves out what the layer does not
+    """loading some tensors leaves the others unchanged, and ignores tensors that the layer does not
     have.
     """
     cell.judge_steps(case, Restore | Load, *STATE_FIELDS)
@@ -109,7 +114,7 @@ def test_what_is_not_loaded_stays(cell: Cell, case: Case) -> None:
     ),
 )
 def test_a_checkpoint_stays_as_it_is(cell: Cell, case: Case) -> None:
-    """a checkpoint stays as it is, whatever the layer that took it or loaded it does next."""
+    """a checkpoint stays unchanged, whatever the layer that saved or loaded it does next."""
     cell.judge_steps(case, Save, "kept")
 
 
@@ -135,7 +140,9 @@ def test_a_checkpoint_stays_as_it_is(cell: Cell, case: Case) -> None:
     ),
 )
 def test_a_new_eps_counts_from_then_on(cell: Cell, case: Case) -> None:
-    """an eps that is set on a live layer counts from the next forward on, and for its gradients."""
+    """an eps that is set on a live layer takes effect from the next forward on, and in its
+    gradients.
+    """
     cell.judge(case, "output", *GRADIENTS)
 
 
@@ -150,7 +157,7 @@ def test_a_new_eps_counts_from_then_on(cell: Cell, case: Case) -> None:
     history=("forward", "set momentum", "forward", "set momentum", "forward"),
 )
 def test_a_new_momentum_counts_from_then_on(cell: Cell, case: Case) -> None:
-    """a momentum that is set on a live layer counts from the next training forward on."""
+    """a momentum that is set on a live layer takes effect from the next training forward on."""
     cell.judge(case, *STATISTICS)
 
 
@@ -164,7 +171,7 @@ def test_a_new_momentum_counts_from_then_on(cell: Cell, case: Case) -> None:
     history=("eval", "train", "forward", "eval", "train"),
 )
 def test_a_change_of_mode_changes_no_tensor(cell: Cell, case: Case) -> None:
-    """a change of mode changes no tensor."""
+    """a change of mode changes no tensor of the state."""
     cell.judge_steps(case, Train | Eval, *STATE_FIELDS)
 
 
@@ -179,7 +186,7 @@ def test_a_change_of_mode_changes_no_tensor(cell: Cell, case: Case) -> None:
     value=PLAIN,
 )
 def test_a_step_starts_from_what_the_history_left(cell: Cell, case: Case) -> None:
-    """after any history, a step gives what it gives from that state."""
+    """after any history, a step gives the results that follow from the state at that point."""
     cell.judge(case, "output", "refusal", *GRADIENTS, *STATE_FIELDS)
 
 
@@ -195,7 +202,9 @@ def test_a_step_starts_from_what_the_history_left(cell: Cell, case: Case) -> Non
     value=PLAIN,
 )
 def test_running_statistics_do_not_drift(cell: Cell, case: Case) -> None:
-    """running statistics that nobody looks at are, after many batches, those of the recurrence."""
+    """after many batches, with no look at the state in between, the running statistics are those of
+    the recurrence.
+    """
     cell.judge_drift(case)
 
 
@@ -211,5 +220,5 @@ def test_running_statistics_do_not_drift(cell: Cell, case: Case) -> None:
     history=("load", "forward", "load", "reset parameters", "forward"),
 )
 def test_loading_copies(cell: Cell, case: Case) -> None:
-    """loading copies: what was handed over stays as it is, whatever the layer does next."""
+    """loading copies: the arrays handed over stay unchanged, whatever the layer does next."""
     cell.judge_steps(case, Load | ResetParameters, "handed", "kept", *STATE_FIELDS)

@@ -1,4 +1,9 @@
-"""TRN: training forward."""
+"""TRN: training forward.
+
+What a forward in training mode returns. TRN-01 needs the claim ``affine_off``, TRN-03
+``normalises_by_batch``, TRN-08 ``tracking_off`` and TRN-10 ``answers_single_values``; all others
+are judged for every backend.
+"""
 
 from bn_spec.case.script import Case
 from bn_spec.specification.requirement import PAPER, TORCH
@@ -37,7 +42,7 @@ def test_output_is_normalised_by_the_biased_batch_statistics(cell: Cell, case: C
     parameters=AFFINE,
 )
 def test_weight_scales_and_bias_shifts_each_channel(cell: Cell, case: Case) -> None:
-    """weight scales and bias shifts each channel of the output, also where weight is zero or
+    """weight scales and bias shifts each channel of the output, also where the weight is zero or
     negative.
     """
     cell.judge(case, "output")
@@ -99,7 +104,7 @@ def test_input_and_parameters_are_left_alone(cell: Cell, case: Case) -> None:
     ),
 )
 def test_two_values_per_channel_suffice(cell: Cell, case: Case) -> None:
-    """two values per channel suffice for a training forward, in one sample or in two."""
+    """two values per channel are enough for a training forward, in one sample or in two."""
     cell.judge(case, "output", "running_mean", "running_var")
 
 
@@ -111,8 +116,8 @@ def test_two_values_per_channel_suffice(cell: Cell, case: Case) -> None:
     running=(ABSENT,),
 )
 def test_output_is_normalised_by_batch_statistics_without_tracking(cell: Cell, case: Case) -> None:
-    """without tracking, the training output is normalised by the statistics of the batch all the
-    same.
+    """with track_running_stats=False too, the training output is normalised by the statistics of
+    the batch.
     """
     cell.judge(case, "output")
 
@@ -125,7 +130,7 @@ def test_output_is_normalised_by_batch_statistics_without_tracking(cell: Cell, c
     value=values(scales=(0, -3, -10, -20, -40, 3, 10), offsets=(0.0, 1.0)),
 )
 def test_eps_stands_inside_the_root(cell: Cell, case: Case) -> None:
-    """eps is added to the variance, inside the root, whatever its size relative to the variance."""
+    """eps is added to the variance inside the root, whatever its size relative to the variance."""
     cell.judge(case, "output")
 
 
@@ -140,7 +145,7 @@ def test_eps_stands_inside_the_root(cell: Cell, case: Case) -> None:
     least=1,
 )
 def test_a_single_value_per_channel_gives_the_bias(cell: Cell, case: Case) -> None:
-    """a single value per channel, in a dialect that answers it, gives the bias, and a variance of
-    0.
+    """in a dialect that accepts a single value per channel, the output is the bias, and the
+    variance is 0.
     """
     cell.judge(case, "output", "running_mean", "running_var")

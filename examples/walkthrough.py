@@ -1,7 +1,9 @@
-"""BatchNorm2d from the sigmoid to the running statistics, and five ways of getting it wrong unnoticed.
+"""BatchNorm2d from the sigmoid to the running statistics, and five mistakes that go unnoticed.
 
-A tutorial that runs: every number is computed as it is printed, and every claim is asserted.
-``python examples/walkthrough.py`` needs bn-spec and PyTorch.
+The walkthrough is a program: it computes every number that it prints, and asserts every claim. It
+follows a tutorial that tests BatchNorm2d by hand, and shows what the tutorial's checks miss.
+
+Usage: ``python examples/walkthrough.py``, with bn-spec and PyTorch installed.
 """
 
 from __future__ import annotations
@@ -29,18 +31,19 @@ from bn_spec.oracle.bounds import Accuracy
 from bn_spec.oracle.expectation import Bounded, expect
 from bn_spec.specification.requirement import requirement_named
 from bn_spec.strategies import cases, shapes
+from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
 
 Array: TypeAlias = npt.NDArray[Any]
 Answer: TypeAlias = tuple[Array, Array | None, Array | None]
 Shares: TypeAlias = dict[str, float]
-"""The worst err / bound over all elements, by tensor."""
+"""Worst err / bound over all elements, by tensor."""
 
 CHANNELS = 16
 CONFIG = Config(CHANNELS)
 TWO_PASS = Accuracy("two-pass")
 BATCH = (0, 2, 3)
-"""The axes of (N, C, H, W) that a channel's statistics run over."""
+"""The axes of (N, C, H, W) over which the statistics of a channel are taken."""
 
 
 def uniform(shape: tuple[int, int, int, int], seed: int = 0) -> Array:
@@ -49,16 +52,16 @@ def uniform(shape: tuple[int, int, int, int], seed: int = 0) -> Array:
 
 
 TUTORIAL = Case(CONFIG, initial_state(CONFIG), (Forward(uniform((10, CHANNELS, 10, 10))),))
-"""One training step on a new layer with default arguments: all that the tutorial looks at."""
+"""One training step on a new layer with default arguments: the only case of the tutorial."""
 
 X = next(TUTORIAL.forwards())
 
 
-# By hand -----------------------------------------------------------------------------------------------
+# By hand ------------------------------------------------------------------------------------------
 
 
 def column(values: Array) -> Array:
-    """Lay per-channel values (C,) out so that they broadcast against (N, C, H, W)."""
+    """Return per-channel values (C,) in a shape that broadcasts against (N, C, H, W)."""
     return values[:, np.newaxis, np.newaxis]
 
 
@@ -91,21 +94,25 @@ def by_hand(
 
 
 def first_step(kernel: Callable[..., Answer]) -> Answer:
-    """Return what a kernel makes of the tutorial's batch, from the tensors of a new layer."""
-    fresh = {
-        name: tensor
-        for name, tensor in initial_state(CONFIG).items()
-        if name != "num_batches_tracked"
-    }
-    return kernel(X, **fresh, momentum=CONFIG.momentum, eps=CONFIG.eps)
+    """Return the results of a kernel for the tutorial's batch and the tensors of a new layer."""
+    tensors = dict(initial_state(CONFIG).items())
+    del tensors["num_batches_tracked"]
+    return kernel(X, **tensors, momentum=CONFIG.momentum, eps=CONFIG.eps)
 
 
-# 1. Why ------------------------------------------------------------------------------------------------
+# 1. Why -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Slopes:
-    """Slopes of the sigmoid: the steepest there is, and the average over spread and over normalised values."""
+    """Slopes of the sigmoid.
+
+    Attributes:
+        steepest: The largest slope.
+        spread: Mean slope at widely spread values.
+        normalised: Mean slope at the same values after BatchNorm2d.
+
+    """
 
     steepest: float
     spread: float
@@ -125,27 +132,22 @@ def why() -> Slopes:
     spread = np.random.default_rng(0).normal(10, 20, size=(10, 1, 10, 10)).astype(np.float32)
     layer = bn_spec.BatchNorm2d(1)
     slopes = Slopes(
-        *(
-            float(s)
-            for s in (
-                sigmoid_slope(grid).max(),
-                sigmoid_slope(spread).mean(),
-                sigmoid_slope(layer(spread)).mean(),
-            )
-        )
+        steepest=float(sigmoid_slope(grid).max()),
+        spread=float(sigmoid_slope(spread).mean()),
+        normalised=float(sigmoid_slope(layer(spread)).mean()),
     )
     say(
-        f"The sigmoid's derivative is at most {slopes.steepest:g}, at 0, and vanishes away from it. Activations with"
-        f" mean {spread.mean():.1f} and standard deviation {spread.std():.1f} meet an average slope of"
-        f" {slopes.spread:.3f}; after BatchNorm2d the same activations meet {slopes.normalised:.3f}, and gradients"
-        " get through."
+        f"The derivative of the sigmoid is at most {slopes.steepest:g}, at 0, and vanishes away"
+        f" from it. For activations with mean {spread.mean():.1f} and standard deviation"
+        f" {spread.std():.1f}, the average slope is {slopes.spread:.3f}. After BatchNorm2d it is"
+        f" {slopes.normalised:.3f}, so gradients get through."
     )
     require(slopes.steepest <= 0.25, "the derivative is at most 1/4")
     require(slopes.normalised > 4 * slopes.spread, "normalising brings the slope back")
     return slopes
 
 
-# 2. Set-up ---------------------------------------------------------------------------------------------
+# 2. Set-up ----------------------------------------------------------------------------------------
 
 
 def layers() -> dict[str, Any]:
@@ -169,41 +171,41 @@ def call(layer: Any, x: Array) -> Array:
 
 
 def set_up() -> dict[str, State]:
-    """Build a layer of each library, and show that both hold the same five tensors."""
+    """Build a layer of each library, and show that both have the same five tensors."""
     states = {library: tensors_of(layer) for library, layer in layers().items()}
     say(
         f"The data: uniform on [0, 1), shape {X.shape} — batch, channels, height, width. The layer:"
-        f" BatchNorm2d({CHANNELS}), that is eps={CONFIG.eps}, momentum={CONFIG.momentum}, affine={CONFIG.affine},"
-        f" track_running_stats={CONFIG.track_running_stats}. It is built with five tensors, the first two trainable:"
+        f" BatchNorm2d({CHANNELS}), that is eps={CONFIG.eps}, momentum={CONFIG.momentum},"
+        f" affine={CONFIG.affine}, track_running_stats={CONFIG.track_running_stats}. A new layer"
+        " has five tensors, of which the first two are trainable:"
     )
     for name, tensor in states["bn_spec"].items():
-        held = numpy(tensor)
-        row(name, f"shape {held.shape}", str(held.dtype), f"all {held.flat[0]}")
+        array = numpy(tensor)
+        row(name, f"shape {array.shape}", str(array.dtype), f"all {array.flat[0]}")
+    documented = dict(initial_state(CONFIG).items())
     for state in states.values():
-        for (name, got), (_, wanted) in zip(
-            state.items(), initial_state(CONFIG).items(), strict=True
-        ):
-            require(
-                same_bits(numpy(got), numpy(wanted)), f"{name} is built as the documentation says"
-            )
+        for name, got in state.items():
+            same = same_bits(numpy(got), numpy(documented[name]))
+            require(same, f"{name} of a new layer is as documented")
     return states
 
 
-# 3. Training -------------------------------------------------------------------------------------------
+# 3. Training --------------------------------------------------------------------------------------
 
 
 def training() -> dict[str, Shares]:
-    """Train one step by hand and with both libraries; return the worst err / bound of each tensor."""
+    """Train one step by hand and with both libraries; return worst err / bound of each tensor."""
     results = {"by hand": first_step(by_hand)}
     for library, layer in layers().items():
         results[library] = (call(layer, X), numpy(layer.running_mean), numpy(layer.running_var))
     say(
-        "In training mode each channel is normalised by the mean and the *biased* variance of its batch, while"
-        " running_var moves towards the *unbiased* one. An exact reference gives each element's value, and a theorem"
-        " gives the largest error that correct rounding can cause in it. Below: the worst error over all elements, as"
-        " a share of that bound. Anything up to 1 is rounding; anything above is another formula."
+        "In training mode, each channel is normalised by the mean and the *biased* variance of its"
+        " batch, while running_var moves towards the *unbiased* variance. An exact reference gives"
+        " the value of each element, and a theorem bounds the error that rounding can cause in it."
+        " Below is the worst error over all elements, as a share of that bound. A share up to 1 is"
+        " rounding; a larger one is another formula."
     )
-    shares = {who: training_shares(result) for who, result in results.items()}
+    shares = {name: training_shares(result) for name, result in results.items()}
     print_shares(shares)
     return shares
 
@@ -211,8 +213,10 @@ def training() -> dict[str, Shares]:
 def training_bounds() -> dict[str, Bounded]:
     """Return the exact results of the tutorial's training step, with a bound per element."""
     expected = expect(CONFIG, initial_state(CONFIG), True, Forward(X), TWO_PASS)
-    names = ("output", "running_mean", "running_var")
-    return {name: bounded for name in names if (bounded := getattr(expected, name)) is not None}
+    bounds = {}
+    for name in ("output", "running_mean", "running_var"):
+        bounds[name] = getattr(expected, name)
+    return bounds
 
 
 def training_shares(result: Answer) -> Shares:
@@ -230,20 +234,21 @@ def worst_share(bounded: Bounded, got: Array) -> float:
 def print_shares(shares: dict[str, Shares]) -> None:
     """Print a table of shares, and require each to be at most 1."""
     row("worst err / bound", *next(iter(shares.values())))
-    for who, by_tensor in shares.items():
-        row(who, *(f"{share:.2g}" for share in by_tensor.values()))
-        require(max(by_tensor.values()) <= 1, f"{who} stays within the bound")
+    for name, by_tensor in shares.items():
+        row(name, *(f"{share:.2g}" for share in by_tensor.values()))
+        require(max(by_tensor.values()) <= 1, f"{name} stays within the bound")
 
 
-# 4. Testing --------------------------------------------------------------------------------------------
+# 4. Testing ---------------------------------------------------------------------------------------
 
 
 def evaluation() -> dict[str, Shares]:
-    """Hand a new batch to trained layers in eval mode; return the worst err / bound of each output."""
+    """Call trained layers on a new batch in eval mode; return the worst err / bound of outputs."""
     x = uniform((3, CHANNELS, 7, 5), seed=1)
     say(
-        f"In eval mode the running statistics normalise, here a new batch of shape {x.shape}. The hand computation"
-        " takes the running statistics that the layer reports, and nothing that the layer computed from this batch."
+        f"In eval mode, the running statistics normalise the input, here a new batch of shape"
+        f" {x.shape}. The hand computation uses the running statistics that the layer reports, and"
+        " nothing that the layer computes from this batch."
     )
     shares: dict[str, Shares] = {}
     for library, layer in layers().items():
@@ -259,83 +264,82 @@ def evaluation() -> dict[str, Shares]:
             "by hand": worst_share(bounded, hand),
         }
         for (name, old), (_, new) in zip(before.items(), after.items(), strict=True):
-            require(
-                same_bits(numpy(old), numpy(new)), f"eval mode leaves {name} of {library} alone"
-            )
+            same = same_bits(numpy(old), numpy(new))
+            require(same, f"eval mode leaves {name} of {library} unchanged")
     print_shares(shares)
-    say("Afterwards all five tensors of both layers are what they were, bit for bit.")
+    say("Afterwards, all five tensors of both layers are unchanged, bit for bit.")
     return shares
 
 
-def eval_by_hand(x: Array, held: State) -> Array:
+def eval_by_hand(x: Array, state: State) -> Array:
     """Normalise by the running statistics of a layer."""
-    mean, var = numpy(held.running_mean), numpy(held.running_var)
-    return normalised(x, mean, var, held.weight, held.bias, CONFIG.eps)
+    mean, var = numpy(state.running_mean), numpy(state.running_var)
+    return normalised(x, mean, var, state.weight, state.bias, CONFIG.eps)
 
 
-# 5. Slips ----------------------------------------------------------------------------------------------
-# Each is by_hand with one thing wrong; `given` stands for the tensors, momentum and eps of the call.
+# 5. Slips -----------------------------------------------------------------------------------------
+# Each slip is by_hand with one mistake. `others` are the tensors, momentum and eps of the call.
 
 
 def unbiased(
-    x: Array, weight: Array | None, bias: Array | None, eps: float, **given: Any
+    x: Array, weight: Array | None, bias: Array | None, eps: float, **others: Any
 ) -> Answer:
     """Normalise by the unbiased variance, as the tutorial did."""
-    _, mean, var = by_hand(x, weight, bias, eps=eps, **given)
+    _, mean, var = by_hand(x, weight, bias, eps=eps, **others)
     return normalised(x, x.mean(BATCH), x.var(BATCH, ddof=1), weight, bias, eps), mean, var
 
 
-def unbiased_last_channel(x: Array, **given: Any) -> Answer:
+def unbiased_last_channel(x: Array, **others: Any) -> Answer:
     """Make the same mistake in the last channel alone."""
-    y, mean, var = by_hand(x, **given)
-    y[:, -1] = unbiased(x, **given)[0][:, -1]
+    y, mean, var = by_hand(x, **others)
+    y[:, -1] = unbiased(x, **others)[0][:, -1]
     return y, mean, var
 
 
-def last_element_forgotten(x: Array, **given: Any) -> Answer:
-    """Leave the very last element unwritten, as a kernel does whose blocks do not cover the data."""
-    y, mean, var = by_hand(x, **given)
+def last_element_forgotten(x: Array, **others: Any) -> Answer:
+    """Leave the last element unwritten, like a kernel whose blocks do not cover the data."""
+    y, mean, var = by_hand(x, **others)
     y[-1, -1, -1, -1] = 0
     return y, mean, var
 
 
-def affine_ignored(x: Array, **given: Any) -> Answer:
-    """Forget weight and bias."""
-    return by_hand(x, **given | {"weight": None, "bias": None})
+def affine_ignored(x: Array, **others: Any) -> Answer:
+    """Ignore weight and bias."""
+    return by_hand(x, **others | {"weight": None, "bias": None})
 
 
-def momentum_inverted(x: Array, **given: Any) -> Answer:
-    """Take momentum for the weight of the old value."""
-    return by_hand(x, **given | {"momentum": 1 - given["momentum"]})
+def momentum_inverted(x: Array, **others: Any) -> Answer:
+    """Weigh the old value by momentum, instead of the new one."""
+    return by_hand(x, **others | {"momentum": 1 - others["momentum"]})
 
 
-def history_ignored(x: Array, **given: Any) -> Answer:
-    """Move the running statistics from 0 and 1, whatever they were."""
+def history_ignored(x: Array, **others: Any) -> Answer:
+    """Update the running statistics from 0 and 1, instead of their old values."""
     zeros = np.zeros(x.shape[1], x.dtype)
-    return by_hand(x, **given | {"running_mean": zeros, "running_var": zeros + 1})
+    return by_hand(x, **others | {"running_mean": zeros, "running_var": zeros + 1})
 
 
-def misspelt(x: Any, **given: Any) -> Answer:
+def misspelt(x: Any, **others: Any) -> Answer:
     """Misspell a method."""
-    return by_hand(x - x.maen(), **given)
+    return by_hand(x - x.maen(), **others)
 
 
 def backend_of(kernel: Callable[..., Answer]) -> Backend:
-    """Put a training kernel under test."""
+    """Return a training kernel as a backend."""
     claims = Capabilities(grade="two-pass", inference=False)
     return kernel_backend(kernel.__name__, kernel, capabilities=claims)
 
 
 @dataclass(frozen=True)
 class Caught:
-    """A case on which a backend is wrong, and what is wrong."""
+    """A case on which a backend is wrong, and its first discrepancy."""
 
     case: Case
     discrepancy: Discrepancy
 
 
 def caught(backend: Backend) -> Caught:
-    """Return the smallest case, of those of tiny shapes that the suite draws, on which the backend is wrong."""
+    """Return the smallest case on which a backend is wrong, among drawn cases of tiny shapes."""
     drawn = cases(claims=backend.capabilities, shape=shapes("tiny"))
     settings = PROFILES["ci"].settings()
     case = find(drawn, lambda case: bool(check(case, backend)), settings=settings, random=Random(0))
@@ -343,8 +347,9 @@ def caught(backend: Backend) -> Caught:
 
 
 def print_caught(requirement: str, found: Caught) -> None:
-    """Print the requirement that a case violates, the case, what is expected of it and what was got."""
+    """Print the violated requirement, the case, the expected value and the value received."""
     wrong = found.discrepancy
+    load_suite()  # the suite declares the requirements
     print_block(f"{requirement}  {requirement_named(requirement).sentence}")
     for number, line in enumerate(describe(found.case)):
         print_block(f"  {'case' if number == 0 else '':<10}{line}")
@@ -353,28 +358,33 @@ def print_caught(requirement: str, found: Caught) -> None:
 
 
 def wrong_formula() -> tuple[Discrepancy, Caught]:
-    """Slip 1: the output is normalised by the unbiased variance. Return what the suite says of it."""
+    """Slip 1: the output is normalised by the unbiased variance. Return what the suite finds."""
     backend = backend_of(unbiased)
     on_tutorial, found = check(TUTORIAL, backend)[0], caught(backend)
     error = mean_absolute_error(first_step(unbiased)[0])
     say(
-        f"The tutorial's hand computation divides by the unbiased variance. Its mean absolute error of {error:.1e}"
-        f" looks like rounding. On the same data the suite reports {on_tutorial.factor:.2g} times the bound; and it"
-        " shrinks the failure to a case that can be worked out on paper:"
+        f"The tutorial's hand computation divides by the unbiased variance. Its mean absolute error"
+        f" of {error:.1e} looks like rounding. On the same data, the suite reports"
+        f" {on_tutorial.factor:.2g} times the bound. It also shrinks the failure to a case that you"
+        " can work out on paper:"
     )
     print_caught("TRN-01", found)
     require(not check(TUTORIAL, backend_of(by_hand)), "the right formula is accepted")
     for discrepancy in (on_tutorial, found.discrepancy):
-        require(
-            discrepancy.observable == "output" and discrepancy.factor > 1,
-            "the wrong formula is caught",
-        )
+        caught_in_output = discrepancy.observable == "output" and discrepancy.factor > 1
+        require(caught_in_output, "the wrong formula is caught")
     return on_tutorial, found
 
 
 @dataclass(frozen=True)
 class EvalChecks:
-    """What two checks of an eval output say of a right layer and of one that normalises by the batch."""
+    """Results of two checks of an eval output.
+
+    Attributes:
+        cannot_fail: Of the tutorial's check, for a right layer and for one left in training mode.
+        can_fail: Of the comparison with the bound, for the same two layers.
+
+    """
 
     cannot_fail: tuple[float, float]
     can_fail: tuple[float, float]
@@ -392,7 +402,8 @@ def check_that_cannot_fail() -> EvalChecks:
         can_fail=(worst_share(bounded, right), worst_share(bounded, wrong)),
     )
     say(
-        "The tutorial's eval check subtracts a result from itself. Next to it, a comparison that can fail:"
+        "The tutorial's check of eval mode subtracts a result from itself. Beside it is a"
+        " comparison that can fail:"
     )
     row("", "right layer", "left in training mode")
     row("result − itself", *(f"{value:g}" for value in verdicts.cannot_fail))
@@ -406,7 +417,7 @@ def check_that_cannot_fail() -> EvalChecks:
 
 @dataclass(frozen=True)
 class Errors:
-    """Two summaries of the same errors."""
+    """Two summaries of the same errors: their mean, and the worst err / bound."""
 
     mean_absolute: float
     worst_share: float
@@ -416,16 +427,15 @@ def averaged_away() -> dict[str, Errors]:
     """Slip 3: a mean absolute error over all elements hides a wrong channel and a wrong tail."""
     errors: dict[str, Errors] = {}
     say(
-        "A mean over all elements hides a wrong channel and a wrong tail. The worst element does not:"
+        "A mean over all elements hides a wrong channel and a wrong last element. The worst element"
+        " shows them:"
     )
     row("", "mean abs. error", "worst err / bound")
     for kernel in (by_hand, unbiased, unbiased_last_channel, last_element_forgotten):
         y = first_step(kernel)[0]
-        errors[kernel.__name__] = Errors(
-            mean_absolute_error(y), worst_share(training_bounds()["output"], y)
-        )
-        shown = errors[kernel.__name__]
-        row(kernel.__name__, f"{shown.mean_absolute:.1e}", f"{shown.worst_share:.2g}")
+        error = Errors(mean_absolute_error(y), worst_share(training_bounds()["output"], y))
+        errors[kernel.__name__] = error
+        row(kernel.__name__, f"{error.mean_absolute:.1e}", f"{error.worst_share:.2g}")
     hidden = errors["unbiased_last_channel"], errors["last_element_forgotten"]
     for each in hidden:
         require(each.mean_absolute < errors["unbiased"].mean_absolute, "the mean hides it")
@@ -434,14 +444,21 @@ def averaged_away() -> dict[str, Errors]:
 
 
 def mean_absolute_error(y: Array) -> float:
-    """Return what the tutorial compares by."""
+    """Return the mean absolute error of an output, which the tutorial looks at."""
     bounded = training_bounds()["output"]
     return float((bounded.share(y) * bounded.bound).mean())
 
 
 @dataclass(frozen=True)
 class Friendly:
-    """A fault, the requirement that it violates, and a case whose values are too friendly to show it."""
+    """A fault, and a case whose friendly values hide it.
+
+    Attributes:
+        kernel: The faulty kernel.
+        requirement: Id of the requirement that it violates.
+        case: The friendly case.
+
+    """
 
     kernel: Callable[..., Answer]
     requirement: str
@@ -458,11 +475,12 @@ FRIENDLY = (
 
 
 def hidden_by_friendly_values() -> dict[str, Caught]:
-    """Slip 4: gamma 1, beta 0, running statistics 0 and 1, and one step hide faults. Return what shows each."""
+    """Slip 4: default tensors and a single step hide faults. Return the cases that show them."""
     found = {fault.kernel.__name__: caught(backend_of(fault.kernel)) for fault in FRIENDLY}
     say(
-        "With weight 1, bias 0 and running statistics 0 and 1, one step cannot tell whether any of them is used; and"
-        " momentum 0.5 reads the same from both ends. The suite draws all of them:"
+        "With weight 1, bias 0 and running statistics 0 and 1, a single step cannot show whether a"
+        " kernel uses them. With momentum 0.5, old and new values have the same weight. The suite"
+        " draws other values of all of them:"
     )
     for fault in FRIENDLY:
         name, backend = fault.kernel.__name__, backend_of(fault.kernel)
@@ -472,47 +490,47 @@ def hidden_by_friendly_values() -> dict[str, Caught]:
         require(not on_friendly, f"the friendly case hides {name}")
     inverted = check(TUTORIAL, backend_of(momentum_inverted))[0]
     say(
-        f"Momentum {CONFIG.momentum} alone would have shown the last: {inverted.factor:.2g} times the bound."
+        f"With momentum {CONFIG.momentum}, the tutorial's case shows the last fault:"
+        f" {inverted.factor:.2g} times the bound."
     )
     require(inverted.factor > 1, "momentum 0.1 shows an inverted momentum")
     return found
 
 
 def misspelt_names() -> list[str]:
-    """Slip 5: names that do not exist. Return what each library, and then the suite, says of one."""
+    """Slip 5: names that do not exist. Return the errors of each library, and then the finding."""
     say(
-        "A misspelt name is an error on the spot, and an error inside a layer is a finding like any other:"
+        "A misspelt name raises an error at once. To the suite, an error inside a layer is a"
+        " finding like any other:"
     )
-    sentences = [
-        sentence
-        for layer in layers().values()
-        for sentence in attribute_errors(layer, "runing_var")
-    ]
+    sentences = []
+    for layer in layers().values():
+        sentences += attribute_errors(layer, "runing_var")
     finding = check(TUTORIAL, backend_of(misspelt))[0]
     sentences.append(f"expected {finding.expected}; it {finding.got}")
     for sentence in sentences:
         print_block(sentence)
-    require(
-        len(sentences) == 3 and finding.observable == "error", "every misspelt name is reported"
-    )
+    all_reported = len(sentences) == 3 and finding.observable == "error"
+    require(all_reported, "every misspelt name is reported")
     return sentences
 
 
 def attribute_errors(layer: Any, name: str) -> Iterator[str]:
-    """Yield what a layer says of an attribute that it lacks."""
+    """Yield the error of a layer for an attribute that it lacks."""
     try:
         getattr(layer, name)
     except AttributeError as error:
         yield f"{type(error).__name__}: {error}"
 
 
-# Telling -----------------------------------------------------------------------------------------------
+# Printing -----------------------------------------------------------------------------------------
 
 WIDTH = 100
+"""Width of the text, in characters."""
 
 
 def require(holds: bool, claim: str) -> None:
-    """Stop unless the claim holds."""
+    """Raise AssertionError unless a claim holds."""
     if not holds:
         raise AssertionError(f"does not hold: {claim}")
 
@@ -528,13 +546,10 @@ def row(*cells: str) -> None:
 
 
 def print_block(text: str, indent: int = 2) -> None:
-    """Print lines, indented, broken where they are too long."""
+    """Print lines with an indentation, and wrap long ones."""
+    first, others = " " * indent, " " * (indent + 10)
     for line in text.splitlines():
-        print(
-            textwrap.fill(
-                line, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + 10)
-            )
-        )
+        print(textwrap.fill(line, WIDTH, initial_indent=first, subsequent_indent=others))
 
 
 PARTS: dict[str, Callable[[], object]] = {
@@ -551,7 +566,7 @@ PARTS: dict[str, Callable[[], object]] = {
 
 
 def main() -> int:
-    """Tell the whole story."""
+    """Run all parts."""
     for title, part in PARTS.items():
         print(f"\n{title}\n{'-' * len(title)}")
         part()

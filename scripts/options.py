@@ -1,8 +1,10 @@
-"""Writes ``docs/options.md`` and ``docs/exit-codes.md`` from the parsers: ``python scripts/options.py``."""
+"""Writes ``docs/options.md`` and ``docs/exit-codes.md`` from the declared options.
+
+Usage: ``python scripts/options.py``.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ OPTIONS = Path(__file__).parents[1] / "docs" / "options.md"
 EXIT_CODES = OPTIONS.with_name("exit-codes.md")
 
 CODES = "Exit codes: "
+"""Start of the paragraph of a command's help that lists its exit codes."""
 
 
 def commands(
@@ -32,27 +35,33 @@ def commands(
 
 
 def paragraphs(command: click.Command) -> list[str]:
-    """Return the paragraphs of a command's help, each in one line."""
+    """Return the paragraphs of a command's help, each on one line."""
     return [" ".join(text.split()) for text in (command.help or "").split("\n\n")]
 
 
 @dataclass
-class Recorder:
-    """In the place of pytest's parser: keeps what the plugin adds."""
+class OptionRecorder:
+    """Stands in for pytest's parser, and records the options of the plugin.
+
+    Attributes:
+        options: Name and declaration of each option.
+        keys: Names of the ini keys.
+
+    """
 
     options: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
 
-    def getgroup(self, *_: str) -> Recorder:
-        """Return the group, which is this."""
+    def getgroup(self, *_: str) -> OptionRecorder:
+        """Return the recorder, which stands in for the option group too."""
         return self
 
-    def addoption(self, name: str, **given: Any) -> None:
-        """Keep an option."""
-        self.options.append((name, given))
+    def addoption(self, name: str, **declaration: Any) -> None:
+        """Record an option."""
+        self.options.append((name, declaration))
 
     def addini(self, name: str, *_: Any, **__: Any) -> None:
-        """Keep an ini key."""
+        """Record an ini key."""
         self.keys.append(name)
 
 
@@ -61,21 +70,12 @@ def options_page() -> str:
     lines = [
         "# Options",
         "",
-        "Written by `scripts/options.py` from what the commands and the plugin of pytest's declare.",
+        "`scripts/options.py` writes this page from the options that the commands and the pytest"
+        " plugin declare.",
     ]
     for name, command in commands():
-        said = [text for text in paragraphs(command) if not text.startswith(CODES)]
-        usage = " ".join(command.collect_usage_pieces(click.Context(command)))
-        lines += [
-            "",
-            f"## {name}",
-            "",
-            f"`{name} {usage}`",
-            *(line for text in said for line in ("", text)),
-        ]
-        if rows := [_row(p) for p in command.params if isinstance(p, click.Option)]:
-            lines += ["", "| option | meaning |", "|---|---|", *rows]
-    recorder = Recorder()
+        lines += _section(name, command)
+    recorder = OptionRecorder()
     pytest_plugin.pytest_addoption(recorder)  # type: ignore[arg-type]
     lines += [
         "",
@@ -83,29 +83,54 @@ def options_page() -> str:
         "",
         "`pytest --pyargs bn_spec.conformance`, with any of pytest's own options.",
         "",
+        "| option | ini key | meaning |",
+        "|---|---|---|",
     ]
-    lines += ["| option | ini key | meaning |", "|---|---|---|"]
-    for name, given in recorder.options:
+    for name, declaration in recorder.options:
         key = name.removeprefix("--").replace("-", "_")
         in_ini = f"`{key}`" if key in recorder.keys else ""
-        lines.append(f"| `{_with_value(name, given)}` | {in_ini} | {_cell(given['help'])} |")
+        usage, meaning = _with_value(name, declaration), _cell(declaration["help"])
+        lines.append(f"| `{usage}` | {in_ini} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 
-def _with_value(name: str, given: dict[str, Any]) -> str:
-    value = _cell("|".join(given["choices"])) if "choices" in given else given.get("metavar", "")
+def _section(name: str, command: click.Command) -> list[str]:
+    """Return the lines about one command."""
+    usage = " ".join(command.collect_usage_pieces(click.Context(command)))
+    lines = ["", f"## {name}", "", f"`{name} {usage}`"]
+    for text in paragraphs(command):
+        if not text.startswith(CODES):
+            lines += ["", text]
+    rows = [_row(each) for each in command.params if isinstance(each, click.Option)]
+    if rows:
+        lines += ["", "| option | meaning |", "|---|---|", *rows]
+    return lines
+
+
+def _with_value(name: str, declaration: dict[str, Any]) -> str:
+    """Return an option of pytest with its value, as on the command line."""
+    value = declaration.get("metavar", "")
+    if "choices" in declaration:
+        value = _cell("|".join(declaration["choices"]))
     return f"{name} {value}".strip()
 
 
 def _row(option: click.Option) -> str:
-    kind = option.type
-    choices = "|".join(map(str, kind.choices)) if isinstance(kind, click.Choice) else ""
-    value = "" if option.is_flag else choices or option.metavar or kind.name.upper()
-    names = " ".join(filter(None, [", ".join(option.opts), _cell(value)]))
+    names = ", ".join(option.opts)
+    if not option.is_flag:
+        names += f" {_cell(_value(option))}"
     return f"| `{names}` | {_cell(option.help or '')} |"
 
 
+def _value(option: click.Option) -> str:
+    """Return the value of an option, as its usage shows it."""
+    if isinstance(option.type, click.Choice):
+        return "|".join(map(str, option.type.choices))
+    return option.metavar or option.type.name.upper()
+
+
 def _cell(text: str) -> str:
+    """Return a text for a cell of a Markdown table."""
     return text.replace("|", "\\|")
 
 
@@ -114,24 +139,26 @@ def exit_codes_page() -> str:
     lines = [
         "# Exit codes",
         "",
-        "Written by `scripts/options.py` from the help of the commands.",
+        "`scripts/options.py` writes this page from the help of the commands.",
         "",
+        "| command | code | meaning |",
+        "|---|---|---|",
     ]
-    lines += ["| command | code | meaning |", "|---|---|---|"]
     for name, command in commands():
-        text = next((text for text in paragraphs(command) if text.startswith(CODES)), f"{CODES}0")
+        (text,) = [text for text in paragraphs(command) if text.startswith(CODES)]
         for part in text.removeprefix(CODES).rstrip(".").split("; "):
-            code, meaning = re.fullmatch(r"(\d) ?(.*)", part).groups()  # type: ignore[union-attr]
-            lines.append(f"| `{name}` | {code} | {meaning or 'done'} |")
+            code, meaning = part.split(" ", 1)
+            lines.append(f"| `{name}` | {code} | {meaning} |")
     lines += [
         "",
-        "pytest keeps its own codes: 0 passed, 1 something failed, 2 interrupted, 3 an error inside pytest, 4 a",
+        "pytest keeps its own codes: 0 all tests passed, 1 a test failed, 2 interrupted, 3 an error"
+        " inside pytest, 4 invalid option, or a backend does not load, 5 no test collected.",
     ]
-    lines += ["wrong option or a backend that does not load, 5 nothing collected."]
     return "\n".join(lines) + "\n"
 
 
 PAGES = {OPTIONS: options_page, EXIT_CODES: exit_codes_page}
+"""The pages, by their files."""
 
 if __name__ == "__main__":
     for path, page in PAGES.items():

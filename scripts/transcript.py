@@ -1,7 +1,7 @@
-"""Writes ``docs/first-kernel.md``, what a new user sees: ``python scripts/transcript.py``.
+"""Writes ``docs/first-kernel.md``, a tour for new users: ``python scripts/transcript.py``.
 
-Every command is run in an environment of its own, made anew, and what it prints is what the page
-shows, shortened where it says so. Needs a network, since pip does.
+The script runs every command in a new virtual environment. The page shows what the commands print;
+``...`` marks where it is shortened. The script needs a network, since it calls pip.
 """
 
 from __future__ import annotations
@@ -17,14 +17,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "first-kernel.md"
+"""The page that this script writes."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What is said before a command, the command, and the parts of its output that are shown, as patterns.
+    """One command of the page.
 
-    Of each pattern, the first match is shown, from there to where a line matches the second one,
-    without that line. ``{id}`` in a command stands for the last id that a command has shown.
+    Attributes:
+        says: The text before the command.
+        command: The command. ``{id}`` in it stands for the last case id that was shown.
+        shown: The parts of the output to show, each as two patterns: a part begins with the first
+            line that matches the first pattern, and ends before the next line that matches the
+            second.
+
     """
 
     says: str
@@ -34,43 +40,51 @@ class Step:
 
 KERNEL = "mykernel/mykernel/__init__.py"
 END = r"\Z(?!)"
+"""A pattern that no line matches: the part ends with the output."""
+
 TABLE = (r"backend +dtype", r"^regions")
 VERDICT = (r"^mykernel: ", r"^(=|RUN)")
 
 STEPS = (
     Step(
-        "A package with a kernel of three NumPy functions, which you replace by yours:",
+        "Create a package with a kernel of three NumPy functions, to be replaced by your own:",
         "bn-spec new-backend mykernel",
         ((r".", END),),
     ),
-    Step("Installed, it is found under its name:", "pip install --quiet -e mykernel"),
     Step(
-        "It conforms as it is. Here, and below, are only the requirements of the running statistics:",
+        "Install the package, so that `bn-spec` finds the kernel under its name:",
+        "pip install --quiet -e mykernel",
+    ),
+    Step(
+        "The kernel conforms as it is. This page checks the requirements of the running statistics"
+        " only:",
         "bn-spec run mykernel --requirement 'RUN-*' -n 2",
         (TABLE, VERDICT),
     ),
     Step(
-        "Now a mistake that many frameworks have made: the biased variance goes into `running_var`.",
+        "Now make a mistake that many frameworks have made: update `running_var` with the biased"
+        " variance.",
         f"sed -i 's|var \\* n / (n - 1)|var|' {KERNEL}",
     ),
     Step(
-        "Several requirements fail by it. The suite shows the plainest finding, on the smallest input that it can,"
-        " names the mistake, with the issues of those who made it before, and says how many failures it explains:",
+        "Several requirements fail. The suite shows the simplest finding, on the smallest input"
+        " that it has found. It names the mistake, with the issues in which others report it, and"
+        " says how many failures the mistake explains:",
         "bn-spec run mykernel --requirement 'RUN-*' -n 2",
         (TABLE, (r"^RUN-\d\d  ", r"^=+"), VERDICT),
     ),
     Step(
-        "The case is kept. It can be played again, while you look for the cause:",
+        "The failing case is stored. You can replay it while you look for the cause:",
         "bn-spec replay {id}",
         ((".", END),),
     ),
     Step(
-        "With the factor back in its place, the case passes, and is let go:",
+        "Put the factor back. Now the case passes, and its file is removed:",
         f"sed -i 's|(running_var, var,|(running_var, var * n / (n - 1),|' {KERNEL}",
     ),
     Step("", "bn-spec replay {id}", ((".", END),)),
     Step(
-        "So does everything else:",
+        "All other requirements pass too:",
         "bn-spec run mykernel --requirement 'RUN-*' -n 2",
         (TABLE, VERDICT),
     ),
@@ -78,30 +92,42 @@ STEPS = (
 
 HEAD = """# Your first kernel
 
-What it is like to put a kernel under test: written by `scripts/transcript.py`, which runs all that is shown here. It
-starts where the [README](../README.md) has installed `bn-spec` and its environment is active.
+This page shows how to test a kernel with `bn-spec`. `scripts/transcript.py` has run all commands
+and written their output. Before you start, install `bn-spec` as the [README](../README.md) says,
+and activate its environment.
 """
 
 
 def transcript(folder: Path, environment: Mapping[str, str], skip: str = "") -> Iterator[str]:
-    """Run the steps in a folder, but for those that start with ``skip``, and yield the lines of the page.
+    """Run the steps, and yield the lines of the page.
+
+    Args:
+        folder: The folder in which the commands are run.
+        environment: The environment variables.
+        skip: Start of the commands that are shown but not run.
 
     Raises:
-        ValueError: a command printed nothing of what is to be shown.
+        ValueError: The output of a command has no line to show.
 
     """
-    name = ""
+    case = ""
     yield from HEAD.splitlines()
     for step in STEPS:
-        command = step.command.format(id=name) if "{id}" in step.command else step.command
-        output = "" if skip and command.startswith(skip) else _output(command, folder, environment)
-        shown = [
-            part for pattern in step.shown for part in (*_part(output, *pattern, command), "...")
-        ][:-1]
-        if found := re.search(r"bn-spec replay (\w+)", "\n".join(shown)):
-            name = found[1]
-        yield from (["", step.says] if step.says else [])
-        yield from ["", "```console", f"$ {command}", *shown, "```"]
+        command = step.command.replace("{id}", case)
+        output = ""
+        if not (skip and command.startswith(skip)):
+            output = _output(command, folder, environment)
+        shown: list[str] = []
+        for start, end in step.shown:
+            if shown:
+                shown.append("...")
+            shown += _part(output, start, end, command)
+        found = re.search(r"bn-spec replay (\w+)", "\n".join(shown))
+        if found:
+            case = found[1]
+        if step.says:
+            yield from ("", step.says)
+        yield from ("", "```console", f"$ {command}", *shown, "```")
 
 
 def _output(command: str, folder: Path, environment: Mapping[str, str]) -> str:
@@ -116,19 +142,25 @@ def _without_time(text: str) -> str:
 
 
 def _part(text: str, start: str, end: str, command: str) -> list[str]:
-    """Return the lines from the first that matches ``start`` up to one that matches ``end``, or to the last."""
-    lines = [line.rstrip() for line in text.splitlines()]
-    first = next((i for i, line in enumerate(lines) if re.match(start, line)), None)
-    if first is None:
+    """Return the lines from the first that matches ``start`` to the last before a match of ``end``.
+
+    Empty lines at the end are left out.
+    """
+    part: list[str] = []
+    for line in map(str.rstrip, text.splitlines()):
+        if part and re.match(end, line):
+            break
+        if part or re.match(start, line):
+            part.append(line)
+    if not part:
         raise ValueError(f"{command!r} printed nothing that matches {start!r}:\n{text}")
-    last = next((i for i in range(first + 1, len(lines)) if re.match(end, lines[i])), len(lines))
-    while last > first and not lines[last - 1]:
-        last -= 1
-    return lines[first:last]
+    while not part[-1]:
+        part.pop()
+    return part
 
 
 def main() -> None:
-    """Make an environment, run the steps in it, and write the page."""
+    """Create an environment, run the steps in it, and write the page."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         scripts = folder / ".venv" / "bin"

@@ -17,7 +17,7 @@ import yaml
 
 from bn_spec.cli import main
 from bn_spec.session import plugin as pytest_plugin
-from scripts.options import Recorder
+from scripts.options import OptionRecorder
 
 from .process import REPOSITORY
 
@@ -179,7 +179,7 @@ def test_every_command_of_the_guide_exists() -> None:
     "path", [GUIDE, GITLAB, REPOSITORY / "README.md"], ids=lambda path: path.name
 )
 def test_every_option_of_the_suite_that_is_named_exists(path: Path) -> None:
-    recorder = Recorder()
+    recorder = OptionRecorder()
     pytest_plugin.pytest_addoption(recorder)  # type: ignore[arg-type]
     assert set(re.findall(r"--bn-[\w-]+", path.read_text("utf-8"))) <= {
         name for name, _ in recorder.options

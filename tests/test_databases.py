@@ -209,7 +209,7 @@ def test_the_first_of_several_is_written_to_and_all_are_read(tmp_path: Path) -> 
         ),
         (
             "kept,missing",
-            "missing', which cannot be used: it is no folder that can be read; name another folder",
+            "missing', which cannot be used: it is not a folder that can be read; name another folder",
         ),
         ("file/in it", "file/in it', which cannot be used: [Errno 20] Not a directory"),
         (
@@ -368,9 +368,7 @@ def test_the_workers_of_a_run_share_it(tmp_path: Path) -> None:
     steered = ("--bn-profile=smoke", "--bn-requirement=NUM-01", "-k", "float32 or float64")
     done = pytest_suite(*steered, "-n", "2", "-c", "../pytest.ini", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (
-        "  examples that failed are kept in and tried from kept, github:owner/repo" in done.stdout
-    )
+    assert "  failing examples are stored in and read from kept, github:owner/repo" in done.stdout
     assert re.findall(r"(?m)^database github:owner/repo: (.{10})", done.stdout) == ["The downlo"]
     assert any(
         b"NUM-01 reference float64 " in key

@@ -21,7 +21,7 @@ from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.pinned import pinned
 from bn_spec.suite.property import PROPERTIES
 from bn_spec.suite.search import Search
-from bn_spec.tools.diagnosis import CHANGES, LARGEST, _near, agree, explain, explanations
+from bn_spec.tools.diagnosis import CHANGES, LARGEST, agree, explain, explanations, near_cases
 
 load_suite()
 
@@ -104,16 +104,16 @@ def test_cases_near_a_case_differ_from_it_and_are_always_the_same() -> None:
     case = replace(
         CASE, steps=(Forward(X, ("input",)), Backward(X, 0), Save(), Restore(0), Forward(X))
     )
-    first, again = (list(_near(case, sizes=True)) for _ in range(2))
+    first, again = (list(near_cases(case, sizes=True)) for _ in range(2))
     assert len(first) == 3 * len(CHANGES)
     assert all(map(identical, first, again))
     assert not any(identical(case, near) for near in first)
     shapes = {x.shape for near in first for x in near.forwards()}
     assert len(shapes) > 1
-    assert {x.shape for near in _near(case, sizes=False) for x in near.forwards()} == {X.shape}
+    assert {x.shape for near in near_cases(case, sizes=False) for x in near.forwards()} == {X.shape}
 
 
 def test_what_is_handed_over_again_stays_the_same_in_cases_near_it() -> None:
-    for near in _near(CASE, sizes=False):
+    for near in near_cases(CASE, sizes=False):
         first, second = near.forwards()
         assert first.tobytes() == second.tobytes()

@@ -75,7 +75,7 @@ def test_what_is_not_finished_is_told_where_it_stands() -> None:
         done.output
     )
     assert done.output.endswith(
-        "No forward gives an output yet; the rest is looked at once one does.\n"
+        "No forward returns an output yet. The other probes run once one does.\n"
     )
     assert "grade" not in done.output
 

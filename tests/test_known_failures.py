@@ -11,7 +11,7 @@ from bn_spec import Case, Config, ConfigError
 from bn_spec.case.steps import Forward
 from bn_spec.case.whole_files import written_whole
 from bn_spec.specimens import SPECIMENS
-from bn_spec.suite.known_failures_file import Entry, append, load, superfluous
+from bn_spec.suite.known_failures_file import KnownFailureEntry, append, load, superfluous
 
 from .process import bn_spec
 
@@ -58,7 +58,7 @@ def test_an_entry_covers_what_it_names_and_nothing_else(tmp_path: Path) -> None:
 SHAPES = [(1, 1, 1, 1), (2, 1, 1, 1), (3, 1, 1, 1), (2, 2, 1, 1)]
 
 SENSELESS = {
-    "no TOML": ("[[failure", "is no TOML file"),
+    "no TOML": ("[[failure", "is not a TOML file"),
     "another table": (
         "[[failures]]\nrequirement = 'RUN-03'",
         "table 'failures' is not known; known: failure",
@@ -99,19 +99,21 @@ def test_what_makes_no_sense_is_named_with_its_place(
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        (Entry("RUN-03", "x", backend="welford"), ""),
-        (Entry("RUN-03", "x", backend="torch-*"), ""),
+        (KnownFailureEntry("RUN-03", "x", backend="welford"), ""),
+        (KnownFailureEntry("RUN-03", "x", backend="torch-*"), ""),
         (
-            Entry("RUN-03", "x", backend="welfrod"),
+            KnownFailureEntry("RUN-03", "x", backend="welfrod"),
             "matches nothing: backend 'welfrod' is not known",
         ),
         (
-            Entry("RUN-03", "x", backend="float-only", dtype="float16"),
+            KnownFailureEntry("RUN-03", "x", backend="float-only", dtype="float16"),
             "claim no such dtype; remove it",
         ),
     ],
 )
-def test_an_entry_that_can_cover_nothing_is_said_to(entry: Entry, sentence: str) -> None:
+def test_an_entry_that_can_cover_nothing_is_said_to(
+    entry: KnownFailureEntry, sentence: str
+) -> None:
     class FloatOnly:
         name = "float-only"
         capabilities = type("", (), {"dtypes": ("float32",)})
@@ -153,7 +155,7 @@ UNTRUE = {
     ): "entry 2 (RUN-03, backend runvar-bais, observable running_var)"
     " matches nothing: backend 'runvar-bais' is not known",
     f"{EXCUSE}expires = 2026-01-01": "entry 3 (RUN-03, backend runvar-*, observable running_var)"
-    " expired on 2026-01-01: the biased variance is kept on purpose; mend it",
+    " expired on 2026-01-01: the biased variance is kept on purpose; fix the failure",
     EXCUSE.replace(
         "RUN-03", "RUN-01"
     ): "entry 4 (RUN-01, backend runvar-*, observable running_var)",

@@ -89,7 +89,7 @@ def test_its_tests_are_the_suite_with_the_options_of_its_project(installed: Path
 
 def test_all_tests_of_the_suite_are_handed_out() -> None:
     chapters = (REPOSITORY / "conformance").glob("test_*.py")
-    declared = sum(path.read_text("utf-8").count("\n@conforms(") for path in chapters)
+    declared = sum(path.read_text("utf-8").count("\n@requirement(") for path in chapters)
     assert len(suite_tests()) == declared
 
 
@@ -100,9 +100,9 @@ def test_all_tests_of_the_suite_are_handed_out() -> None:
         ("3d-norm", "a letter first, as in 'my-kernel'"),
         ("-x", "No such option"),
         ("../x", "a package cannot be called '../x'; allowed: lower-case letters, digits,"),
-        ("class", "which Python or bn-spec uses"),
-        ("json", "which Python or bn-spec uses"),
-        ("bn-spec", "which Python or bn-spec uses"),
+        ("class", "since Python or bn-spec uses that name"),
+        ("json", "since Python or bn-spec uses that name"),
+        ("bn-spec", "since Python or bn-spec uses that name"),
     ],
 )
 def test_a_name_that_no_package_can_have_is_refused(

@@ -19,7 +19,7 @@ from bn_spec.cli import main
 from bn_spec.oracle.bounded import Bounded
 from bn_spec.oracle.reference import Extended
 from bn_spec.suite.pinned import pinned
-from bn_spec.tools.vectors import Call, Vector, _judged, claims_of, vectors
+from bn_spec.tools.vectors import Call, Vector, claims_of, expected_of, vectors
 
 from .needs import missing
 from .process import REPOSITORY, run
@@ -179,7 +179,7 @@ def test_without_a_count_the_pinned_cases_are_left_which_show_the_faults_of_the_
 
 def test_a_bound_grows_by_what_the_rounding_of_the_value_costs_and_never_shrinks() -> None:
     value = Extended(np.array([1.0, 1.0, np.nan]), np.array([0.0, -(2.0**-60), 0.0]))
-    judged = _judged(Bounded(value, np.array([0.0, 2.0**-50, np.inf])))
+    judged = expected_of(Bounded(value, np.array([0.0, 2.0**-50, np.inf])))
     assert judged.bound[0] == 0
     assert 2.0**-50 + 2.0**-60 <= judged.bound[1] <= (2.0**-50 + 2.0**-60) * (1 + 2.0**-50)
     assert judged.judged.tolist() == [True, True, False]

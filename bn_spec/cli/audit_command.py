@@ -17,28 +17,33 @@ AUDIT_FILE = Path(".bn_spec") / "audit.json"
 
 @click.command()
 @click.option(
-    "--specimen", metavar="GLOB", default="*", help="Look at the specimens that match only."
+    "--specimen", metavar="GLOB", default="*", help="Audit only the specimens that match."
 )
 @click.option(
     "--profile",
     type=click.Choice(tuple(PROFILES)),
     default="ci",
-    help="How hard to look (default: ci).",
+    help="Number of examples and whether slow checks run (default: ci).",
 )
-@click.option("-n", "workers", metavar="N|auto", default="1", help="Worker processes.")
-@click.option("--full", is_flag=True, help="Let every requirement look at every specimen.")
-@click.option("--seed", type=int, default=0, help="Seed of the run.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), default=AUDIT_FILE, help=f"Default: {AUDIT_FILE}."
+    "-n", "workers", metavar="N|auto", default="1", help="Number of worker processes (default: 1)."
+)
+@click.option("--full", is_flag=True, help="Judge every specimen by every requirement.")
+@click.option("--seed", type=int, default=0, help="Seed of the run (default: 0).")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=AUDIT_FILE,
+    help=f"JSON file for the results (default: {AUDIT_FILE}).",
 )
 def audit(specimen: str, profile: str, workers: str, full: bool, seed: int, output: Path) -> None:
-    """Check the suite itself: run it against the specimens, faulty and sound.
+    """Check the suite itself: run it against its faulty and sound specimens.
 
-    Prints which requirements kill each faulty specimen, after how many examples and seconds, and
-    writes it as JSON.
+    Prints which requirements catch each faulty specimen, and after how many examples and seconds.
+    Writes the same as JSON.
 
-    Exit codes: 0 all faulty ones are caught and no sound one is; 1 one survives or is flagged; 2 a
-    wrong option.
+    Exit codes: 0 all faulty specimens are caught and no sound one is flagged; 1 a faulty specimen
+    survives or a sound one is flagged; 2 invalid option.
     """
     from bn_spec.specimens import SPECIMENS
     from bn_spec.tools.audit import Report
@@ -55,7 +60,9 @@ def audit(specimen: str, profile: str, workers: str, full: bool, seed: int, outp
     count = (os.cpu_count() or 1) if workers == "auto" else int(workers)
     for number, each in enumerate(audited(names, profile, full=full, seed=seed, workers=count), 1):
         found.append(each)
-        verdict = "as it should be" if each.right else "FLAGGED" if each.sound else "SURVIVES"
+        verdict = "as it should be"
+        if not each.right:
+            verdict = "FLAGGED" if each.sound else "SURVIVES"
         click.echo(
             f"[{number:>3} of {len(names)}] {each.specimen}: {verdict}, {each.seconds:.1f} s",
             err=True,

@@ -1,4 +1,4 @@
-"""``bn-spec backends``: what is registered."""
+"""``bn-spec backends``: lists the registered backends."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ from bn_spec.report.records import UNUSABLE
 
 @click.command()
 def backends() -> None:
-    """List the registered backends: version, device, claims, or why they do not load.
+    """List the registered backends with version, device and claims, or why they do not load.
 
-    Exit codes: 0 all load, or lack what they need on this machine; 2 one is broken.
+    A backend whose framework or device is missing on this machine is not available. A backend that
+    does not load for another reason is broken.
+
+    Exit codes: 0 no backend is broken; 2 a backend is broken.
     """
     table = Table("backend", "version and device", "claims", box=None, pad_edge=False)
     broken = False
@@ -38,30 +41,24 @@ def backends() -> None:
 
 
 def _plain(text: str) -> str:
+    """Return a text of a backend without control characters, which could change the terminal."""
     return "".join(character for character in text if character.isprintable())
 
 
 def _claims(backend: Backend) -> str:
-    claims = backend.capabilities
-    usual = vars(Capabilities())
-    changed = {
-        name: getattr(claims, name)
-        for name, value in usual.items()
-        if getattr(claims, name) is (not value)
-    }
-    arithmetic = [
-        f"{name} {getattr(claims, name)}"
-        for name in ARITHMETIC
-        if getattr(claims, name) != usual[name]
-    ]
-    more, less = (
-        [name for name, value in changed.items() if value is wanted] for wanted in (True, False)
-    )
-    flags = [
-        f"{word} {', '.join(names)}" for word, names in (("with", more), ("without", less)) if names
-    ]
-    return "; ".join([", ".join(claims.dtypes), claims.grade, *arithmetic, *flags])
+    """Return the dtypes, the grade, and the claims that differ from the defaults."""
+    claims = vars(backend.capabilities)
+    defaults = vars(Capabilities())
+    parts = [", ".join(backend.capabilities.dtypes), backend.capabilities.grade]
+    parts += [f"{name} {claims[name]}" for name in ARITHMETIC if claims[name] != defaults[name]]
+    more = [name for name, value in defaults.items() if value is False and claims[name] is True]
+    less = [name for name, value in defaults.items() if value is True and claims[name] is False]
+    if more:
+        parts.append(f"with {', '.join(more)}")
+    if less:
+        parts.append(f"without {', '.join(less)}")
+    return "; ".join(parts)
 
 
 ARITHMETIC = ("summation", "statistics", "elementwise")
-"""Claims about the arithmetic that are told where they differ from the usual ones."""
+"""Claims about the arithmetic; the list shows them where they differ from the defaults."""

@@ -1,4 +1,4 @@
-"""``bn-spec doctor``: looks at a backend, and proposes what it should claim."""
+"""``bn-spec doctor``: examines a backend, and proposes claims for it."""
 
 from __future__ import annotations
 
@@ -22,21 +22,17 @@ _NAME, _VERDICT, _WIDTH = 22, 12, 118
 @click.command()
 @click.argument("name", metavar="BACKEND")
 def doctor(name: str) -> None:
-    """Look at a backend that does not work yet, or that could claim more.
+    """Examine a backend that does not work yet, or that could claim more.
 
-    A line for each thing that is looked at, as it happens: whether it works, whether what BACKEND
-    claims holds on a few examples, and what to do next. At the end, a declaration of Capabilities
-    to paste. It is quick and lenient; `bn-spec run` is the judge.
+    Prints a line for each probe as it runs: whether the claim of BACKEND holds on a few examples,
+    and what to do next. At the end, prints a declaration of Capabilities to paste. The examination
+    is quick and lenient; only `bn-spec run` decides whether a backend conforms.
 
-    Exit codes: 0 what is claimed holds, though there may be more to claim; 1 something does not; 2
-    BACKEND does not load.
+    Exit codes: 0 all claims hold, though more may be possible; 1 a problem was found; 2 BACKEND
+    does not load.
     """
-    from bn_spec.tools.doctor import (  # Hypothesis comes with it, which other commands do without
-        PROBLEM,
-        Look,
-        Patient,
-        examination,
-    )
+    # Imported here, since it imports Hypothesis, which other commands do without.
+    from bn_spec.tools.doctor import OK, PROBLEM, Look, Patient, examination
 
     click.echo("loads".ljust(_NAME), nl=False)
     try:
@@ -44,37 +40,40 @@ def doctor(name: str) -> None:
     except BackendError as error:
         _show(Look(PROBLEM, str(error), "see `bn-spec backends` for those that load"))
         sys.exit(UNUSABLE)
-    _show(Look("ok", f"{backend.name}: {backend.description}"))
+    _show(Look(OK, f"{backend.name}: {backend.description}"))
     patient, problems, last = Patient(backend, name), 0, ""
     for last, looks in examination(patient):
-        click.echo(
-            last.ljust(_NAME), nl=False
-        )  # before it is looked at: a backend may take the process with it
+        # The name comes first, so that it is on the screen if the backend ends this process.
+        click.echo(last.ljust(_NAME), nl=False)
         for number, look in enumerate(looks):
-            click.echo(" " * _NAME if number else "", nl=False)
+            if number:
+                click.echo(" " * _NAME, nl=False)
             _show(look)
             problems += look.verdict == PROBLEM
     if last == "forward":
-        click.echo("\nNo forward gives an output yet; the rest is looked at once one does.")
+        click.echo("\nNo forward returns an output yet. The other probes run once one does.")
         sys.exit(NEW_FINDING)
     _propose(patient, problems)
     sys.exit(NEW_FINDING if problems else CONFORMING)
 
 
 def _show(look: Look) -> None:
-    """Print a look behind the name of its probe, and what to do next below it."""
+    """Print a look behind the name of its probe, and below it what to do next."""
     hanging = " " * (_NAME + _VERDICT)
     first, *others = wrap(look.text, _WIDTH - len(hanging), break_on_hyphens=False) or [""]
     click.echo(f"{look.verdict:<{_VERDICT}}{first}")
-    for line in [*others, *([f"→ {look.todo}"] if look.todo else [])]:
+    if look.todo:
+        others.append(f"→ {look.todo}")
+    for line in others:
         click.echo(hanging + line)
 
 
 def _propose(patient: Patient, problems: int) -> None:
-    click.echo(f"\n{problems or 'no'} problem{'' if problems == 1 else 's'}.", nl=False)
+    noun = "problem" if problems == 1 else "problems"
+    click.echo(f"\n{problems or 'no'} {noun}.", nl=False)
     if patient.proposed == patient.declared:
-        click.echo(" What is claimed is what a few examples show:\n")
+        click.echo(" A few examples agree with your declaration:\n")
     else:
-        click.echo(" What a few examples show, for you to decide on, is this:\n")
+        click.echo(" A few examples suggest this declaration, for you to decide on:\n")
     for line in declaration(patient.proposed, patient.declared):
         click.echo(f"  {line}")

@@ -1,4 +1,4 @@
-"""``bn-spec new-backend``: writes a package that puts a kernel under test."""
+"""``bn-spec new-backend``: creates a package that tests a kernel with bn-spec."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from bn_spec.tools.scaffold import write
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
     metavar="DIR",
-    help="The folder in which the package gets one of its own (default: here).",
+    help="Folder in which the package folder is created (default: the current folder).",
 )
 def new_backend(name: str, output: Path) -> None:
-    """Write a working package NAME that puts a kernel under test, for you to fill in.
+    """Create a working package NAME that tests a kernel, for you to put your own kernel into.
 
-    It has the kernel, as three NumPy functions, the entry point under which `bn-spec run NAME`
-    finds it, the suite as tests, a file for known failures and a CI workflow. Nothing is
+    The package contains a kernel of three NumPy functions, the entry point under which `bn-spec run
+    NAME` finds it, the suite as tests, a file for known failures and a CI workflow. No file is
     overwritten.
 
-    Exit codes: 0; 2 the name is none, or there is such a folder.
+    Exit codes: 0 created; 2 invalid name, or the folder exists.
     """
     try:
         folder = write(name, output)

@@ -1,4 +1,4 @@
-"""How far a run is, for people: a line that moves on a terminal, lines now and then where there is none."""
+"""The progress of a run: one line that is rewritten on a terminal, and a few lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,27 +13,38 @@ from bn_spec.session.outcomes import record_of
 from bn_spec.session.setup import RUN
 
 STEPS = 10
-"""Lines of a run whose output is not a terminal."""
+"""Number of progress lines of a run whose output is not a terminal."""
 
 PAUSE = 0.1
-"""Seconds between two changes of the line on a terminal."""
+"""Minimum time between two changes of the line on a terminal, in seconds."""
 
 
 class Progress:
-    """A plugin of pytest's, in the place of its dots; somebody who asks for more or less than these gets that."""
+    """A pytest plugin that replaces pytest's dots, unless ``-v`` or ``-q`` is given.
+
+    Attributes:
+        done: Number of checks that have ended.
+        bad: Number of checks that have failed.
+        told: Backends and requirements whose failure has been printed.
+        shown: Number of progress lines that have been printed.
+        began: Start of the run, in seconds of the monotonic clock.
+        changed: Last change of the line, in seconds of the monotonic clock.
+        reporter: pytest's terminal reporter.
+        active: Whether to print anything.
+
+    """
 
     def __init__(self) -> None:
         self.done = self.bad = 0
         self.told: set[tuple[str, str]] = set()
         self.shown = 0
-        """Tenths that were told."""
         self.began = self.changed = time.monotonic()
         self.reporter: Any = None
         self.active = False
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
-        """Take the place of the dots."""
+        """Replace pytest's dots."""
         self.reporter = session.config.pluginmanager.getplugin("terminalreporter")
         self.active = self.reporter is not None and session.config.get_verbosity() == 0
         if self.active:
@@ -41,13 +52,13 @@ class Progress:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_report_teststatus(self) -> Generator[None, Any, Any]:
-        """Let no letter be written."""
+        """Suppress pytest's progress characters."""
         status = yield
         return (status[0], "", "") if self.active and status else status
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Tell how far the run is by now."""
+        """Update the progress, and print a requirement that fails."""
         record = record_of(report)
         if not self.active or record is None:
             return
@@ -64,14 +75,15 @@ class Progress:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Leave nothing of a line that moved."""
+        """Erase the progress line."""
         if self.active and self.reporter.isatty:
             self.reporter.rewrite("", erase=True)
             self.reporter.rewrite("")
 
     def _tell_once(self, record: Record) -> None:
-        """Tell of a requirement that fails; in other dtypes, it is told no more."""
-        if (failing := (record.backend, record.requirement)) not in self.told:
+        """Print a requirement that fails, but only for the first dtype in which it does."""
+        failing = record.backend, record.requirement
+        if failing not in self.told:
             self.told.add(failing)
             self._write(f"  {record.requirement} {record.status}: {record.backend}, {record.dtype}")
 
@@ -80,12 +92,11 @@ class Progress:
         percent = 100 * self.done // max(total, 1)
         left = seconds * (total - self.done) / self.done
         found = f"{self.bad} failed" if self.bad else "none failed"
-        now = (
-            f", {left:.0f} s left: {record.requirement} {record.backend} {record.dtype}"
-            if record
-            else ""
-        )
-        return f"{percent:>3} %  {self.done} of {total} checks, {found}, {seconds:.0f} s{now}"
+        line = f"{percent:>3} %  {self.done} of {total} checks, {found}, {seconds:.0f} s"
+        if record is None:
+            return line
+        cell = f"{record.requirement} {record.backend} {record.dtype}"
+        return f"{line}, {left:.0f} s left: {cell}"
 
     def _move(self, line: str) -> None:
         now = time.monotonic()

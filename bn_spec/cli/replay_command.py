@@ -18,25 +18,32 @@ from bn_spec.tools.stored_cases import FOLDER, Store
 @click.option(
     "--backend",
     metavar="NAME",
-    help="Play it on this backend (default: the one that it was found on).",
+    help="Play the case on this backend (default: the one on which it failed).",
 )
 @click.option(
     "--isolate",
     is_flag=True,
-    help="Play it in a process of its own, as those that kill one always are.",
+    help="Run the backend in a process of its own, as for cases that end a process.",
 )
 @click.option(
-    "--report-dir", type=click.Path(path_type=Path), default=FOLDER, help=f"Default: {FOLDER}."
+    "--report-dir",
+    type=click.Path(path_type=Path),
+    default=FOLDER,
+    help=f"Folder of the run that found the case (default: {FOLDER}).",
 )
 def replay(case: str, backend: str | None, isolate: bool, report_dir: Path) -> None:
-    """Play a stored case again: CASE is an id that a finding shows, the first letters of one, or a file.
+    """Play a stored case again.
 
-    Says whether the requirement that was violated is so still. A case that passes on the backend
-    that it was found on is removed from the folder.
+    CASE is the id that a finding shows, the first letters of an id, or a file.
 
-    Exit codes: 0 it passes, or fails as it is known to; 1 it fails still; 2 it cannot be played.
+    Prints whether the case still violates its requirement. If the case passes on the backend on
+    which it failed, its file is removed from the folder.
+
+    Exit codes: 0 the case passes, or fails as a known failure; 1 the case still fails; 2 the case
+    cannot be played.
     """
-    from bn_spec.tools.replaying import Replay  # draws in Hypothesis
+    # Imported here, since it imports Hypothesis, which other commands do without.
+    from bn_spec.tools.replaying import Replay
 
     store = Store(report_dir / "cases")
     try:
@@ -44,8 +51,10 @@ def replay(case: str, backend: str | None, isolate: bool, report_dir: Path) -> N
         stored = store.load(path)
         kept = path.resolve().parent == store.folder.resolve()
         if backend is None and not kept and not stored.is_registered:
+            # Loading a backend runs its code: do that for a file of unknown origin only if asked.
             _give_up(
-                f"{path} says that it was found on {stored.address!r}; name it with --backend to load it"
+                f"{path} says that it was found on {stored.address!r};"
+                " name it with --backend to load it"
             )
         done = Replay.of(stored, backend or stored.address, isolate=isolate)
     except FileNotFoundError:
@@ -65,7 +74,7 @@ def replay(case: str, backend: str | None, isolate: bool, report_dir: Path) -> N
     elif kept and done.backend.name == stored.backend:
         store.remove(stored.id)
         click.echo(
-            f"fixed: {stored.requirement} holds on {done.backend.name} now; {path} is removed"
+            f"fixed: {stored.requirement} holds on {done.backend.name} now; {path} has been removed"
         )
     else:
         click.echo(f"passes: {stored.requirement} holds for this case on {done.backend.name}")

@@ -1,9 +1,8 @@
-"""``bn-spec requirements``: the numbered specification, and what stands behind each number."""
+"""``bn-spec requirements``: prints the numbered specification."""
 
 from __future__ import annotations
 
 import json
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import click
@@ -21,16 +20,16 @@ if TYPE_CHECKING:
     "--json",
     "as_json",
     is_flag=True,
-    help="Print JSON, with all that there is of each requirement.",
+    help="Print JSON with all details of each requirement.",
 )
 def requirements(pattern: str, as_json: bool) -> None:
-    """Print the specification, or all about one requirement.
+    """Print the specification, or one requirement in detail.
 
-    ID is that of one requirement (RUN-03), which is printed with what it needs, what judges it and
-    the faults that it must catch; or a chapter (RUN), or a glob ('*-01'), which is printed as a
-    table.
+    ID is one requirement (RUN-03), a chapter (RUN) or a glob ('*-01'). A single requirement is
+    printed with the claims that it needs, the property that judges it and the faults that it must
+    catch; several are printed as a table.
 
-    Exit codes: 0; 2 there is no such requirement.
+    Exit codes: 0 printed; 2 there is no such requirement.
     """
     from bn_spec.tools.requirement_pages import document, pages
 
@@ -48,9 +47,10 @@ def requirements(pattern: str, as_json: bool) -> None:
 
 def _print_table(found: list[RequirementPage]) -> None:
     click.echo(f"bn-spec requirements, version {SPECIFICATION}")
-    for chapter, those in groupby(
-        (entry.requirement for entry in found), key=lambda each: each.chapter
-    ):
-        click.echo(f"\n{CHAPTERS[chapter]}")
-        for each in those:
-            click.echo(f"  {each.id}  {each.level:<9}  {each.sentence}")
+    chapter = ""
+    for page in found:
+        each = page.requirement
+        if each.chapter != chapter:
+            chapter = each.chapter
+            click.echo(f"\n{CHAPTERS[chapter]}")
+        click.echo(f"  {each.id}  {each.level:<9}  {each.sentence}")

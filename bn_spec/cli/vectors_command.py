@@ -1,4 +1,4 @@
-"""``bn-spec vectors``: test vectors for kernels in other languages."""
+"""``bn-spec vectors``: writes test vectors for kernels in other languages."""
 
 from __future__ import annotations
 
@@ -15,39 +15,43 @@ FORMATS = ("safetensors", "npz")
 
 @click.group()
 def vectors() -> None:
-    """Test vectors for kernels that Python cannot reach."""
+    """Write test vectors for kernels that Python cannot call."""
 
 
 @vectors.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), default=FORMATS[0], help="Default: safetensors."
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default=FORMATS[0],
+    help="File format of the arrays (default: safetensors).",
 )
 @click.option(
     "--requirement",
     metavar="GLOB",
     default="*",
-    help="Cases of these requirements only, as in 'RUN-*'.",
+    help="Write only the cases of the requirements that match, as in 'RUN-*'.",
 )
 @click.option(
     "--dtype",
     "dtypes",
     type=click.Choice(tuple(DTYPES)),
     multiple=True,
-    help="Repeatable; float32.",
+    help="Dtype of the cases (repeatable; default: float32).",
 )
 @click.option(
     "--count",
     type=click.IntRange(0),
     default=3,
-    help="Cases drawn per requirement and dtype (default: 3).",
+    help="Number of cases drawn per requirement and dtype (default: 3).",
 )
-@click.option("--seed", type=int, default=0, help="Another seed draws other cases.")
+@click.option("--seed", type=int, default=0, help="Seed of the drawn cases (default: 0).")
 @click.option(
     "--grade",
     type=click.Choice(GRADES),
     default="welford",
-    help="Numerical class, which sets the bounds.",
+    help="Numerical class of the variance, which sets the bounds (default: welford).",
 )
 def export(
     folder: Path,
@@ -58,21 +62,22 @@ def export(
     seed: int,
     grade: str,
 ) -> None:
-    """Write test vectors to a new folder DIR: cases of the suite, and what a kernel must give on each.
+    """Write cases of the suite, with their expected results, to a new folder DIR.
 
-    A kernel passes if |got - expected| <= bound for every element that is judged. docs/vectors.md
-    of the repository describes the files, and examples/vectors reads them in C++.
+    A kernel passes if |got - expected| <= bound for every judged element. In the repository,
+    docs/vectors.md describes the files, and examples/vectors reads them in C++.
 
-    Exit codes: 0; 2 an option is wrong, or there is such a folder.
+    Exit codes: 0 written; 2 invalid option, or the folder exists.
     """
-    from bn_spec.tools import vectors as drawn
-    from bn_spec.tools.vector_files import export as exported
+    # Imported here, since they import Hypothesis, which other commands do without.
+    from bn_spec.tools.vector_files import write_vectors
+    from bn_spec.tools.vectors import claims_of
+    from bn_spec.tools.vectors import vectors as vectors_of
 
     try:
-        claims = drawn.claims_of(dtypes or ("float32",), grade)
-        number = exported(
-            drawn.vectors(claims, requirement, count, seed), folder, form, claims, seed
-        )
+        claims = claims_of(dtypes or ("float32",), grade)
+        found = vectors_of(claims, requirement, count, seed)
+        number = write_vectors(found, folder, form, claims, seed)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     except OSError as error:

@@ -1,1 +1,1 @@
-"""A session of pytest's that runs the suite: its options, what it stands on, and what comes of it."""
+"""A pytest session that runs the suite: its options, its inputs, and its records."""

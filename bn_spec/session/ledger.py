@@ -1,4 +1,4 @@
-"""The ledger of a session: it gathers the records, wherever the tests ran, writes them and shows them at the end."""
+"""The ledger of a session: gathers the records of all workers, writes them, and shows a summary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,19 @@ from bn_spec.session import deaths, options, outcomes, setup
 
 
 class Ledger:
-    """Gathers the records of a session, wherever its tests ran, and shows them at the end."""
+    """Gathers the records of a session, whichever worker sent them, and shows a summary at the end.
+
+    Attributes:
+        run: The run whose record is written.
+        config: The configuration of the session.
+        started: Time of day and monotonic time, in seconds, at the start.
+        reports: Records with the pytest reports that carried them.
+        cases: Files of the cases to keep, base64-encoded, by id.
+        passed_again: Ids of the stored cases that no longer fail.
+        failures: For each entry of the file of known failures, by its place: the number of cells
+            that it concerns, and its fate, once for each cell that has run.
+
+    """
 
     def __init__(self, run: Run, config: pytest.Config) -> None:
         self.run, self.config = run, config
@@ -28,43 +40,45 @@ class Ledger:
         self.failures: dict[int, list[tuple[int, str]]] = {}
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Note what is to be reported."""
+        """Note the tests that this process will report."""
         self.run.collected.update(item.nodeid for item in session.items)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
-        """Note what is to be reported by a worker."""
+        """Note the tests that the workers will report."""
         self.run.collected.update(ids)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """Say why a worker did not start, and whether it judged with what is installed here."""
+        """Report why a worker ended early, and whether it judged with other versions than here."""
         where = f"{node.gateway.id} ({setup.place(node.gateway.spec)})"
         lines = str(error or "").strip().splitlines()
-        if len(lines) > 1:  # a traceback from there
+        if len(lines) > 1:
+            # More than one line is a traceback from the worker; the last line is its error.
             self.run.lost.append(f"{where} ended: {lines[-1]}")
         there = getattr(node, "workeroutput", {}).get(outcomes.ATTRIBUTE, {})
         if not there or setup.SELECTION not in self.config.stash:
             return
         here = setup.installed(self.config)
-        if differing := [
-            f"{name} {there[name]}, not {here[name]}" for name in there if there[name] != here[name]
-        ]:
+        names = [name for name in there if there[name] != here[name]]
+        if names:
+            differing = "; ".join(f"{name} {there[name]}, not {here[name]}" for name in names)
             self.run.faults.append(
-                f"{where} judged with {'; '.join(differing)}: install there what is installed here"
+                f"{where} judged with {differing}: install there what is installed here"
             )
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str, report: Any) -> None:
         """Make a record of the cell in which a worker died, with the case that killed it."""
         self.run.lost.append(f"it crashed in {crashitem}")
-        if told := deaths.crash(self.config, report.node.gateway.id):
-            text, record, cases = told
+        reproduced = deaths.crash(self.config, report.node.gateway.id)
+        if reproduced is not None:
+            text, record, cases = reproduced
             report.longrepr = outcomes.failure(report, text)
             outcomes.attach(report, record, cases)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Gather what a report says of its cell."""
+        """Gather the record of a cell, and what else its report carries."""
         self.run.reported.add(report.nodeid)
         record, sent = outcomes.record_of(report), getattr(report, outcomes.ATTRIBUTE, None)
         if record is not None and sent is not None:
@@ -73,16 +87,17 @@ class Ledger:
             self.cases |= sent["cases"]
             self.passed_again += sent["passed"]
             self.run.notes += [note for note in sent["notes"] if note not in self.run.notes]
-            for place, concerned, did in sent["failures"]:
-                self.failures.setdefault(place, []).append((concerned, did))
+            for place, concerned, fate in sent["failures"]:
+                self.failures.setdefault(place, []).append((concerned, fate))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Judge the known failures, and write what is to be kept."""
+        """Judge the known failures; write the record of the run and the cases."""
         if setup.SELECTION not in self.config.stash:
             return
         if setup.is_worker(self.config):
-            self.config.workeroutput[outcomes.ATTRIBUTE] = setup.installed(self.config)  # type: ignore[attr-defined]
+            output = self.config.workeroutput  # type: ignore[attr-defined]
+            output[outcomes.ATTRIBUTE] = setup.installed(self.config)
             return
         self._spare_the_terminal()
         self._judge_known_failures()
@@ -96,36 +111,31 @@ class Ledger:
             )
 
     def _spare_the_terminal(self) -> None:
-        """Of failures that one fault explains, let pytest show the plainest alone, unless asked for more by ``-v``.
-
-        The mark is that by which pytest's debugger says that it has shown a failure.
-        """
+        """Make pytest show one failure per cause, the simplest, unless ``-v`` asks for more."""
         if self.config.get_verbosity() > 0:
             return
-        spared = {
-            id(each)
-            for cause in causes(self.run.records)
-            for each in cause.records
-            if each is not cause.plainest
-        }
+        spared: set[int] = set()
+        for cause in causes(self.run.records):
+            spared |= {id(each) for each in cause.records if each is not cause.plainest}
         for record, report in self.reports:
             if id(record) in spared:
+                # pytest leaves a failure out of its output if its debugger has shown it already.
                 report._pdbshown = True
 
     def _judge_known_failures(self) -> None:
-        """Say which entries of the file are of no use any more; write others where that was asked for."""
+        """Add a fault for each useless entry of the file, and append new entries if asked to."""
         from bn_spec.suite.search import MISSED, SEEN, UNSETTLED
 
         for place, entry in enumerate(setup.entries(self.config)):
             done = self.failures.get(place, [])
             fates = {fate for _, fate in done}
-            if not done or len(done) < done[0][0] or fates & {SEEN, UNSETTLED}:
-                continue  # not all that it concerns was run, or it is what it says
-            gone = (
-                "passes unexpectedly"
-                if MISSED in fates
-                else "matches nothing: no case is in its regions"
-            )
+            if not done or len(done) < done[0][0]:
+                continue  # not all cells that the entry concerns have run
+            if fates & {SEEN, UNSETTLED}:
+                continue  # the failure still occurs, or too few cases were judged to tell
+            gone = "matches nothing: no case is in its regions"
+            if MISSED in fates:
+                gone = "passes unexpectedly"
             self.run.faults.append(f"{entry} {gone}; its reason was: {entry.reason}; remove it")
         path = options.path(self.config, "known_failures")
         if path and self.config.getoption("bn_known_failures_update"):
@@ -135,23 +145,25 @@ class Ledger:
             self.run.notes.append(f"{path}: entries added: {added}; fill in their reasons")
 
     def _new_failures(self) -> list[tuple[str, str, str, str]]:
-        """Return the failures of this run: requirement, backend, dtype (or all) and observable."""
+        """Return the failures of this run as tuples of requirement, backend, dtype and observable.
+
+        The dtype is ``*`` if the requirement failed in all dtypes that were judged.
+        """
         found: dict[tuple[str, str, str], list[str]] = {}
         for record in having(self.run.records, FAIL):
-            found.setdefault((record.requirement, record.backend, record.observable), []).append(
-                record.dtype
-            )
-        tested = Counter(
-            (r.requirement, r.backend) for r in self.run.records if r.status != NOT_CLAIMED
-        )
-        return [
-            (requirement, backend, dtype, observable)
-            for (requirement, backend, observable), dtypes in sorted(found.items())
-            for dtype in (["*"] if len(dtypes) == tested[requirement, backend] else dtypes)
-        ]
+            key = record.requirement, record.backend, record.observable
+            found.setdefault(key, []).append(record.dtype)
+        judged = [record for record in self.run.records if record.status != NOT_CLAIMED]
+        tested = Counter((record.requirement, record.backend) for record in judged)
+        failures = []
+        for (requirement, backend, observable), dtypes in sorted(found.items()):
+            if len(dtypes) == tested[requirement, backend]:
+                dtypes = ["*"]
+            failures += [(requirement, backend, dtype, observable) for dtype in dtypes]
+        return failures
 
     def _write(self) -> None:
-        """Write the record of the run, and what it found; let go of what passes again."""
+        """Write the record and the cases of the run; remove stored cases that pass again."""
         from bn_spec.report.run_file import NAME, RunFile
 
         folder, store = options.report_dir(self.config), options.store(self.config)
@@ -171,7 +183,7 @@ class Ledger:
             store.remove(name)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        """Show what came of the run."""
+        """Print the summary of the run."""
         if not setup.is_worker(self.config) and (self.run.records or self.run.lost):
             terminalreporter.section("bn-spec")
             for line in summary(self.run):

@@ -1,4 +1,4 @@
-"""The options of the suite: on the command line, in ini files, and as what they mean."""
+"""The options of the suite: declared for the command line and ini files, and read as values."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def add(parser: pytest.Parser) -> None:
     option(
         "backend",
         "args",
-        "backend to check: a registered name, package.module:attribute, path/to/file.py:attribute, or 'all'"
-        " (repeatable; default: the reference, and PyTorch's on the devices of this machine)",
+        "backend to check: a registered name, package.module:attribute, path/to/file.py:attribute,"
+        " or 'all' (repeatable; default: the reference and PyTorch on the devices of this machine)",
         action="append",
         metavar="NAME",
     )
     option(
         "profile",
         "string",
-        f"how hard to look: {', '.join(PROFILES)} (default: ci)",
+        f"number of examples and whether slow checks run: {', '.join(PROFILES)} (default: ci)",
         choices=tuple(PROFILES),
     )
     option(
@@ -62,44 +62,49 @@ def add(parser: pytest.Parser) -> None:
     option(
         "isolate",
         "string",
-        "'process': play each backend in a process of its own, which may crash, hang or run out of memory",
+        "'process': run each backend in a process of its own, so that it may crash, hang or run out"
+        " of memory",
         choices=("no", "process"),
     )
     option(
         "timeout",
         "string",
-        "seconds for one call of a backend in a process that may die (default: 60)",
-        **_SECONDS,
+        "time limit of one call of a backend in a worker or an isolated process, in seconds"
+        " (default: 60)",
+        type=_seconds,
+        metavar="SECONDS",
     )
     option(
         "memory",
         "string",
-        "MiB for a backend that is isolated (default: 4096)",
+        "memory limit of an isolated backend, in MiB (default: 4096)",
         type=_positive,
         metavar="MIB",
     )
     option(
         "known-failures",
         "string",
-        "failures that are known, each with its reason (TOML)",
+        "TOML file of known failures, each with its reason",
         metavar="FILE",
     )
     group.addoption(
         "--bn-known-failures-update",
         action="store_true",
-        help="add the failures of this run to the file of known failures, reasons left to be filled in",
+        help="append the failures of this run to the file of known failures, with empty reasons",
     )
     option(
         "report-dir",
         "string",
-        "folder for the record of the run (run.json) and the cases of its findings (default: .bn_spec)",
+        "folder for the record of the run (run.json) and the cases of its findings"
+        " (default: .bn_spec)",
         metavar="DIR",
     )
     option(
         "database",
         "string",
-        "keep what made a check fail, and try it first: a folder, redis://HOST:PORT/NUMBER (written to) or"
-        " github:OWNER/REPO (read); several joined by commas, of which the first is written to (default: none)",
+        "store failing examples and try them first in the next run: a folder,"
+        " redis://HOST:PORT/NUMBER or github:OWNER/REPO (read-only); or several with commas"
+        " between, where only the first is written to (default: none)",
         metavar="WHERE",
     )
 
@@ -122,17 +127,21 @@ def _seconds(text: str) -> float:
     return number
 
 
-_SECONDS = {"type": _seconds, "metavar": "SECONDS"}
-
-
 def option(config: pytest.Config, name: str) -> Any:
-    """Return what was given for an option: on the command line, or else in an ini file."""
-    given = config.getoption(f"bn_{name}")
-    return given if given is not None else (config.getini(f"bn_{name}") or None)
+    """Return the value of an option, from the command line or else from an ini file."""
+    value = config.getoption(f"bn_{name}")
+    if value is not None:
+        return value
+    return config.getini(f"bn_{name}") or None
 
 
 def number(config: pytest.Config, name: str) -> int | None:
-    """Return a number that was given; raise UsageError if it is none."""
+    """Return the value of an option that is a number, or None if the option is not set.
+
+    Raises:
+        UsageError: The value is not a whole number.
+
+    """
     value = option(config, name)
     try:
         return None if value is None else int(value)
@@ -141,21 +150,31 @@ def number(config: pytest.Config, name: str) -> int | None:
 
 
 def limits(config: pytest.Config) -> Limits:
-    """Return what a backend may take; raise UsageError where that makes no sense."""
+    """Return the limits of time and memory of a backend.
+
+    Raises:
+        UsageError: A limit is not a positive number.
+
+    """
     from bn_spec.play.isolated import Limits
 
-    usual, given = Limits(), option(config, "timeout")
+    default, timeout = Limits(), option(config, "timeout")
     try:
-        seconds = usual.seconds if given is None else _seconds(str(given))
+        seconds = default.seconds if timeout is None else _seconds(str(timeout))
     except ValueError:
         raise pytest.UsageError(
-            f"bn_timeout is {given!r}; allowed: a positive number of seconds"
+            f"bn_timeout is {timeout!r}; allowed: a positive number of seconds"
         ) from None
-    return Limits(seconds, number(config, "memory") or usual.mebibytes)
+    return Limits(seconds, number(config, "memory") or default.mebibytes)
 
 
 def isolates(config: pytest.Config) -> bool:
-    """Whether backends are played in processes of their own: where that was asked for, and once a worker has died."""
+    """Whether backends are isolated: because an option asks for it, or because a worker has died.
+
+    Raises:
+        UsageError: The option is unknown, or this system cannot isolate.
+
+    """
     from bn_spec.play.isolated import AVAILABLE
 
     asked = option(config, "isolate")
@@ -163,17 +182,22 @@ def isolates(config: pytest.Config) -> bool:
         raise pytest.UsageError(f"bn_isolate is {asked!r}; allowed: no, process")
     if asked == "process" and not AVAILABLE:
         raise pytest.UsageError("bn_isolate is 'process', which needs a POSIX system; leave it out")
-    return asked == "process" or bool(handed(config).get("bn_isolate"))
+    return asked == "process" or bool(from_controller(config).get("bn_isolate"))
 
 
-def handed(config: pytest.Config) -> Mapping[str, Any]:
-    """Return what the controller hands to a worker."""
-    handed: Mapping[str, Any] = getattr(config, "workerinput", {})
-    return handed
+def from_controller(config: pytest.Config) -> Mapping[str, Any]:
+    """Return the values that the controller of pytest-xdist has sent to this worker."""
+    values: Mapping[str, Any] = getattr(config, "workerinput", {})
+    return values
 
 
 def profile(config: pytest.Config) -> Profile:
-    """Return the profile; raise UsageError if there is none of that name."""
+    """Return the profile of the run.
+
+    Raises:
+        UsageError: There is no profile of this name.
+
+    """
     name: str = option(config, "profile") or "ci"
     if name not in PROFILES:
         raise pytest.UsageError(f"bn_profile is {name!r}; allowed: {', '.join(PROFILES)}")
@@ -181,34 +205,42 @@ def profile(config: pytest.Config) -> Profile:
 
 
 def report_dir(config: pytest.Config) -> Path:
-    """Return the folder of what a run leaves behind."""
+    """Return the folder for the record and the cases of the run."""
     from bn_spec.tools.stored_cases import FOLDER
 
     return path(config, "report_dir") or config.invocation_params.dir / FOLDER
 
 
 def path(config: pytest.Config, name: str) -> Path | None:
-    """Return a path that was given."""
-    said = option(config, name)
-    return folder_of(config, name) / str(said) if said else None
+    """Return the value of an option that is a path, or None if the option is not set."""
+    value = option(config, name)
+    return folder_of(config, name) / str(value) if value else None
 
 
 def folder_of(config: pytest.Config, name: str) -> Path:
-    """Return what paths of an option are relative to: where pytest was started, or the ini file that says them."""
+    """Return the folder that the paths of an option are relative to.
+
+    On the command line, it is the folder where pytest was started; in an ini file, its own folder.
+    """
     if config.getoption(f"bn_{name}"):
         return config.invocation_params.dir
     return (config.inipath or config.rootpath / "ini").parent
 
 
 def store(config: pytest.Config) -> Store:
-    """Return the store of the cases of findings."""
+    """Return the store of failing cases."""
     from bn_spec.tools.stored_cases import Store
 
     return Store(report_dir(config) / "cases")
 
 
 def pattern(config: pytest.Config) -> str | None:
-    """Return the glob of the requirements that are asked for, if one is; raise UsageError if it matches none."""
+    """Return the glob of the requirements to check, or None for all.
+
+    Raises:
+        UsageError: The glob matches no requirement.
+
+    """
     pattern: str | None = option(config, "requirement")
     try:
         if pattern is not None:
@@ -219,11 +251,18 @@ def pattern(config: pytest.Config) -> str | None:
 
 
 def check_report_dir(config: pytest.Config) -> None:
-    """Make the folder that was asked for, so that nobody learns after the run that there cannot be one."""
-    if folder := option(config, "report_dir"):
-        try:
-            report_dir(config).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise pytest.UsageError(
-                f"bn_report_dir is {folder!r}, which cannot be made: {error}"
-            ) from None
+    """Create the report folder now, so that a bad path fails before the run and not after it.
+
+    Raises:
+        UsageError: The folder cannot be created.
+
+    """
+    folder = option(config, "report_dir")
+    if not folder:
+        return
+    try:
+        report_dir(config).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise pytest.UsageError(
+            f"bn_report_dir is {folder!r}, which cannot be created: {error}"
+        ) from None

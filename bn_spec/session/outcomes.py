@@ -1,4 +1,4 @@
-"""What comes of a cell: its status, its record, and what travels with the report of it."""
+"""The outcome of a cell: its status, its record, and the data that its pytest report carries."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ if TYPE_CHECKING:
     from bn_spec.suite.search import Search
 
 CONCERNED = pytest.StashKey[Counter[int]]()
+"""Number of cells that each entry of the file of known failures concerns, by its place."""
 
 ATTRIBUTE = "bn_spec"
-"""Of the report of a cell: what travels with it from a worker to who gathers the records."""
+"""Name of the attribute of a pytest report that carries the record of a cell to the controller."""
 
 LONGEST_CASE = 4096
-"""Values and characters beyond which the case of the worst err / bound is not written into a record."""
+"""Maximum number of values, and of characters, of a worst case that a record contains."""
 
 
 def search_of(item: pytest.Item) -> Search | None:
-    """Return the search of an item of the suite, or None for any other test."""
+    """Return the search of a test of the suite, or None for any other test."""
     if not hasattr(getattr(item, "function", None), "bn_property"):
         return None
     call = getattr(item, "callspec", None)
@@ -47,54 +48,65 @@ def search_of(item: pytest.Item) -> Search | None:
 
 
 def concerning(config: pytest.Config, cell: Cell) -> list[int]:
-    """Return the places of the known failures, among those of the file, that a cell may have."""
+    """Return the places of the entries of the file of known failures that concern a cell."""
     return [
         place for place, entry in enumerate(setup.entries(config)) if entry.failure in cell.excused
     ]
 
 
 def record_of(report: pytest.TestReport) -> Record | None:
-    """Return the record of the cell that a report is of, or None where it is of none or not of its end."""
+    """Return the record that a report carries, or None if it carries none.
+
+    A report of a test that is not of the suite carries none, nor does that of a set-up or teardown.
+    """
     sent = getattr(report, ATTRIBUTE, None)
-    return sent and Record.from_dict(sent["record"])
+    return None if sent is None else Record.from_dict(sent["record"])
 
 
 def failures_of(config: pytest.Config, search: Search) -> list[tuple[int, int, str]]:
-    """Return, for each entry of the file that concerns a search, its place, its cells and its fate."""
+    """Return place, number of cells and fate of each known-failure entry that concerns a search."""
     entries, concerned = setup.entries(config), config.stash[CONCERNED]
     places = concerning(config, search.cell)
     return [(place, concerned[place], search.fate(entries[place].failure)) for place in places]
 
 
 class Kept(NamedTuple):
-    """An error, which says how to play its case again, and the files of the cases that are to be kept, by id."""
+    """An error to report, and the case files to keep.
+
+    Attributes:
+        error: The error of a cell; a violation says how to replay its case.
+        cases: Files of the cases, base64-encoded, by id.
+
+    """
 
     error: BaseException | None
     cases: dict[str, str]
 
 
 def kept(config: pytest.Config, error: BaseException | None) -> Kept:
-    """Return an error as it is told, and what is to be kept of its case."""
+    """Return the error to report, and the file of its case if it is a violation."""
     from bn_spec.suite.cell import Violation
     from bn_spec.tools.stored_cases import Stored
 
-    if (
-        not isinstance(error, Violation)
-        or (stored := Stored.of(error.finding, error.drawn)) is None
-    ):
+    if not isinstance(error, Violation):
         return Kept(error, {})
-    told = type(error)(replace(error.finding, replay=_replay(config, stored.id, error.finding)))
-    return Kept(told, {stored.id: b64encode(stored.content).decode()})
+    stored = Stored.of(error.finding, error.drawn)
+    if stored is None:
+        return Kept(error, {})
+    command = _replay(config, stored.id, error.finding)
+    reported = type(error)(replace(error.finding, replay=command))
+    return Kept(reported, {stored.id: b64encode(stored.content).decode()})
 
 
 def _replay(config: pytest.Config, name: str, finding: Finding) -> str:
-    """Return the command that plays a case again; a file out of its usual place loads nobody whom it names."""
+    """Return the command that replays a case."""
     if not options.option(config, "report_dir"):
         return f"bn-spec replay {name}"
     words = ["bn-spec", "replay", str(options.store(config).path(name))]
-    return shlex.join(
-        words if finding.address == finding.backend else [*words, "--backend", finding.address]
-    )
+    if finding.address != finding.backend:
+        # `replay` does not load the backend that a file outside .bn_spec names.
+        words += ["--backend", finding.address]
+    return shlex.join(words)
 
 
 def recorded(cell: Cell, status: str, text: str, seconds: float, kept: Kept) -> Record:
@@ -103,10 +115,17 @@ def recorded(cell: Cell, status: str, text: str, seconds: float, kept: Kept) -> 
     from bn_spec.judge.finding import MOST_FAULTS
     from bn_spec.suite.cell import Violation
 
-    finding = kept.error.finding if isinstance(kept.error, Violation) else None
-    tally, worst = cell.tally, cell.tally.worst_case
-    small = worst is not None and worst.values <= LONGEST_CASE
-    code = source(worst) if worst is not None and small else ""
+    observable = ""
+    explanations: tuple[str, ...] = ()
+    if isinstance(kept.error, Violation):
+        finding = kept.error.finding
+        observable = finding.discrepancy.observable
+        explanations = (finding.faults or ())[:MOST_FAULTS]
+    tally = cell.tally
+    worst_case = ""
+    if tally.worst_case is not None and tally.worst_case.values <= LONGEST_CASE:
+        code = source(tally.worst_case)
+        worst_case = code if len(code) <= LONGEST_CASE else ""
     return Record(
         cell.prop.requirement.id,
         cell.backend.name,
@@ -118,10 +137,10 @@ def recorded(cell: Cell, status: str, text: str, seconds: float, kept: Kept) -> 
         outside=tally.outside,
         seconds=round(seconds, 4),
         shares=tally.shares,
-        worst_case=code if len(code) <= LONGEST_CASE else "",
+        worst_case=worst_case,
         text=text,
-        observable=finding.discrepancy.observable if finding else "",
-        explanations=(finding.faults or ())[:MOST_FAULTS] if finding else (),
+        observable=observable,
+        explanations=explanations,
         cases=tuple(kept.cases),
         grade=tally.measured_grade,
         claimed_grade=cell.claims.grade,
@@ -138,7 +157,17 @@ def attach(
     failures: Sequence[tuple[int, int, str]] = (),
     notes: Sequence[str] = (),
 ) -> None:
-    """Let a report carry its record, the cases to be kept and those that pass again, and what else is told."""
+    """Attach the data of a cell to its pytest report, which carries them to the controller.
+
+    Args:
+        report: The pytest report.
+        record: The record of the cell.
+        cases: Files of the cases to keep, base64-encoded, by id.
+        passed: Ids of the stored cases that no longer fail.
+        failures: See :func:`failures_of`.
+        notes: Problems to report, such as those of databases.
+
+    """
     sent = {
         "cases": dict(cases),
         "passed": list(passed),
@@ -149,15 +178,21 @@ def attach(
 
 
 def junit(record: Record) -> list[tuple[str, object]]:
-    """Return what JUnit files say of a cell."""
-    worst = [] if record.worst is None else [("worst err/bound", f"{record.worst:.4g}")]
-    return [("requirement", record.requirement), ("status", record.status), *worst]
+    """Return the properties of a cell for JUnit files."""
+    properties: list[tuple[str, object]] = [
+        ("requirement", record.requirement),
+        ("status", record.status),
+    ]
+    if record.worst is not None:
+        properties.append(("worst err/bound", f"{record.worst:.4g}"))
+    return properties
 
 
 def failure(report: pytest.TestReport, text: str) -> ReprExceptionInfo:
-    """Return a text as what a report shows of a failure; its first line is what summaries and JUnit files have of it.
+    """Return a text as the failure that a report shows.
 
-    Of a mere string pytest's short summary has all of it, wherever the variable ``CI`` is set.
+    Summaries and JUnit files show its first line only. A plain string would not do: pytest's short
+    summary prints all of it where the environment variable ``CI`` is set.
     """
     path, line, _ = report.location
     headline = " ".join(text.partition("\n")[0].split())
@@ -184,10 +219,12 @@ def status_of(
         return FAIL, str(error)
     if error is not None:
         return CRASHED, f"{type(error).__name__}: {error}"
-    if unseen := search.no_longer_failing:
+    fixed = search.no_longer_failing
+    if fixed:
         return UNEXPECTED_PASS, (
-            f"{cell.prop.requirement.id} holds for {cell.backend.name}, which declares a known failure of it"
-            f" ({unseen[0].observable}: {unseen[0].reason}); remove the declaration"
+            f"{cell.prop.requirement.id} holds for {cell.backend.name},"
+            f" which declares a known failure of it"
+            f" ({fixed[0].observable}: {fixed[0].reason}); remove the declaration"
         )
     if cell.tally.known:
         return KNOWN, "\n".join(dict.fromkeys(known.reason for known in cell.tally.known))
@@ -195,7 +232,7 @@ def status_of(
 
 
 def show(report: pytest.TestReport, status: str, text: str) -> None:
-    """Let a report of pytest's look like the status."""
+    """Make pytest show a report as the status requires."""
     if status in (FAIL, VACUOUS, UNEXPECTED_PASS):
         report.outcome, report.longrepr = "failed", failure(report, text)
     elif status == KNOWN:

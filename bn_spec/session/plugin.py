@@ -1,4 +1,7 @@
-"""The pytest plugin: the hooks by which a session runs the suite. It imports nothing heavy until it does."""
+"""The pytest plugin: the hooks by which a session runs the suite.
+
+Every pytest session loads this module, so it imports heavy modules only inside functions.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from bn_spec.suite.search import Search
 
 
-# Set-up ------------------------------------------------------------------------------------------------
+# Set-up -------------------------------------------------------------------------------------------
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -31,7 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Load the backends at once if this session runs the suite, so that a wrong name fails before anything else."""
+    """Load the backends now if this session runs the suite, so that a wrong name fails first."""
     for chapter, title in CHAPTERS.items():
         config.addinivalue_line("markers", f"{chapter}: {title} (bn-spec)")
     run = config.stash[setup.RUN] = Run()
@@ -50,28 +53,33 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes(config: pytest.Config, specs: Sequence[Any]) -> None:
-    """Refuse to share a run of a checkout with workers that start in another folder, as on other machines.
+    """Refuse to run the suite of a checkout on other machines, and download databases once.
 
-    And have done, before there are workers, what they need to find done.
+    A worker that starts in another folder counts as one on another machine.
     """
     elsewhere = [spec for spec in specs if spec.chdir or not spec.popen]
-    folder = suite_folder().resolve()
-    if elsewhere and any(
-        Path(arg.partition("::")[0]).resolve().is_relative_to(folder) for arg in config.args
-    ):
+    if elsewhere and _names_a_checkout(config):
         raise pytest.UsageError(
-            f"--tx {setup.place(elsewhere[0])}: workers elsewhere cannot be handed the suite of a checkout, {folder};"
-            f" install bn-spec here and there (pip install .), and name the suite --pyargs {SUITE}, as `bn-spec run`"
-            " then does"
+            f"--tx {setup.place(elsewhere[0])}: workers elsewhere cannot run the suite of a"
+            f" checkout, {suite_folder().resolve()}; install bn-spec here and there (pip install"
+            f" .), and name the suite --pyargs {SUITE}, as `bn-spec run` then does"
         )
-    if databases := config.stash.get(setup.DATABASES, None):
+    databases = config.stash.get(setup.DATABASES, None)
+    if databases is not None:
         databases.look()
         config.stash[setup.RUN].notes += databases.notes
 
 
+def _names_a_checkout(config: pytest.Config) -> bool:
+    """Whether an argument of pytest is a path inside the folder of the suite."""
+    folder = suite_folder().resolve()
+    paths = [Path(argument.partition("::")[0]).resolve() for argument in config.args]
+    return any(path.is_relative_to(folder) for path in paths)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> Generator[None, None, None]:
-    """Say in a sentence that a machine cannot be reached."""
+    """Turn the traceback of an unreachable machine into a usage error."""
     try:
         yield
     except OSError as error:
@@ -79,52 +87,59 @@ def pytest_sessionstart(session: pytest.Session) -> Generator[None, None, None]:
             raise
         machines = ", ".join(session.config.getoption("tx"))
         raise pytest.UsageError(
-            f"--tx: one of {machines} cannot be reached ({error}); start what is to listen there, or leave it out"
+            f"--tx: one of {machines} cannot be reached ({error});"
+            " start the server there, or leave it out"
         ) from error
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Hand a worker of pytest-xdist the seed of the run, where to note its cases, and whether others have died."""
+    """Send a worker of pytest-xdist the seed, the name of its note, and whether to isolate."""
     node.workerinput["bn_seed"] = setup.seed(node.config)
-    here = (
-        node.gateway.spec.popen and not node.gateway.spec.chdir
-    )  # nobody here reads what is noted elsewhere
+    # A note that a worker writes in another folder, as on another machine, would never be read.
+    here = node.gateway.spec.popen and not node.gateway.spec.chdir
     node.workerinput["bn_flight"] = deaths.flight_name(node.gateway.id) if here else ""
     node.workerinput["bn_isolate"] = deaths.after_a_crash(node.config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Print what is checked, and how."""
+    """Return lines that say what is checked, and how."""
     if setup.SELECTION not in config.stash:
         return []
     selection, by = config.stash[setup.SELECTION], setup.judged_by(config)
+    profile = f"profile {by['profile']}"
     examples = options.number(config, "max_examples")
+    if examples:
+        profile += f" with {examples} examples"
+    threads = "threads as the framework chooses"
+    if setup.workers(config) > 1:
+        threads = "1 thread per worker"
     lines = [
-        f"bn-spec: {by['bn-spec']}, specification {by['specification']}, profile {by['profile']}"
-        f"{f' with {examples} examples' if examples else ''}, seed {by['seed']},"
-        f" {'1 thread per worker' if setup.workers(config) > 1 else 'threads as the framework chooses'}"
+        f"bn-spec: {by['bn-spec']}, specification {by['specification']}, {profile},"
+        f" seed {by['seed']}, {threads}"
     ]
     if options.isolates(config):
         limits = options.limits(config)
-        lines += [
-            f"  isolated: {limits.seconds:g} s for a call, {limits.mebibytes} MiB of memory for a backend"
-        ]
-    for backend in selection.backends.values():
-        few = (
-            "; few signatures, as each is expensive"
-            if backend.capabilities.expensive_signatures
-            else ""
+        lines.append(
+            f"  isolated: {limits.seconds:g} s for a call,"
+            f" {limits.mebibytes} MiB of memory for a backend"
         )
-        lines.append(f"  {backend.name}: {backend.description}{few}")
-        lines += [
-            f"    not as in PyTorch: {sentence}"
-            for sentence in backend.capabilities.dialect.departures()
-        ]
+    for backend in selection.backends.values():
+        lines += _described(backend)
     lines += [f"  {name}: not run ({reason})" for name, reason in selection.unavailable.items()]
-    if databases := setup.databases(config):
-        lines.append(f"  examples that failed are kept in and tried from {databases}")
+    databases = setup.databases(config)
+    if databases:
+        lines.append(f"  failing examples are stored in and read from {databases}")
     return lines
+
+
+def _described(backend: Backend) -> list[str]:
+    """Return the lines of the header about one backend."""
+    line = f"  {backend.name}: {backend.description}"
+    if backend.capabilities.expensive_signatures:
+        line += "; few signatures, as each is expensive"
+    departures = backend.capabilities.dialect.departures()
+    return [line, *(f"    not as in PyTorch: {sentence}" for sentence in departures)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -162,25 +177,26 @@ def _searches(config: pytest.Config, prop: Property) -> Iterator[Search]:
 
 
 def _dtypes(prop: Property, backend: Backend) -> Sequence[str]:
-    """Return the dtypes in which a property is judged, or one in which it is not claimed."""
+    """Return the dtypes in which a property is judged, or one to report it as not claimed."""
     claimed = backend.capabilities.dtypes
     return [dtype for dtype in claimed if dtype in prop.dtypes] or claimed[:1]
 
 
 def _parameter(search: Search) -> Any:
-    """Return a search as a parameter of pytest, with the requirement in its id and its chapter as a marker."""
+    """Return a search as a pytest parameter, with its chapter as a marker."""
     cell = search.cell
     requirement = cell.prop.requirement
     marks = [getattr(pytest.mark, requirement.chapter)]
     if reason := cell.not_claimed:
         marks.append(pytest.mark.skip(reason=f"not claimed: {reason}"))
+    # Example databases and pytest's cache use the id as a key: it must not change between runs.
     name = f"{requirement.id}-{cell.backend.name}-{cell.dtype}"
     return pytest.param(search, id=name, marks=marks)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect cells whose requirement does not match ``--bn-requirement``, and those that nobody asked for."""
+    """Deselect cells that do not match ``--bn-requirement``, and slow ones that are not named."""
     pattern = options.pattern(config) or "*"
     deep = options.profile(config).deep
 
@@ -203,14 +219,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[outcomes.CONCERNED] = Counter(
         place for search in judged for place in outcomes.concerning(config, search.cell)
     )
-    if unwanted := [item for item in items if not wanted(item)]:
+    unwanted = [item for item in items if not wanted(item)]
+    if unwanted:
         config.hook.pytest_deselected(items=unwanted)
         items[:] = [item for item in items if wanted(item)]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Note which cell is judged, for whoever finds this process dead."""
+    """Note which cell is judged, so that the note explains the death of this process."""
     search = outcomes.search_of(item)
     if search is not None and deaths.RECORDER in item.config.stash:
         cell = search.cell
@@ -227,10 +244,12 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End the processes of this one, and remove its notes: it has lived to see the end."""
-    for isolated in config.stash.get(deaths.STAND_INS, ({}, {}))[1].values():
-        isolated.close()
-    if recorder := config.stash.get(deaths.RECORDER, None):
+    """End the isolated processes, and remove the notes: this process did not die."""
+    _, isolated = config.stash.get(deaths.STAND_INS, ({}, {}))
+    for backend in isolated.values():
+        backend.close()
+    recorder = config.stash.get(deaths.RECORDER, None)
+    if recorder is not None:
         recorder.close()
     if setup.SELECTION in config.stash and not setup.is_worker(config):
         for path in deaths.flight_folder(config).glob(deaths.flight_name("*")):
@@ -241,14 +260,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Turn the outcome of a cell into a record, and a finding into its own text.
+    """Turn the outcome of a cell into a record, and show a finding as its own text.
 
-    The record becomes an attribute of the report, which travels with it; JUnit files get what is
-    short.
+    The record becomes an attribute of the report, and so reaches the controller. JUnit files get
+    the short values.
     """
     report = yield
     search = outcomes.search_of(item)
-    if search is None or not (call.when == "call" or (call.when == "setup" and not report.passed)):
+    # A cell ends with its call, or with a set-up that skips or fails.
+    ends = call.when == "call" or (call.when == "setup" and not report.passed)
+    if search is None or not ends:
         return report
     kept = outcomes.kept(item.config, call.excinfo.value if call.excinfo else None)
     status, text = outcomes.status_of(search, report, kept.error)

@@ -1,4 +1,7 @@
-"""What a session stands on, each part made once: backends, seed, known failures, databases, stored cases."""
+"""The inputs of a session: backends, seed, known failures, databases and stored cases.
+
+Each is made once, when it is first needed, and kept in the stash of pytest's configuration.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,18 @@ if TYPE_CHECKING:
     from bn_spec.backend.known_failure import KnownFailure
     from bn_spec.backend.registry import Selection
     from bn_spec.suite.databases import Databases
-    from bn_spec.suite.known_failures_file import Entry
+    from bn_spec.suite.known_failures_file import KnownFailureEntry
     from bn_spec.tools.stored_cases import Stored
 
 RUN = pytest.StashKey[Run]()
 SELECTION = pytest.StashKey["Selection"]()
 SEED = pytest.StashKey[int]()
 STORED = pytest.StashKey[list["Stored"]]()
-ENTRIES = pytest.StashKey[tuple["Entry", ...]]()
+ENTRIES = pytest.StashKey[tuple["KnownFailureEntry", ...]]()
 DATABASES = pytest.StashKey["Databases | None"]()
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""Environment variables by which frameworks choose their number of threads."""
 
 
 def runs_the_suite(config: pytest.Config) -> bool:
@@ -49,11 +53,16 @@ def is_worker(config: pytest.Config) -> bool:
 
 
 def selection(config: pytest.Config) -> Selection:
-    """Return the backends of the run; raise UsageError if one cannot be had."""
+    """Return the backends of the run.
+
+    Raises:
+        UsageError: A backend cannot be loaded.
+
+    """
     if SELECTION not in config.stash:
         from bn_spec.backend.registry import select
 
-        if options.handed(config).get("workercount", 1) > 1:
+        if options.from_controller(config).get("workercount", 1) > 1:
             # Workers share the cores; a framework reads these when it is imported.
             for variable in THREADS:
                 os.environ.setdefault(variable, "1")
@@ -68,7 +77,7 @@ def selection(config: pytest.Config) -> Selection:
 
 
 def _check_loading(config: pytest.Config) -> None:
-    """Load what was asked for elsewhere first, so that a backend that kills who loads it is told so."""
+    """Load the named backends in another process first, in case loading one ends the process."""
     from bn_spec.play.isolated import check_loading
 
     for name in options.option(config, "backend") or ():
@@ -76,38 +85,53 @@ def _check_loading(config: pytest.Config) -> None:
             check_loading(name, options.limits(config))
 
 
-def entries(config: pytest.Config) -> tuple[Entry, ...]:
-    """Return the known failures of the file, if there is one; those whose time is over excuse nobody any more."""
+def entries(config: pytest.Config) -> tuple[KnownFailureEntry, ...]:
+    """Return the entries of the file of known failures that have not expired.
+
+    Expired and superfluous entries become faults of the run.
+
+    Raises:
+        UsageError: The file cannot be read, or it is to be updated and no file is named.
+
+    """
     if ENTRIES in config.stash:
         return config.stash[ENTRIES]
-    from bn_spec.suite.known_failures_file import load, superfluous
+    from bn_spec.suite.known_failures_file import superfluous
 
-    path, updated = (
-        options.path(config, "known_failures"),
-        config.getoption("bn_known_failures_update"),
-    )
-    if path is None and updated:
-        raise pytest.UsageError(
-            "--bn-known-failures-update needs to know of which file: --bn-known-failures FILE"
-        )
+    loaded = _loaded_entries(config)
+    today, run = datetime.now(UTC).date(), config.stash[RUN]
+    for entry in loaded:
+        if entry.expired(today):
+            run.faults.append(
+                f"{entry} expired on {entry.expires}: {entry.reason}; fix the failure, or renew it"
+            )
+    valid = tuple(entry for entry in loaded if not entry.expired(today))
+    run.faults += superfluous(valid, selection(config).backends.values())
+    config.stash[ENTRIES] = valid
+    return valid
+
+
+def _loaded_entries(config: pytest.Config) -> tuple[KnownFailureEntry, ...]:
+    from bn_spec.suite.known_failures_file import load
+
+    path = options.path(config, "known_failures")
+    updated = config.getoption("bn_known_failures_update")
+    if path is None:
+        if updated:
+            raise pytest.UsageError(
+                "--bn-known-failures-update needs a file: --bn-known-failures FILE"
+            )
+        return ()
+    if updated and not path.exists():
+        return ()  # the update creates it
     try:
-        entries = load(path) if path and (path.exists() or not updated) else ()
+        return load(path)
     except ConfigError as error:
         raise pytest.UsageError(f"bn-spec: {error}") from None
-    today, run = datetime.now(UTC).date(), config.stash[RUN]
-    run.faults += [
-        f"{e} expired on {e.expires}: {e.reason}; mend it, or renew it"
-        for e in entries
-        if e.expired(today)
-    ]
-    entries = tuple(entry for entry in entries if not entry.expired(today))
-    run.faults += superfluous(entries, selection(config).backends.values())
-    config.stash[ENTRIES] = entries
-    return entries
 
 
 def databases(config: pytest.Config) -> Databases | None:
-    """Return the example databases, if there are to be any."""
+    """Return the example databases, or None if no option names one."""
     where = options.option(config, "database")
     if DATABASES not in config.stash:
         config.stash[DATABASES] = _opened(config, where) if where else None
@@ -117,10 +141,8 @@ def databases(config: pytest.Config) -> Databases | None:
 def _opened(config: pytest.Config, where: str) -> Databases:
     from bn_spec.suite.databases import open_databases
 
-    relative_to, downloads = (
-        options.folder_of(config, "database"),
-        options.report_dir(config) / "artifacts",
-    )
+    relative_to = options.folder_of(config, "database")
+    downloads = options.report_dir(config) / "artifacts"
     try:
         return open_databases(where, relative_to=relative_to, downloads=downloads)
     except ConfigError as error:
@@ -128,34 +150,38 @@ def _opened(config: pytest.Config, where: str) -> Databases:
 
 
 def seed(config: pytest.Config) -> int:
-    """Return the seed of the run; the controller draws it and hands it to the workers."""
+    """Return the seed of the run; the controller chooses it and sends it to the workers."""
     if SEED not in config.stash:
-        given = options.number(config, "seed")
-        handed: int | None = options.handed(config).get("bn_seed")
-        config.stash[SEED] = next(
-            (seed for seed in (given, handed) if seed is not None),
-            options.profile(config).seed(),
-        )
+        chosen = options.number(config, "seed")
+        if chosen is None:
+            chosen = options.from_controller(config).get("bn_seed")
+        if chosen is None:
+            chosen = options.profile(config).seed()
+        config.stash[SEED] = chosen
     return config.stash[SEED]
 
 
 def workers(config: pytest.Config) -> int:
-    """Return how many workers of pytest-xdist share the run, here and on other machines."""
+    """Return the number of pytest-xdist workers that share the run, here and on other machines."""
     if config.getoption("dist", "no") == "no":
         return 0
-    specs = [spec.partition("*") for spec in config.getoption("tx", None) or ()]
-    return sum(int(times) if rest and times.isdigit() else 1 for times, _, rest in specs)
+    count = 0
+    for spec in config.getoption("tx", None) or ():
+        # A spec may start with a number of workers, as in 3*popen.
+        times, star, _ = spec.partition("*")
+        count += int(times) if star and times.isdigit() else 1
+    return count
 
 
 def place(spec: object) -> str:
-    """Return a place of ``--tx`` as it was given, without what pytest-xdist puts before it."""
+    """Return a place of ``--tx`` as the user wrote it, without the prefix of pytest-xdist."""
     return str(spec).removeprefix("execmodel=main_thread_only//")
 
 
 def excused(
     config: pytest.Config, backend: str, requirement: str, dtype: str
 ) -> tuple[KnownFailure, ...]:
-    """Return the known failures of the file that a cell may have."""
+    """Return the known failures that the file excuses in a cell."""
     return tuple(
         entry.failure for entry in entries(config) if entry.concerns(backend, requirement, dtype)
     )
@@ -174,7 +200,7 @@ def stored(config: pytest.Config, requirement: str, backend: str, dtype: str) ->
 
 
 def installed(config: pytest.Config) -> dict[str, str]:
-    """Return what decides what a run says: the versions of all that takes part, as far as they are known."""
+    """Return the versions of bn-spec, of its packages and of the backends, by name."""
     from bn_spec.report.run_file import packages
 
     backends = {each.name: f"({each.description})" for each in selection(config).backends.values()}
@@ -182,7 +208,7 @@ def installed(config: pytest.Config) -> dict[str, str]:
 
 
 def judged_by(config: pytest.Config) -> dict[str, Any]:
-    """Return what judges, and how."""
+    """Return the versions and settings that decide how backends are judged."""
     from bn_spec import __version__
     from bn_spec.specification.requirement import SPECIFICATION
 

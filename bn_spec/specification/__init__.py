@@ -1,1 +1,1 @@
-"""The numbered specification: what a requirement is, its chapters, and the registry that the suite fills."""
+"""The numbered specification: requirements, chapters, and the registry that the suite fills."""

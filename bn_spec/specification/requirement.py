@@ -19,8 +19,13 @@ from types import MappingProxyType
 from bn_spec.errors import ConfigError, allowed
 
 PAPER = "Ioffe & Szegedy 2015"
+"""Source of requirements that follow from the paper."""
+
 BOUNDS = "bn_spec.oracle.bounds"
+"""Source of requirements that follow from the proven error bounds."""
+
 TORCH = "torch.nn.BatchNorm2d"
+"""Source of requirements that follow from PyTorch's documentation or behaviour."""
 
 SPECIFICATION = "0.6"
 """Version of the specification.
@@ -50,7 +55,7 @@ CHAPTERS = MappingProxyType(
 """Titles of the chapters, by the letters that their requirements start with."""
 
 LEVELS = ("core", "training", "gradients", "module", "layout", "numerics")
-"""What a backend can be good for, from building a layer to the last bits."""
+"""Levels of conformance, from building a layer to the accuracy of the last bits."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,8 @@ class Requirement:
         id: Chapter and number, as in ``RUN-03``.
         sentence: What must hold.
         level: One of :data:`LEVELS`.
-        source: The document that demands it.
-        needs: Claims that a backend must make to be asked; without any, every backend is asked.
+        source: The document or issue that the sentence follows from.
+        needs: Claims that a backend must make to be judged. If empty, every backend is judged.
         convention: The field of :class:`bn_spec.case.dialect.Dialect` that decides what the
             sentence means in a dialect other than PyTorch's; empty if all dialects agree.
 
@@ -109,10 +114,10 @@ class Registry(Mapping[str, Requirement]):
             ConfigError: Another requirement has this id.
 
         """
-        present = self._declared.setdefault(requirement.id, requirement)
-        if present != requirement:
+        declared_before = self._declared.setdefault(requirement.id, requirement)
+        if declared_before != requirement:
             raise ConfigError(
-                f"{requirement.id} is declared twice: {present.sentence!r} and"
+                f"{requirement.id} is declared twice: {declared_before.sentence!r} and"
                 f" {requirement.sentence!r}; each requirement has one property"
             )
         order = list(CHAPTERS)

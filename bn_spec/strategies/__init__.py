@@ -84,7 +84,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in ("cases", "chosen"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Whoever reads the specification does not need Hypothesis, which takes half a second to import.
+    # Hypothesis takes half a second to import, and reading the specification does not need it.
     from importlib import import_module
 
     module = import_module("bn_spec.strategies.hypothesis_cases")

@@ -1,4 +1,4 @@
-"""What the cases of a property are drawn from, and what of it a backend can be asked."""
+"""What the cases of a property are drawn from, and the part of it that a backend claims."""
 
 from __future__ import annotations
 
@@ -30,13 +30,24 @@ ABSENT = "absent"
 """The style of parameters or running statistics that the layer does not have."""
 
 PARAMETER_STYLES = ("identity", "distinct", "equal", "signs", "random", "loud", ABSENT)
+"""Default styles of weight and bias; see :data:`bn_spec.strategies.tensors.PARAMETERS`."""
+
 RUNNING_STYLES = ("initial", "distinct", "equal", "random", "large", "small")
+"""Default styles of the running statistics; see :data:`bn_spec.strategies.tensors.RUNNING`."""
 
 KEEPING = tuple(style for style in RUNNING_STYLES if style != "initial")
-"""Styles of running statistics that show whether they are kept or read."""
+"""Styles of running statistics that differ from those of a new layer.
+
+So a case shows whether a layer keeps them and whether it reads them.
+"""
 
 SPECIAL = (np.nan, np.inf, -np.inf, -0.0)
 """Special elements: NaN, the infinities, and negative zero."""
+
+
+_ANY_SHAPE = shapes()
+_ANY_VALUE = values()
+_ANY_GRADIENT = gradients()
 
 
 class CaseChoices(TypedDict, total=False):
@@ -78,17 +89,17 @@ class Choices:
         parameters: Styles of weight and bias; :data:`ABSENT` means affine=False.
         running: Styles of the running statistics; :data:`ABSENT` means track_running_stats=False.
         special: Special elements that are put among ordinary numbers.
-        built: Leave the layer as it is built, instead of loading a drawn state.
-        strided: Place the tensors of the state with gaps, where that is claimed.
+        built: Keep the state of a new layer, instead of loading a drawn one.
+        strided: Place the tensors of the state in memory with gaps, where that is claimed.
         change: A function applied to each input before it is placed in memory.
 
     """
 
     history: Sequence[str] | Choose[list[str]] = ("forward",)
     wrt: Sequence[tuple[str, ...]] = (DIFFERENTIABLE,)
-    gradient: Choose[Recipe] = gradients()
-    shape: Choose[Shape] = shapes()
-    value: Choose[Recipe] = values()
+    gradient: Choose[Recipe] = _ANY_GRADIENT
+    shape: Choose[Shape] = _ANY_SHAPE
+    value: Choose[Recipe] = _ANY_VALUE
     layouts: Sequence[str] = USUAL_LAYOUTS
     least: int = 2
     eps: Sequence[float] = EPS
@@ -102,7 +113,7 @@ class Choices:
 
     @staticmethod
     def of(choices: CaseChoices) -> Choices:
-        """Return the choices with the defaults for all others.
+        """Return choices with these values, and defaults for all others.
 
         Raises:
             ConfigError: A name is unknown; the message has the nearest one.
@@ -122,10 +133,10 @@ class Choices:
 
 @dataclass(frozen=True)
 class Claimed:
-    """The part of :class:`Choices` that a backend can be asked, for one case.
+    """The part of :class:`Choices` that a backend claims, for one case.
 
     Attributes:
-        claims: What the backend claims.
+        claims: The claims of the backend.
         choices: The choices, narrowed to what is claimed.
         first: The shape of the first input.
         layouts: Memory layouts of inputs.
@@ -141,7 +152,14 @@ class Claimed:
 
 
 def narrowed(choices: Choices, claims: Capabilities, first: Shape) -> Claimed:
-    """Return what a backend with these claims can be asked, of a case that starts with a shape."""
+    """Return the claimed part of the choices.
+
+    Args:
+        choices: What the cases of the property are drawn from.
+        claims: The claims of the backend.
+        first: The drawn shape of the first input.
+
+    """
     known = tuple(layout for layout in choices.layouts if layout in claims.layouts)
     layouts = gradient_layouts = known or claims.layouts
     if claims.expensive_signatures:
@@ -179,6 +197,7 @@ def _present(styles: Sequence[str]) -> Sequence[str]:
 
 
 def _claimed_eps(eps: Sequence[float], claims: Capabilities) -> Sequence[float]:
+    """Return the values of eps within the dialect's range, or the nearest one to the first."""
     least, largest = claims.dialect.eps_range
     inside = [e for e in eps if least <= e <= largest]
     return inside or [max(least, min(largest, eps[0]))]

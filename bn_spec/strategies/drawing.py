@@ -1,4 +1,7 @@
-"""Drawing a case from a generator of random numbers: about a dozen choices in all."""
+"""Draws a case from a generator of random numbers, in about a dozen choices.
+
+The order of the choices must not change: a seed stands for the same cases in all versions.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from bn_spec.strategies.values import SEEDS
 
 
 def draw_case(random: Random, dtype: str, claims: Capabilities, choices: Choices) -> Case:
-    """Draw a case in a dtype for a backend with these claims; nothing else is drawn.
+    """Draw a case in a dtype that needs only these claims.
 
     Raises:
         ConfigError: The history has an unknown word.
@@ -48,7 +51,8 @@ def draw_case(random: Random, dtype: str, claims: Capabilities, choices: Choices
     )
     state = None if choices.built else draw_state()
     if state is not None and _same(state, initial_state(config)):
-        state = None  # a case that loads nothing is simpler than one that loads what is there
+        # A case that loads nothing is simpler than one that loads the state of a new layer.
+        state = None
     stored = state or initial_state(config)
     if choices.strided and claims.strided_state:
         state = stored.map(lambda a: spread(a, random.choice((2, 3, 1))) if a.ndim else a)

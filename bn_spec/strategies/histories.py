@@ -1,7 +1,7 @@
-"""Histories: what is done to a layer, as a list of words, each of which draws some steps.
+"""Histories: what a case does to a layer, as a list of words, each of which draws some steps.
 
-A word adds no step if the backend does not claim it, or if there is nothing that it can refer to.
-So any list of words is a history, and so is any shorter list.
+A word adds no step if the backend does not claim it, or if it refers to an earlier step that does
+not exist. So any list of words is a history, and stays one when Hypothesis removes words.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Word:
     Attributes:
         claims: Flags and layouts that a backend must claim.
         action: Adds the steps.
-        applies: Whether there is what the word refers to.
+        applies: Whether the earlier steps allow the word.
 
     """
 
@@ -164,44 +164,42 @@ WORDS: Mapping[str, Word] = MappingProxyType(
 """The words of a history."""
 
 LONGEST = 20
-"""Words in a history that is drawn."""
+"""Maximum number of words that a history draws."""
 
 USUAL = (
-    *(
-        "forward",
-        "eval",
-        "train",
-        "forward with gradients",
-        "backward if possible",
-        "save",
-        "restore",
-    ),
-    *(
-        "reset running statistics",
-        "reset parameters",
-        "restore into a new layer",
-        "restore some tensors",
-        "restore the first",
-    ),
-    *("load", "set eps", "set momentum", "empty forward", "forward of single values"),
-    *(
-        "forward of another rank",
-        "forward",
-        "forward",
-        "forward with gradients",
-        "backward if possible",
-    ),
-    *(
-        "eval",
-        "train",
-        "forward with gradients",
-        "backward if possible",
-        "backward if possible",
-        "save",
-        "restore",
-    ),
+    # Each kind of step once.
+    "forward",
+    "eval",
+    "train",
+    "forward with gradients",
+    "backward if possible",
+    "save",
+    "restore",
+    "reset running statistics",
+    "reset parameters",
+    "restore into a new layer",
+    "restore some tensors",
+    "restore the first",
+    "load",
+    "set eps",
+    "set momentum",
+    "empty forward",
+    "forward of single values",
+    "forward of another rank",
+    # Frequent steps again, so that they are drawn more often.
+    "forward",
+    "forward",
+    "forward with gradients",
+    "backward if possible",
+    "eval",
+    "train",
+    "forward with gradients",
+    "backward if possible",
+    "backward if possible",
+    "save",
+    "restore",
 )
-"""Words for a history of anything: those that come more often stand here more than once."""
+"""Default words of a drawn history; frequent ones stand here more than once."""
 
 
 def histories(
@@ -211,16 +209,25 @@ def histories(
     before: Sequence[str] = (),
     after: Sequence[str] = (),
 ) -> Choose[list[str]]:
-    """Choose some of the given words, in any order (of :data:`USUAL` by default); shrinks towards fewer of them.
+    """Return a choice of words in any order, which shrinks towards fewer words.
 
-    Every second history is long: what happens late shows after enough of a past. Other words may
-    come ``before`` all of these, and ``after``.
+    Every second history is long, since some faults show only after many steps.
+
+    Args:
+        *words: Words to choose from; :data:`USUAL` by default.
+        least: Minimum number of chosen words.
+        most: Maximum number of chosen words.
+        before: Words that come before the chosen ones.
+        after: Words that come after the chosen ones.
+
     """
 
     def choose(random: Random) -> list[str]:
-        usual_length, some = random.choice((most // 2, 5 * most)), list[str]()
-        while len(some) < least or (len(some) < most and random.randrange(usual_length)):
-            some.append(random.choice(words or USUAL))
-        return [*before, *some, *after]
+        # The mean number of words before a draw of 0 ends the history.
+        mean_length = random.choice((most // 2, 5 * most))
+        chosen: list[str] = []
+        while len(chosen) < least or (len(chosen) < most and random.randrange(mean_length)):
+            chosen.append(random.choice(words or USUAL))
+        return [*before, *chosen, *after]
 
     return choose

@@ -1,6 +1,6 @@
-"""The steps that each word of a history draws, and what a word may refer to.
+"""The steps that each word of a history draws, and the conditions under which a word applies.
 
-Each function adds steps to a :class:`History`, or says whether the steps before allow a word.
+Each function adds steps to a :class:`History`, or says whether the earlier steps allow a word.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class History:
         random: Source of all choices.
         config: Config of the layer before the next step.
         stored: State that the layer stores before the first step.
-        claimed: What the backend can be asked.
-        draw_state: Draws a state of the layer's styles.
-        upcoming: Shape of the next input, if it is decided.
+        claimed: The claimed part of the choices.
+        draw_state: Draws a state in the styles of the layer.
+        upcoming: Shape of the next input, if it is already chosen.
         steps: The steps so far.
 
     """
@@ -63,7 +63,7 @@ class History:
 
     @property
     def choices(self) -> Choices:
-        """What steps are drawn from."""
+        """What the steps are drawn from."""
         return self.claimed.choices
 
 
@@ -76,7 +76,7 @@ def forward(history: History) -> None:
 
 
 def forward_with_gradients(history: History) -> None:
-    """Draw an input, and the tensors whose gradients will be asked."""
+    """Draw an input, and the tensors whose gradients are needed later."""
     history.steps.append(Forward(_input(history), _asked(history)))
 
 
@@ -86,31 +86,30 @@ def repeat_step(history: History) -> None:
 
 
 def same_input_with_gradients(history: History) -> None:
-    """Hand over the last input once more, and ask for other gradients."""
+    """Hand over the last input again, and draw the tensors whose gradients are needed."""
     history.steps.append(Forward(_batches(history)[-1].x, _asked(history)))
 
 
 def each_sample_alone(history: History) -> None:
-    """Hand over each sample of the last input by itself."""
+    """Hand over the first samples of the last input, each in a batch of its own."""
     batch = _batches(history)[-1].x
     history.steps += [Forward(batch[i : i + 1]) for i in range(min(len(batch), 4))]
 
 
 def special_element(history: History) -> None:
-    """Hand over the last input once more, with one element that is no ordinary number."""
+    """Hand over the last input again, with one special element."""
     history.steps.append(Forward(_spoilt(history, _batches(history)[-1].x)))
 
 
 def empty_forward(history: History, *, recorded: bool = False) -> None:
     """Hand over a batch without samples, or without pixels."""
-    without = history.random.choice(((0, 1, 1), (1, 0, 1), (1, 1, 0)))
-    n, h, w = (size * some for size, some in zip((2, 3, 5), without, strict=True))
+    n, h, w = history.random.choice(((0, 3, 5), (2, 0, 5), (2, 3, 0)))
     nothing = np.zeros((n, history.config.num_features, h, w), history.config.arithmetic.data.dtype)
     history.steps.append(Forward(nothing, _asked(history) if recorded else ()))
 
 
 def refused_forward(history: History, way: Callable[[Array], Sequence[Array]]) -> None:
-    """Hand over what must be refused."""
+    """Draw an input, and hand it over made wrong, so that the layer must refuse it."""
     history.steps += [Forward(x) for x in way(_input(history))]
 
 
@@ -118,7 +117,7 @@ def refused_forward(history: History, way: Callable[[Array], Sequence[Array]]) -
 
 
 def changed_by_law(history: History, law: str) -> None:
-    """Hand over the last input as a law changes it, with what else the law changes."""
+    """Hand over the last input as a law changes it; change parameters and eps as the law says."""
     rule, last = LAWS[law], _batches(history)[-1].x
     if rule.parameters and history.config.affine:
         parameters = {
@@ -129,13 +128,14 @@ def changed_by_law(history: History, law: str) -> None:
         _load(history, {**parameters, "strict": False})
     if rule.eps_factor != 1:
         _set(history, "eps", history.config.eps * rule.eps_factor)
-    with np.errstate(over="ignore"):  # what no longer fits is not judged
+    # A changed value may overflow; elements that do are not judged.
+    with np.errstate(over="ignore"):
         changed = rule.change(last)
     history.steps.append(Forward(_laid_out(history, changed, history.claimed.layouts)))
 
 
 def unscaled_input(history: History) -> None:
-    """Hand over the last input once more, with weight 1 and bias 0."""
+    """Set weight to 1 and bias to 0, and hand over the last input again."""
     if history.config.affine:
         fresh = initial_state(history.config)
         history.steps.append(Load(fresh.weight, fresh.bias, strict=False))
@@ -154,8 +154,9 @@ def sum_of_inputs(history: History) -> None:
 
 
 def forward_of_same_shape(history: History) -> None:
-    """Draw an input of the shape of the last, if there was one."""
-    if batches := _batches(history):
+    """Draw an input of the shape of the last one, or of any shape if there is none."""
+    batches = _batches(history)
+    if batches:
         history.upcoming = batches[-1].x.shape
     forward(history)
 
@@ -170,17 +171,18 @@ def inputs_joined(history: History) -> None:
 
 
 def backward(history: History, of: int = -1) -> None:
-    """Draw a gradient for the last forward, or for another."""
+    """Draw a gradient for the last forward, or for the one with index ``of``."""
     history.steps.append(Backward(_gradient(history, _forwards(history)[of].x.shape), of))
 
 
 def backward_if_possible(history: History) -> None:
-    """Draw a gradient for the last forward that was recorded, unless tensors that it needs have moved since.
+    """Draw a gradient for the last recorded forward, unless tensors that it needs have changed.
 
-    PyTorch refuses gradients of what has been changed in place; other frameworks keep copies.
-    What becomes of the statistics of an eval forward is judged by itself (GRD-15).
+    PyTorch refuses to differentiate through tensors that were changed in place since the forward;
+    other frameworks keep copies. GRD-15 alone judges statistics that moved after an eval forward.
     """
-    recorded, forwards, in_eval, training = None, 0, False, True
+    recorded: int | None = None
+    forwards, in_eval, training = 0, False, True
     for step in history.steps:
         training = training_after(step, training)
         if isinstance(step, Load | Restore | ResetParameters | ResetRunningStats):
@@ -196,7 +198,7 @@ def backward_if_possible(history: History) -> None:
 
 
 def backward_with_stride_zero(history: History) -> None:
-    """Hand over one number for all elements, as the gradient of a sum is: every stride is zero."""
+    """Hand over a gradient with stride 0 on every axis, as that of a sum has."""
     shape = _forwards(history)[-1].x.shape
     number = history.choices.gradient(history.random).make((1, 1, 1, 1), history.config.arithmetic)
     history.steps.append(Backward(np.broadcast_to(number, shape)))
@@ -219,48 +221,50 @@ def backward_of_the_sum(history: History) -> None:
 
 
 def backward_with_special_element(history: History) -> None:
-    """Hand over the gradient of the last step once more, with one element that is no ordinary number."""
+    """Hand over the gradient of the last step again, with one special element."""
     (last,) = _last_backwards(history)
     history.steps.append(Backward(_spoilt(history, last.dy), last.of))
 
 
 def backward_of_another_shape(history: History) -> None:
-    """Hand over a gradient that has a sample too many, or twice as many."""
+    """Hand over a gradient with one sample more than the output, or twice as many."""
     n, *others = _forwards(history)[-1].x.shape
-    history.steps.append(
-        Backward(_gradient(history, (history.random.choice((n + 1, 2 * n)), *others)))
-    )
+    samples = history.random.choice((n + 1, 2 * n))
+    history.steps.append(Backward(_gradient(history, (samples, *others))))
 
 
 def double_backward(history: History) -> None:
-    """Draw a gradient, and the cotangents of what it gives."""
-    shape, held = _forwards(history)[-1].x.shape, history.config.arithmetic.parameters.dtype
+    """Draw a gradient, and the cotangents of the gradients that follow from it."""
+    shape = _forwards(history)[-1].x.shape
     dy, v = _gradient(history, shape), _gradient(history, shape)
     rng = np.random.default_rng(history.random.choice(SEEDS))
-    of_parameters = (
-        rng.integers(-3, 4, (2, shape[1])).astype(held) if history.config.affine else (None, None)
-    )
-    history.steps.append(DoubleBackward(dy, v, *of_parameters))
+    v_weight = v_bias = None
+    if history.config.affine:
+        small = rng.integers(-3, 4, (2, shape[1]))
+        v_weight, v_bias = small.astype(history.config.arithmetic.parameters.dtype)
+    history.steps.append(DoubleBackward(dy, v, v_weight, v_bias))
 
 
 # State
 
 
 def restore_checkpoint(history: History, of: int = -1, *, fresh: bool = False) -> None:
-    """Load a checkpoint."""
+    """Load the last checkpoint, or the one with index ``of``, possibly into a new layer."""
     history.steps.append(Restore(of, fresh=fresh))
 
 
 def restore_some_tensors(history: History) -> None:
-    """Load some tensors of a checkpoint, if there are any."""
-    if names := tuple(initial_state(history.config).tensors()):
+    """Load one or two tensors of a checkpoint, unless the layer has none."""
+    names = tuple(initial_state(history.config).tensors())
+    if names:
         wanted = history.random.choice(names), history.random.choice(names)
         history.steps.append(Restore(only=tuple(name for name in names if name in wanted)))
 
 
 def load_state(history: History) -> None:
-    """Draw a state, and load it."""
-    if tensors := history.draw_state().tensors():
+    """Draw a state, and load it, unless the layer has no tensors."""
+    tensors = history.draw_state().tensors()
+    if tensors:
         _load(history, tensors)
 
 
@@ -269,7 +273,7 @@ def _load(history: History, tensors: Mapping[str, Any]) -> None:
 
 
 def load_unknown_tensors(history: History, *, strict: bool) -> None:
-    """Draw a state, and load it with the tensors that other layers have and this one has not."""
+    """Draw a state, and load it together with tensors that only other layers have."""
     others = initial_state(replace(history.config, affine=True, track_running_stats=True)).tensors()
     _load(history, {**others, **history.draw_state().tensors(), "strict": strict})
 
@@ -277,9 +281,10 @@ def load_unknown_tensors(history: History, *, strict: bool) -> None:
 def load_wrong_tensor(
     history: History, way: Callable[[dict[str, Array], str], dict[str, Array]]
 ) -> None:
-    """Draw a state, and load it with one tensor that is wrong."""
+    """Draw a state, and load it with one wrong tensor, unless the layer has none."""
     tensors = history.draw_state().tensors()
-    if names := tuple(name for name in tensors if name != "num_batches_tracked"):
+    names = tuple(name for name in tensors if name != "num_batches_tracked")
+    if names:
         _load(history, way(tensors, history.random.choice(names)))
 
 
@@ -299,49 +304,43 @@ def _set(history: History, name: str, value: float | None) -> None:
 
 
 def fold_convolution(history: History) -> None:
-    """Draw a convolution."""
+    """Draw weight and bias of a convolution, and fold the layer into it."""
     inputs, h, w = history.random.choice(((1, 1, 1), (2, 3, 3), (3, 1, 2)))
-    shape = inputs, history.config.num_features, h, w
-    weight = (
-        history.choices.gradient(history.random)
-        .make(shape, history.config.arithmetic)
-        .swapaxes(0, 1)
-        .copy()
-    )
-    bias = (
-        history.choices.value(history.random)
-        .make((1, len(weight), 1, 1), history.config.arithmetic)
-        .ravel()
-    )
+    outputs, arithmetic = history.config.num_features, history.config.arithmetic
+    # A recipe treats the second axis as channels; those of the layer are the first axis here.
+    recipe = history.choices.gradient(history.random)
+    weight = recipe.make((inputs, outputs, h, w), arithmetic).swapaxes(0, 1).copy()
+    recipe = history.choices.value(history.random)
+    bias = recipe.make((1, outputs, 1, 1), arithmetic).ravel()
     history.steps.append(Fold(weight, history.random.choice((None, bias))))
 
 
-# What a word may refer to
+# Conditions under which a word applies
 
 
 def has_step(history: History) -> bool:
-    """Whether there was a step."""
+    """Whether there is an earlier step."""
     return bool(history.steps)
 
 
 def has_input(history: History) -> bool:
-    """Whether there was an input with numbers, of the shape that the layer is for."""
+    """Whether there is an earlier input that is valid and not empty."""
     return bool(_batches(history))
 
 
 def has_inputs_alike(history: History, but_for: int = 0) -> bool:
-    """Whether there were two of these and the last two agree in shape, but for so many axes."""
+    """Whether the last two valid inputs agree in shape, apart from their first ``but_for`` axes."""
     shapes = [step.x.shape[but_for:] for step in _batches(history)[-2:]]
     return len(shapes) == 2 and shapes[0] == shapes[1]
 
 
 def has_recorded_forward(history: History, of: int = -1) -> bool:
-    """Whether there was a forward and the last, or another, was recorded."""
+    """Whether the last forward, or the one with index ``of``, is recorded for a backward."""
     return any(step.wrt for step in _forwards(history)[of:][:1])
 
 
 def has_backwards(history: History, count: int) -> bool:
-    """Whether the last steps, so many, were backwards of one shape, and not of empty batches."""
+    """Whether the last ``count`` steps are backwards whose dy have one shape and are not empty."""
     found = _last_backwards(history, count)
     return len({step.dy.shape for step in found}) == 1 and found[-1].dy.size > 0
 
@@ -352,12 +351,15 @@ def has_checkpoint(history: History) -> bool:
 
 
 def has_tensors(history: History) -> bool:
-    """Whether anything in the layer has the size of its channels; otherwise it may answer any number of them."""
+    """Whether the layer has a tensor of its number of channels.
+
+    A layer without one may accept inputs of any number of channels.
+    """
     return history.config.affine or history.config.track_running_stats
 
 
 def lacks_tensors(history: History) -> bool:
-    """Whether there is a tensor that other layers have and this one has not."""
+    """Whether the layer lacks a tensor that other layers have."""
     return not (history.config.affine and history.config.track_running_stats)
 
 
@@ -372,6 +374,7 @@ def _forwards(history: History) -> list[Forward]:
 
 
 def _batches(history: History) -> list[Forward]:
+    """Return the forwards whose inputs are valid and not empty."""
     channels = history.config.num_features
     return [
         s for s in _forwards(history) if s.x.ndim == 4 and s.x.shape[1] == channels and s.x.size
@@ -379,6 +382,7 @@ def _batches(history: History) -> list[Forward]:
 
 
 def _last_backwards(history: History, count: int = 1) -> list[Backward]:
+    """Return the last steps, if they are all backwards; otherwise nothing."""
     found = [step for step in history.steps[-count:] if isinstance(step, Backward)]
     return found if len(found) == count else []
 
@@ -390,13 +394,15 @@ def _input(history: History) -> Array:
     choices, channels = history.choices, history.config.num_features
     n, _, h, w = history.upcoming or choices.shape(history.random)
     history.upcoming = None
-    x = choices.value(history.random).make(
-        with_values((n, channels, h, w), choices.least), history.config.arithmetic
-    )
-    return _laid_out(history, choices.change(x) if choices.change else x, history.claimed.layouts)
+    shape = with_values((n, channels, h, w), choices.least)
+    x = choices.value(history.random).make(shape, history.config.arithmetic)
+    if choices.change is not None:
+        x = choices.change(x)
+    return _laid_out(history, x, history.claimed.layouts)
 
 
 def _asked(history: History) -> tuple[str, ...]:
+    """Draw the tensors that require a gradient; at least one of those that the layer has."""
     known = DIFFERENTIABLE if history.config.affine else DIFFERENTIABLE[:1]
     asked = tuple(name for name in history.random.choice(history.choices.wrt) if name in known)
     return asked or known[:1]
@@ -414,6 +420,7 @@ def _laid_out(history: History, array: Array, layouts: Sequence[str]) -> Array:
 
 
 def _spoilt(history: History, array: Array) -> Array:
+    """Return a copy of an array with a special element in a drawn place."""
     spoilt = private_copy(array)
     place = np.random.default_rng(history.random.choice(SEEDS)).integers(array.size)
     spoilt[np.unravel_index(place, array.shape)] = history.random.choice(history.choices.special)
@@ -421,12 +428,15 @@ def _spoilt(history: History, array: Array) -> Array:
 
 
 def without(tensors: dict[str, Array], name: str) -> dict[str, Array]:
+    """Return the tensors without one of them."""
     return {other: a for other, a in tensors.items() if other != name}
 
 
 def longer(tensors: dict[str, Array], name: str) -> dict[str, Array]:
+    """Return the tensors with one of them longer by one element."""
     return tensors | {name: np.append(tensors[name], tensors[name][:1])}
 
 
 def doubled(tensors: dict[str, Array], name: str) -> dict[str, Array]:
+    """Return the tensors with one of them twice in a matrix, shape (2, C)."""
     return tensors | {name: np.stack([tensors[name]] * 2)}

@@ -27,8 +27,8 @@ def cases(
 ) -> st.SearchStrategy[Case]:
     """Return a strategy of cases.
 
-    It shrinks towards a ramp in one tiny contiguous batch, with the first member of each sequence
-    of choices.
+    It shrinks towards a tiny contiguous batch that contains a ramp, with the first member of each
+    sequence of choices.
 
     Args:
         dtype: A row of :data:`bn_spec.case.dtypes.DTYPES`.
@@ -45,10 +45,10 @@ def cases(
 
 @st.composite
 def cases_of(draw: st.DrawFn, choices: Choices, dtype: str, claims: Capabilities) -> Case:
-    """Draw a case from choices that are complete, in a dtype, for a backend with these claims."""
+    """Draw a case in a dtype from complete choices, for a backend with these claims."""
     return draw_case(draw(_RANDOMS), dtype, claims, choices)
 
 
 def chosen(choose: Choose[T]) -> st.SearchStrategy[T]:
-    """Return a strategy of what a function chooses, for use outside of cases."""
+    """Return the strategy of a :data:`bn_spec.strategies.choices.Choose`, for use outside cases."""
     return _RANDOMS.map(choose)

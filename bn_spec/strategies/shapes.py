@@ -1,17 +1,18 @@
-"""Shapes (N, C, H, W): few, meaningful regions, the friendliest first.
+"""Shapes (N, C, H, W) in a few meaningful regions, the friendliest first.
 
-Faults sit in tails (MIOpen#916: 256 < H·W <= 512; apex#1768: C = 65), so sizes just around powers
-of two appear on each axis; and friendly shapes hide mixed-up axes, so sizes that all differ appear
-too.
+Faults sit in the tails of blocks (MIOpen#916: 256 < H·W <= 512; apex#1768: C = 65). So sizes just
+around powers of two appear on each axis. Friendly shapes hide mixed-up axes, so shapes with four
+different sizes appear too.
 
-A region is a list from the smallest shape to the largest, and a shape is one choice from it:
-Hypothesis prefers fewer choices to smaller ones, so regions of more choices would not shrink into
-each other.
+A region lists its shapes from the smallest to the largest, and a shape is one choice from it.
+Hypothesis prefers fewer choices to smaller ones: regions that need several choices would not shrink
+into each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import permutations, product
 from math import prod
 from types import MappingProxyType
@@ -57,8 +58,11 @@ REGIONS: Mapping[str, tuple[Shape, ...]] = MappingProxyType(
         ),
     }
 )
-"""The shapes of each region: one in any place, all different, primes, and edges on each axis."""
+"""The shapes of the default regions.
 
+``tiny`` and ``small`` have all shapes up to 3 and up to 8 on each axis, ``different`` four
+different sizes. The others have one of :data:`EDGES` as H · W, as N, or as C.
+"""
 
 _POWERS = tuple(2**k for k in range(14))
 
@@ -102,11 +106,18 @@ _NETWORKS = {
         ),
     ),
 }
-"""Batch size, and for each size of a square plane the numbers of channels that a network normalises there.
+"""Layers of well-known networks: batch size, and the numbers of channels by the size of the plane.
 
 He et al. 2016, Sandler et al. 2018, Tan & Le 2019, Ronneberger et al. 2015 (with normalisation,
 without its planes of more than 64 MiB in double precision), Huang et al. 2017.
 """
+
+
+def _network_shapes() -> Iterator[Shape]:
+    for n, planes in _NETWORKS.values():
+        for size, channels in planes:
+            yield from ((n, c, size, size) for c in channels)
+
 
 LARGE: Mapping[str, tuple[Shape, ...]] = MappingProxyType(
     {
@@ -142,33 +153,39 @@ LARGE: Mapping[str, tuple[Shape, ...]] = MappingProxyType(
             )
         ),
         "beyond 32 bits": ((4, 65537, 1, 2),),
-        "networks": _smallest_first(
-            (n, c, h, h) for n, planes in _NETWORKS.values() for h, cs in planes for c in cs
-        ),
+        "networks": _smallest_first(_network_shapes()),
         "many channels": tuple((n, c, 1, 1) for c in (512, 2048) for n in (4, 8, 16)),
         "many channels of two values": ((2, 1024, 1, 1), (2, 4096, 1, 1)),
     }
 )
-"""Regions for properties that ask for them: long reductions, one beyond the range of float16's
-integers and numbers, counts beyond 65535, one that :func:`.values.beyond_32_bits` makes larger than
-2³¹ elements (few per channel, or no bound would hold), the layers of well-known networks, and as
-many independent channels as a test of bias needs, of a power of two of values, so that 1 / n is
-exact."""
+"""The shapes of regions that a property must name.
+
+``powers of two`` and ``long`` have long reductions. ``beyond half`` has more values per channel
+than float16 can count or sum. ``beyond 16 bits`` has counts beyond 65535. The shape of ``beyond 32
+bits`` becomes larger than 2³¹ elements by :func:`bn_spec.strategies.values.beyond_32_bits`, with
+few values per channel, or no bound would hold. ``networks`` has the layers of well-known networks.
+The last two have as many independent channels as a test of bias needs, and a power of two of values
+in each, so that 1 / n is exact.
+"""
 
 
 def shapes(*regions: str, where: Callable[[Shape], bool] = lambda _: True) -> Choose[Shape]:
-    """Choose from the named regions (all :data:`REGIONS` by default); shrinks towards the first of the first one.
+    """Return a choice of a shape, which shrinks towards the first shape of the first region.
 
-    Of each region, only the shapes ``where`` something holds are chosen.
+    Args:
+        *regions: Keys of :data:`REGIONS` or :data:`LARGE`; by default, all of :data:`REGIONS`.
+        where: Only shapes for which this is true are chosen.
+
     """
-    tables = [tuple(filter(where, REGIONS.get(name) or LARGE[name])) for name in regions or REGIONS]
+    known = {**LARGE, **REGIONS}
+    tables = [tuple(filter(where, known[name])) for name in regions or REGIONS]
     return lambda random: random.choice(random.choice(tables))
 
 
 def with_values(shape: Shape, least: int) -> Shape:
-    """Return ``shape`` with N raised until each channel has at least ``least`` values.
+    """Return a shape with N raised until each channel has at least ``least`` values.
 
-    Training needs two; raising N instead of rejecting the draw keeps every draw useful.
+    Training needs two values. To raise N is better than to reject the shape: no draw is wasted.
     """
     n, c, h, w = shape
-    return (max(n, -(-least // (h * w))), c, h, w)
+    return (max(n, math.ceil(least / (h * w))), c, h, w)

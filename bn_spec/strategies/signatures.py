@@ -1,10 +1,11 @@
-"""Few signatures, for backends to which each new one costs seconds: compilers, which specialise to everything.
+"""Few signatures, for backends such as compilers to which each new signature costs seconds.
 
-A *signature* is all that such a backend compiles for: shape and strides of the input, eps,
-momentum, which tensors exist, and which require a gradient. A drawn shape is brought to the nearest
-of :data:`REPRESENTATIVES`, one for each region of shapes, and the place of that one decides
-everything else, so that regions are reached and signatures stay few; values, parameters, statistics
-and histories are drawn as freely as ever.
+A *signature* is everything for which such a backend compiles code: shape and strides of the input,
+eps, momentum, which tensors exist, and which require a gradient.
+
+A drawn shape is replaced by the nearest of :data:`REPRESENTATIVES`, of which each region of shapes
+has at least one. The place of the representative decides the rest of the signature. So cases reach
+the regions with few signatures. Values, parameters, statistics and histories are drawn as usual.
 """
 
 from __future__ import annotations
@@ -34,14 +35,17 @@ REPRESENTATIVES: tuple[Shape, ...] = (
     (4, 65537, 1, 2),
     (2, 2, 1, 5),
 )
-"""Two values, small sizes that differ, a single value, edges on each axis (two of channels), a long
-reduction, many channels, counts beyond 16 bits, the shape that becomes one of more than 2³¹
-elements, and a row."""
+"""The shapes that replace all others.
+
+In their order: two values per channel, small sizes that differ, a single value, edges on each axis
+(two of channels), a long reduction, many channels (twice), counts beyond 16 bits (twice), the shape
+that becomes larger than 2³¹ elements, and a row.
+"""
 
 
 @cache
 def nearest(shape: Shape) -> int:
-    """Return the place of the representative whose sizes are nearest, on a logarithmic scale."""
+    """Return the place of the representative with the nearest sizes, on a logarithmic scale."""
 
     def distance(place: int) -> float:
         sizes = zip(shape, REPRESENTATIVES[place], strict=True)
@@ -51,7 +55,14 @@ def nearest(shape: Shape) -> int:
 
 
 def fixed(options: Sequence[T], place: int, usual: T | None = None) -> tuple[T, ...]:
-    """Return the option that goes with the representative at a place: at every second place the usual one, if any."""
+    """Return the one option that belongs to the representative at a place.
+
+    Args:
+        options: The options.
+        place: Place of the representative.
+        usual: The option of every second place, if it is among the options.
+
+    """
     if usual is not None and usual in options and place % 2 == 0:
         return (usual,)
     return (options[place % len(options)],)

@@ -1,4 +1,4 @@
-"""Parameters and running statistics: styles of per-channel tensors, the plainest first."""
+"""Parameters and running statistics: styles of per-channel tensors, the simplest first."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ import numpy as np
 from bn_spec.case.dtypes import Array, DType, Floats, Format
 
 Pair: TypeAlias = tuple[Floats, Floats]
+"""Weight and bias, or running_mean and running_var, shape (C,) each."""
+
 Style: TypeAlias = Callable[[np.random.Generator, int], Pair]
+"""Makes a pair for a number of channels."""
 
 
 def _distinct(c: int) -> Floats:
-    return (
-        np.arange(c, dtype=np.float64) % 61 + 2
-    )  # small enough for neighbours to differ visibly at any channel count
+    # The numbers repeat and stay small: even in half precision, neighbours differ visibly, however
+    # many channels there are.
+    return np.arange(c, dtype=np.float64) % 61 + 2
 
 
 HUGE = 2.0**670
-"""Stands for a weight as large as its format has room for beside ordinary data; see :func:`bounded`."""
+"""Placeholder for a weight that is as large as its format allows; see :func:`bounded`."""
 
 
 def bounded(values: Floats, limits: Format) -> Floats:
-    """Return the values with those beyond a format brought to about its largest number to the power of 0.65.
+    """Return values with those too large for a format replaced by about its maximum ** 0.65.
 
-    Squares of data go up to the power of 0.5: weights of that size make products overflow that no
-    result needs.
+    Data go up to about the maximum ** 0.5, where squares overflow. With weights of this size, their
+    products with data overflow too, although no result needs these products.
     """
     mantissa, _ = np.frexp(values)
     large = np.isfinite(values) & (np.abs(values) > limits.largest / 4)
@@ -56,7 +59,11 @@ PARAMETERS: Mapping[str, Style] = MappingProxyType(
         "minute": lambda rng, c: (2.0**-16 * (1 + rng.random(c)), np.zeros(c)),
     }
 )
-"""Styles of (weight, bias): ``signs`` has negative and zero weights, ``cancelling`` a bias of minus the weight."""
+"""Styles of weight and bias.
+
+``signs`` has negative weights and zeros, ``loud`` large weights, ``cancelling`` a bias that is the
+negative of the weight.
+"""
 
 RUNNING: Mapping[str, Style] = MappingProxyType(
     {
@@ -72,11 +79,14 @@ RUNNING: Mapping[str, Style] = MappingProxyType(
         ),
     }
 )
-"""Styles of (running_mean, running_var); ``absurd`` is not finite and only for outputs that must not see it."""
+"""Styles of running_mean and running_var.
+
+``absurd`` is not finite: it is for outputs that must not depend on the running statistics.
+"""
 
 
 def parameters(style: str, rng: np.random.Generator, channels: int, row: DType) -> dict[str, Array]:
-    """Return weight and bias of a style, shape (C,), such that their products with data stay within its format."""
+    """Return weight and bias of a style, shape (C,) each, bounded by the narrower format."""
     narrower = min(row.parameters, row.data, key=lambda limits: limits.largest)
     return _named(("weight", "bias"), PARAMETERS[style](rng, channels), narrower, row.parameters)
 
@@ -93,11 +103,16 @@ def running_statistics(
     )
 
 
-def _named(names: tuple[str, str], pair: Pair, limits: Format, held: Format) -> dict[str, Array]:
-    return {
-        name: bounded(a, limits).astype(held.dtype) for name, a in zip(names, pair, strict=True)
-    }
+def _named(names: tuple[str, str], pair: Pair, limits: Format, stored: Format) -> dict[str, Array]:
+    """Return two tensors by name, bounded by one format and stored in another."""
+    tensors: dict[str, Array] = {}
+    for name, values in zip(names, pair, strict=True):
+        tensors[name] = bounded(values, limits).astype(stored.dtype)
+    return tensors
 
 
 COUNTS = (0, 1, 2, 7, 1000, 2**24, 2**32)
-"""Values of num_batches_tracked before a case; the last ones do not fit a float32 or an int32 once incremented."""
+"""Values of num_batches_tracked before a case.
+
+2²⁴ + 1 does not fit float32, and 2³² does not fit int32.
+"""

@@ -1,8 +1,8 @@
 """Values of an input as recipes: a few drawn choices, expanded by NumPy.
 
-Drawing elements one by one costs Hypothesis 35 µs each and shrinks poorly; a recipe is a handful of
-choices whatever the size, and shrinks to a ramp 0, 1, 2, … of scale 1 without offset, which a
-person can check by hand.
+To draw elements one by one costs Hypothesis 35 µs each, and they shrink poorly. A recipe takes four
+choices, whatever the size of the input. It shrinks to a ramp 0, 1, 2, … of scale 1 without offset,
+which you can check by hand.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from bn_spec.strategies.choices import Choose
 from bn_spec.strategies.shapes import Shape
 
 Family: TypeAlias = Callable[[np.random.Generator, int, int], Floats]
+"""Makes an array (C, n) from a generator, C and n, the number of values per channel."""
 
 
 def _balanced(rng: np.random.Generator, c: int, n: int) -> Floats:
-    """Small integers, each with its negative: sums of them and of their squares are exact in any order."""
+    """Return small integers, each with its negative.
+
+    Their sums, and those of their squares, are exact in any order.
+    """
     half = rng.integers(1, 5, size=(c, n // 2))
     rows = np.concatenate([half, -half, np.zeros((c, n % 2), int)], axis=1)
     return rng.permuted(rows, axis=1).astype(np.float64)
@@ -57,10 +61,10 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "heavy-tailed": _heavy_tailed,
     }
 )
-"""Families of data of standard deviation about 1, by name: (generator, C, n) to an array (C, n)."""
+"""Families of data with a standard deviation of about 1."""
 
 BALANCED = "balanced"
-"""The family whose sums are exact; apart from the others, since it hides what they show."""
+"""A family whose sums are exact; not a default, since it hides errors of summation."""
 
 MIXED = "mixed"
 """A different family in each channel."""
@@ -69,23 +73,29 @@ SCALES = (0, 1, -1, 3, -3, 10, -10, 20, -20, 40, -40)
 """Binary exponents of the scale; squares stay within float32's range."""
 
 WIDE = (0.4, -0.4, 0.45, -0.45, 0.3, -0.6, 0.47, -0.8, -0.95, -0.2, 0.2)
-"""Scales as shares of the exponent range of the data, up to where squares overflow: around 0.5."""
+"""Scales as shares of the exponent range of the data; squares overflow from about 0.5 on."""
 
 BEYOND = (0.52, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9)
-"""As :data:`WIDE`, where squares overflow and few sums do."""
+"""Scales, as in :data:`WIDE`, at which squares overflow, but few sums do."""
 
 OFFSETS = (0.0, 1.0, -10.0, 100.0, -1e3, 1e4, 1e6)
-"""Offsets in units of the scale, that is of about one standard deviation."""
+"""Offsets in units of the scale, which is about one standard deviation."""
 
 SEEDS = range(2**16)
+"""Seeds of NumPy's generators."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make an input: a family, a scale, an offset in units of the scale, and a seed.
+    """How to make an input.
 
-    The scale is a binary exponent, or a share of the exponent range of the data (a float, as in
-    :data:`WIDE`).
+    Attributes:
+        family: A key of :data:`FAMILIES`, or :data:`BALANCED` or :data:`MIXED`.
+        scale: A binary exponent (an int), or a share of the exponent range of the data (a float, as
+            in :data:`WIDE`).
+        offset: Offset in units of the scale.
+        seed: Seed of NumPy's generator.
+
     """
 
     family: str
@@ -96,7 +106,7 @@ class Recipe:
     def make(self, shape: Shape, dtype: DType) -> Array:
         """Return the array (N, C, H, W) that the recipe describes, in C order.
 
-        A scale that the format of the data cannot hold is brought to the nearest one that it can.
+        A scale outside the range of the data's format is replaced by the nearest one inside.
         """
         n, c, h, w = shape
         rng = np.random.default_rng(self.seed)
@@ -106,10 +116,11 @@ class Recipe:
 
 
 def _exponent(scale: int | float, rows: Floats, data: Format) -> int:
+    """Return the binary exponent by which to scale rows, as far as a format allows."""
     highest = math.frexp(data.largest)[1] - 1
+    lowest = math.frexp(data.smallest_subnormal)[1]
     wanted = scale if isinstance(scale, int) else round(scale * highest)
     room = highest - math.frexp(float(np.abs(rows).max(initial=0)))[1]
-    lowest = math.frexp(data.smallest_subnormal)[1]
     return max(min(wanted, room), lowest)
 
 
@@ -128,14 +139,17 @@ def values(
     scales: Sequence[int | float] = SCALES,
     offsets: Sequence[float] = OFFSETS,
 ) -> Choose[Recipe]:
-    """Choose from the given families, scales and offsets; shrinks towards the first of each and seed 0."""
+    """Return a choice of a recipe, which shrinks towards the first of each sequence and seed 0."""
     return lambda random: Recipe(
         random.choice(families), random.choice(scales), random.choice(offsets), random.choice(SEEDS)
     )
 
 
 GRADIENT_SCALES = (0, 3, -3, 10, -10, -20)
+"""Binary exponents of the scale of gradients."""
+
 GRADIENT_OFFSETS = (0.0, 1.0, -10.0, 1e3)
+"""Offsets of gradients, in units of the scale."""
 
 
 def gradients(
@@ -143,30 +157,34 @@ def gradients(
     scales: Sequence[int | float] = GRADIENT_SCALES,
     offsets: Sequence[float] = GRADIENT_OFFSETS,
 ) -> Choose[Recipe]:
-    """Choose a recipe for a gradient of the output: of any family, far less often of one sign than an input.
+    """Return a choice of a recipe for a gradient of the output.
 
-    A constant gradient, in which everything cancels, is one family among others.
+    Its elements have one sign far less often than those of an input. A constant gradient, of which
+    nothing is left in training, is one family among others.
     """
     return values(families, scales, offsets)
 
 
 LOUD_SCALE = 20
-"""Binary exponent by which the neighbours of channel 0 are louder in :func:`beside_loud_neighbours`."""
+"""Binary exponent by which :func:`beside_loud_neighbours` scales channels."""
 
 
 def beside_loud_neighbours(x: Array) -> Array:
-    """Return ``x`` with every channel but the first scaled up, so that any leak between channels shows."""
+    """Return an input with every channel but the first scaled up, so that leaks into it show."""
     room = _exponent(LOUD_SCALE, x.astype(np.float64), format_named(x.dtype.name))
     louder = np.where(np.arange(x.shape[1]) == 0, 0, room).reshape(1, -1, 1, 1)
     return np.ldexp(x.astype(np.float64), louder).astype(x.dtype)
 
 
 TILES = 65
-"""How often :func:`beyond_32_bits` repeats an input in H and in W."""
+"""Number of times that :func:`beyond_32_bits` repeats an input in H and in W."""
 
 
 def beyond_32_bits(x: Array) -> Array:
-    """Return ``x`` repeated in H and W, so that the region of shapes of this name has more than 2³¹ elements."""
+    """Return an input repeated in H and W.
+
+    The shape of the region ``beyond 32 bits`` then has more than 2³¹ elements.
+    """
     return np.tile(x, (TILES, TILES))
 
 
@@ -175,7 +193,7 @@ SHIFT = 1000.0
 
 
 def one_channel_shifted(x: Array) -> Array:
-    """Return ``x`` with its last channel shifted far from zero, and the others as they are."""
+    """Return an input with its last channel shifted far from zero."""
     shifted = x.copy()
     last = x[:, -1].astype(np.float64)
     largest = float(np.abs(last).max(initial=0))

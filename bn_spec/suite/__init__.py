@@ -1,1 +1,1 @@
-"""The suite: properties, the cells that judge them, and the search for a case that fails."""
+"""The suite: properties, the cells that judge them, and the search for a failing case."""

@@ -1,10 +1,10 @@
 """A cell: one property, one backend, one dtype. It plays a case, judges it, and keeps a tally.
 
-A cell is what the body of a property talks to::
+The body of a property calls the methods of a cell::
 
     cell.judge(case, "running_var")
 
-:class:`bn_spec.suite.search.Search` looks for a case that fails.
+:class:`bn_spec.suite.search.Search` looks for a failing case.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from bn_spec.suite.regions import conditioning, reached
 from bn_spec.suite.tally import WORSE, Tally
 
 Steer: TypeAlias = Callable[[float, str], None]
-"""Tells a search how close to failing an example is: a number to increase, and its label."""
+"""Reports to a search how close an example is to failing: a number to increase, and its label."""
 
 
 class Violation(AssertionError):
-    """Raised inside a property by a finding.
+    """Raised inside a property when a case yields a finding.
 
-    Each requirement and observable has a subclass of its own. A shrinker tells failures apart by
-    their type, so it keeps to the same one.
+    Each pair of requirement and observable has its own subclass. A shrinker tells failures apart
+    by their type, so it keeps shrinking the same failure.
     """
 
     finding: Finding
@@ -67,9 +67,9 @@ class Cell:
         backend: The backend under test.
         dtype: Name of the dtype.
         address: The name by which the backend can be loaded again.
-        excused: Known failures of a file, besides those that the backend declares.
-        tally: What judging has given so far.
-        steer: Set while a search draws examples; without it, cases do not count as drawn.
+        excused: Known failures from a file, in addition to those that the backend declares.
+        tally: Counts and worst values so far.
+        steer: Set while a search draws examples. Without it, cases do not count as drawn.
 
     """
 
@@ -88,12 +88,13 @@ class Cell:
 
     @property
     def not_claimed(self) -> str:
-        """Why the backend does not claim this requirement, or an empty string."""
+        """Why this requirement is not asked of the backend, or an empty string."""
         name, claims = self.backend.name, self.claims
         if self.dtype not in self.prop.dtypes:
             return f"{name} does not claim {' or '.join(self.prop.dtypes)}"
         for flag in self.prop.requirement.needs:
             if not claims.has(flag, self.dtype):
+                # Some claims are made by dtype: the flag may be claimed in another one.
                 elsewhere = f" in {self.dtype}" if getattr(claims, flag) else ""
                 return f"{name} does not claim {flag}{elsewhere}"
         choices = self.prop.choices
@@ -103,16 +104,16 @@ class Cell:
 
     @property
     def expected_failures(self) -> list[KnownFailure]:
-        """Known failures of this cell: of the file, and those that the backend declares."""
+        """Known failures of this cell: from the file, and those that the backend declares."""
         known = (*self.excused, *known_failures(self.backend))
         return [each for each in known if each.concerns(self.prop.requirement.id, self.dtype)]
 
     def apart(self, backend: Backend | None = None) -> Cell:
-        """Return a cell with a new tally, and with another backend if one is named."""
+        """Return a copy of this cell with an empty tally, and with another backend if given."""
         return replace(self, backend=backend or self.backend, tally=Tally(), steer=None)
 
     def violation(self, case: Case) -> Violation | None:
-        """Judge one case as the property does, and return the violation if there is one."""
+        """Judge one case by the property, and return the violation if there is one."""
         try:
             self.prop.body(self, case)
         except Violation as found:
@@ -126,7 +127,10 @@ class Cell:
         self._settle(case, judge(case, observation, observables, self.claims))
 
     def measure(self, case: Case, *observables: str) -> None:
-        """Judge like :meth:`judge`, under the bounds of every grade, and steer towards larger errors."""
+        """Judge the case under the bounds of every grade, and steer towards larger errors.
+
+        The claimed grade decides whether the case fails, as in :meth:`judge`.
+        """
         observation = self._play(case, observables)
         verdicts = {}
         worst = {}
@@ -142,26 +146,30 @@ class Cell:
         fitting = [grade for grade in GRADES if not verdicts[grade].discrepancies]
         measured = fitting[0] if fitting else WORSE
         claimed = self.claims.grade
-        self._settle(
-            case, verdicts[claimed], f"claimed grade: {claimed}; measured grade: {measured}"
-        )
+        note = f"claimed grade: {claimed}; measured grade: {measured}"
+        self._settle(case, verdicts[claimed], note)
 
     def judge_steps(self, case: Case, kind: type[Step] | UnionType, *observables: str) -> None:
-        """Play the case and judge the named observables of its steps of a kind."""
+        """Play the case, and judge the named observables only at steps of one kind."""
         observation = self._play(case, observables)
         self._settle(case, judge(case, observation, observables, self.claims, kind=kind))
 
     def judge_in_parts(self, case: Case, *observables: str, values: int = 2**22) -> None:
-        """Play a case of one forward, and judge the named observables some channels at a time.
+        """Play a case of one forward, and judge the named observables a few channels at a time.
 
-        This is for inputs of gigabytes. Each part has about ``values`` elements, and the output is
-        judged where it lies in memory.
+        This is for inputs of gigabytes: the output is not copied as a whole.
+
+        Args:
+            case: A case with a single forward.
+            *observables: Names of the observables.
+            values: Approximate number of elements of each part.
+
         """
         observation = play(case, self.backend, ())
         verdict = Verdict()
-        for channels, part, answered in in_parts(case, observation, values):
+        for channels, part, answers in in_parts(case, observation, values):
             where = f" of channels {channels.start} to {channels.stop - 1}, taken alone"
-            verdict.add(judge(part, answered, observables, self.claims), where)
+            verdict.add(judge(part, answers, observables, self.claims), where)
         self._settle(case, verdict)
 
     def judge_construction(self, case: Case, *tensors: str) -> None:
@@ -171,22 +179,24 @@ class Cell:
 
     def judge_drift(self, case: Case) -> None:
         """Play the case without reading the state, and judge the running statistics at its end."""
-        self._settle(case, judge_drift(case, play(case, self.backend, ()), self.claims))
+        observation = play(case, self.backend, ())
+        self._settle(case, judge_drift(case, observation, self.claims))
 
     def judge_repetition(self, case: Case) -> None:
         """Play the case on two layers, one after the other, and judge whether the answers agree."""
-        first, second = (play(case, self.backend, (STATES,)) for _ in range(2))
+        first = play(case, self.backend, (STATES,))
+        second = play(case, self.backend, (STATES,))
         self._settle(case, judge_repetition(first, second))
 
     def judge_threads(self, case: Case, *observables: str) -> None:
-        """Play the case and its opposite in two threads at a time, and judge both."""
+        """Play the case and its negative in two threads at the same time, and judge both."""
         both = case, negated(case)
         note = "while another thread drove another layer, with numbers of the opposite sign"
         for one, observation in zip(both, play_together(both, self.backend), strict=True):
             self._settle(one, judge(one, observation, observables, self.claims), note)
 
     def _play(self, case: Case, observables: tuple[str, ...]) -> Observation:
-        """Play the case, and look at memory if an observable does."""
+        """Play the case; watch the memory only if an observable needs it, since that is slow."""
         return play(case, self.backend, LOOKS if looks_at_memory(observables) else (STATES,))
 
     def _settle(self, case: Case, verdict: Verdict, note: str = "") -> None:
@@ -195,9 +205,10 @@ class Cell:
         self.tally.eligible.update(known for known in expected if known.where(case))
         if self.steer is not None:
             self.tally.reached.update(reached(case))
-        known_by_place = [_known(each, case, expected) for each in verdict.discrepancies]
-        settled = list(zip(verdict.discrepancies, known_by_place, strict=True))
-        self.tally.add(case, verdict, {each.observable for each, known in settled if known})
+        explained_by = [_known(each, case, expected) for each in verdict.discrepancies]
+        settled = list(zip(verdict.discrepancies, explained_by, strict=True))
+        excused = {discrepancy.observable for discrepancy, known in settled if known}
+        self.tally.add(case, verdict, excused)
         for discrepancy, known in settled:
             if known is None:
                 raise self._violation_by(discrepancy, case, note)
@@ -215,4 +226,5 @@ class Cell:
 def _known(
     discrepancy: Discrepancy, case: Case, expected: list[KnownFailure]
 ) -> KnownFailure | None:
+    """Return the first known failure that covers a discrepancy, if any does."""
     return next((known for known in expected if known.covers(discrepancy.observable, case)), None)

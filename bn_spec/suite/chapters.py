@@ -1,4 +1,7 @@
-"""Where the suite is: a subpackage once it is installed, and a folder beside the package in a checkout."""
+"""Finds and imports the chapters of the suite.
+
+Once installed, the suite is a subpackage; in a checkout, it is a folder beside the package.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from types import ModuleType
 from bn_spec.specification.requirement import CHAPTERS
 
 SUITE = "bn_spec.conformance"
-"""The suite's import name once it is installed; in a checkout it is the folder ``conformance`` beside the package."""
+"""Import name of the installed suite. In a checkout, it is the folder ``conformance``."""
 
 
 def suite_folder() -> Path:
@@ -25,7 +28,7 @@ def suite_folder() -> Path:
 
 @cache
 def load_suite() -> tuple[ModuleType, ...]:
-    """Import and return the chapters of the suite, which declares their properties, as installed or in a checkout."""
+    """Import and return the chapters of the suite; importing a chapter declares its properties."""
     package = SUITE if find_spec(SUITE) else suite_folder().name
     if package != SUITE and not find_spec(package):
         sys.path.append(str(suite_folder().parent))
@@ -33,11 +36,13 @@ def load_suite() -> tuple[ModuleType, ...]:
 
 
 def suite_tests() -> dict[str, Callable[..., None]]:
-    """Return the tests of the suite by name, so that a module of tests can have them all: its own run is the suite's.
+    """Return the tests of the suite by name.
 
-    ``globals().update(suite_tests())`` is such a module.
+    A test module that consists of ``globals().update(suite_tests())`` runs the whole suite.
     """
-    functions = (function for chapter in load_suite() for function in vars(chapter).values())
-    return {
-        function.__name__: function for function in functions if hasattr(function, "bn_property")
-    }
+    tests: dict[str, Callable[..., None]] = {}
+    for chapter in load_suite():
+        for member in vars(chapter).values():
+            if hasattr(member, "bn_property"):
+                tests[member.__name__] = member
+    return tests

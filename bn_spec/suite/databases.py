@@ -1,9 +1,11 @@
-"""Example databases: what made a property fail is kept, shared by runs and machines, and tried first the next time.
+"""Example databases: they keep failing examples, share them between runs, and replay them first.
 
-What is kept are the choices that Hypothesis made, not the cases that came of them: they mean the
-same under the same versions of Hypothesis and bn-spec only. Hypothesis lets go of what it cannot
-read and of what does not fail any more. The databases are its own; here they are opened from one
-option, told apart by cell, and kept from failing a run.
+A database stores the choices that Hypothesis made, not the resulting cases. Stored choices mean the
+same only under the same versions of Hypothesis and bn-spec. Hypothesis deletes choices that it
+cannot read or that no longer fail.
+
+The databases are Hypothesis's own. This module opens them from one option, keeps the cells apart,
+and makes sure that a broken database never fails a run.
 """
 
 from __future__ import annotations
@@ -27,25 +29,29 @@ from hypothesis.database import (
 from bn_spec.errors import ConfigError
 
 ALLOWED = (
-    "a folder, redis://HOST:PORT/NUMBER, github:OWNER/REPO or github:OWNER/REPO/ARTIFACT; several of them joined by"
-    " commas, of which the first is written to"
+    "a folder, redis://HOST:PORT/NUMBER, github:OWNER/REPO or github:OWNER/REPO/ARTIFACT;"
+    " or several of them with commas between, where only the first is written to"
 )
 
 ARTIFACT = "hypothesis-example-db"
-"""The artifact that is read of a repository on GitHub, unless another is named: the name that Hypothesis proposes."""
+"""Default name of a GitHub artifact that holds a database, as Hypothesis proposes it."""
 
 PATIENCE = 5.0
-"""So many seconds a server may take to answer."""
+"""Timeout for an answer of a database server, in seconds."""
 
-_SCHEME = re.compile(r"[a-z]{2,}:(?://)?")  # a single letter is a drive
+# A single letter before a colon is a drive of Windows, not a scheme.
+_SCHEME = re.compile(r"[a-z]{2,}:(?://)?")
 
 
 @dataclass
 class Databases:
-    """The databases of a run, as one.
+    """The databases of a run, combined into one.
 
-    ``names`` say which, without passwords; ``notes`` what went wrong with them, which never fails a
-    run.
+    Attributes:
+        names: What was opened, without passwords.
+        database: The combined database.
+        notes: Problems with the databases; they never fail a run.
+
     """
 
     names: tuple[str, ...]
@@ -53,11 +59,12 @@ class Databases:
     notes: list[str] = field(default_factory=list)
 
     def of_cell(self, requirement: str, backend: str, dtype: str) -> ExampleDatabase:
-        """Return the part that belongs to one cell, in which no other looks."""
+        """Return the part of the database that only one cell reads and writes."""
         return _Part(self.database, f"{requirement} {backend} {dtype} ".encode())
 
     def look(self) -> None:
-        """Ask for nothing, so that an artifact is downloaded once, before there are workers that would all do so."""
+        """Download artifacts now, once, before each worker would do so by itself."""
+        # Any fetch triggers the download. Nothing is stored under the empty key.
         for _ in self.database.fetch(b""):
             pass
 
@@ -66,14 +73,19 @@ class Databases:
 
 
 def open_databases(text: str, *, relative_to: Path, downloads: Path) -> Databases:
-    """Open what ``text`` names; folders are relative to one, and what is downloaded is kept in another.
+    """Open the databases that an option names.
 
-    A repository on GitHub that cannot be read is no error: before its first nightly run it has no
-    artifact.
+    A GitHub repository that cannot be read is not an error: it has no artifact before its first
+    nightly run.
+
+    Args:
+        text: One place or several, with commas between; see :data:`ALLOWED`.
+        relative_to: The folder that relative folders are relative to.
+        downloads: The folder in which downloaded artifacts are kept.
 
     Raises:
-        ConfigError: it names none, or a folder or server that cannot be used, or a package is
-        missing.
+        ConfigError: A place is malformed, a folder or server cannot be used, or a package is
+            missing.
 
     """
     notes: list[str] = []
@@ -82,13 +94,14 @@ def open_databases(text: str, *, relative_to: Path, downloads: Path) -> Database
     for number, place in enumerate(places):
         if not place:
             raise ConfigError(f"a database is {text!r}; allowed: {ALLOWED}")
-        member = _Steady(
-            _opened(place, relative_to, downloads, written=not number), _public(place), notes
-        )
-        members.append(
-            ReadOnlyDatabase(member) if number or place.startswith("github:") else member
-        )
-    return Databases(tuple(map(_public, places)), MultiplexedDatabase(*members), notes)
+        written = number == 0
+        opened = _opened(place, relative_to, downloads, written=written)
+        member: ExampleDatabase = _Steady(opened, _public(place), notes)
+        if not written or place.startswith("github:"):
+            member = ReadOnlyDatabase(member)
+        members.append(member)
+    names = tuple(_public(place) for place in places)
+    return Databases(names, MultiplexedDatabase(*members), notes)
 
 
 def _opened(place: str, relative_to: Path, downloads: Path, *, written: bool) -> ExampleDatabase:
@@ -103,11 +116,14 @@ def _opened(place: str, relative_to: Path, downloads: Path, *, written: bool) ->
 
 
 def _folder(path: Path, *, written: bool) -> ExampleDatabase:
+    needed = os.R_OK | os.X_OK
+    if written:
+        needed |= os.W_OK
     try:
         if written:
             path.mkdir(parents=True, exist_ok=True)
-        usable = path.is_dir() and os.access(path, os.R_OK | os.X_OK | (os.W_OK if written else 0))
-        why = f"it is no folder that can be {'written' if written else 'read'}"
+        usable = path.is_dir() and os.access(path, needed)
+        why = f"it is not a folder that can be {'written' if written else 'read'}"
     except OSError as error:
         usable, why = False, str(error)
     if not usable:
@@ -123,7 +139,8 @@ def _redis(place: str) -> ExampleDatabase:
         from redis import Redis, RedisError
     except ImportError as error:
         raise ConfigError(
-            f"a database is {_public(place)!r}, for which redis is needed ({error}); pip install 'bn-spec[redis]'"
+            f"a database is {_public(place)!r}, for which redis is needed ({error});"
+            " pip install 'bn-spec[redis]'"
         ) from None
     try:
         server = Redis.from_url(place, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)
@@ -131,7 +148,7 @@ def _redis(place: str) -> ExampleDatabase:
     except (RedisError, OSError, ValueError) as error:
         raise ConfigError(
             f"a database is {_public(place)!r}, which does not answer: {error};"
-            " start it, name one that runs, or leave it out"
+            " start it, name another one, or leave it out"
         ) from None
     return RedisExampleDatabase(server)
 
@@ -143,22 +160,25 @@ def _github(place: str, downloads: Path) -> ExampleDatabase:
             f"a database is {place!r}; allowed: github:OWNER/REPO or github:OWNER/REPO/ARTIFACT"
         )
     owner, repository, artifact = named[1], named[2], named[3] or ARTIFACT
-    # Hypothesis's own place for the download is the same for all repositories.
+    # Hypothesis's default folder for downloads is the same for all repositories.
     return GitHubArtifactDatabase(
         owner, repository, artifact, path=downloads / owner / repository / artifact
     )
 
 
 def _public(place: str) -> str:
-    """Return a place as it may be printed: without a user's name and password, which may be in an address."""
-    parts = urlsplit(place) if "://" in place else None
-    if parts is None or "@" not in parts.netloc:
+    """Return a place without the user name and password that its address may contain."""
+    if "://" not in place:
         return place
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    parts = urlsplit(place)
+    host = parts.netloc.rpartition("@")[2]
+    if host == parts.netloc:
+        return place
+    return parts._replace(netloc=host).geturl()
 
 
 class _Part(ExampleDatabase):
-    """What a database holds under keys that begin with a prefix."""
+    """The part of a database under keys that begin with a prefix."""
 
     def __init__(self, database: ExampleDatabase, prefix: bytes) -> None:
         super().__init__()
@@ -178,7 +198,10 @@ class _Part(ExampleDatabase):
 
 
 class _Steady(ExampleDatabase):
-    """A database that is left alone once it has failed, so that a server that goes away costs one wait and a note."""
+    """A database that is no longer used once it has failed.
+
+    So a server that goes away costs one wait and a note, and not one wait for each example.
+    """
 
     def __init__(self, database: ExampleDatabase, name: str, notes: list[str]) -> None:
         super().__init__()
@@ -206,7 +229,7 @@ class _Steady(ExampleDatabase):
             warnings.simplefilter("always")
             try:
                 action()
-            except Exception as error:  # noqa: BLE001 - whatever ends a run otherwise fails it too
+            except Exception as error:  # noqa: BLE001 - no error of a database may fail a run
                 self._failed = True
                 self._note(f"{type(error).__name__}: {error}; the run went on without it")
         for warning in warned:

@@ -1,4 +1,4 @@
-"""Keeps Hypothesis from drawing constants that stand in whatever modules happen to be loaded."""
+"""Keeps Hypothesis from drawing constants that it finds in the source of loaded modules."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from hypothesis.internal.conjecture import providers
 
 @contextmanager
 def without_foreign_constants() -> Iterator[None]:
-    """Draw, within it, the same numbers wherever and after whatever it is drawn.
+    """Make Hypothesis draw the same numbers in every process, whatever modules are loaded.
 
-    One number in twenty Hypothesis takes from the source of the modules that are loaded, unless
-    they lie in site-packages: from bn-spec in a checkout and not once it is installed, from the
-    specimens once a failure was explained, from pytest where pytest-xdist has copied it to another
-    machine. What a worker drew would then depend on what it did before, and a specimen would be
-    caught since its numbers stand in its source. There is no setting against it. A version of
-    Hypothesis that does it elsewhere fails a test of ours, and no run.
+    Hypothesis takes one number in twenty from the source of loaded modules, unless they lie in
+    site-packages. So it would draw from bn-spec in a checkout, but not once bn-spec is installed;
+    from the specimens once a failure was explained; and from pytest where pytest-xdist has copied
+    it to another machine. The draws of a worker would depend on its earlier work, and a specimen
+    would be caught because its numbers stand in its source.
+
+    Hypothesis has no setting for this, so the function replaces two private names of Hypothesis. If
+    a version of Hypothesis moves them, a test fails, but no run does.
     """
-    ours = (
-        {"_get_local_constants": lambda: _NONE, "CONSTANTS_CACHE": _CACHE}
-        if _CACHE is not None
-        else {}
-    )
+    ours: dict[str, Any] = {}
+    if _CACHE is not None:
+        ours = {"_get_local_constants": lambda: _NONE, "CONSTANTS_CACHE": _CACHE}
     theirs = {name: getattr(providers, name) for name in ours}
     _set(ours)
     try:
@@ -38,7 +38,14 @@ def _set(values: dict[str, Any]) -> None:
         setattr(providers, name, value)
 
 
-_NONE: Any = providers.Constants() if hasattr(providers, "Constants") else None
-_CACHE: Any = (
-    type(providers.CONSTANTS_CACHE)(1024) if hasattr(providers, "_get_local_constants") else None
-)
+_NONE: Any = None
+"""An empty set of constants."""
+
+if hasattr(providers, "Constants"):
+    _NONE = providers.Constants()
+
+_CACHE: Any = None
+"""A cache of constants of its own, since Hypothesis's may already hold foreign ones."""
+
+if hasattr(providers, "_get_local_constants"):
+    _CACHE = type(providers.CONSTANTS_CACHE)(1024)

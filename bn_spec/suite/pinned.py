@@ -2,7 +2,7 @@
 
 Every run plays them, the large ones last. So a backend that repeats a known mistake fails at once,
 with the name of the mistake. The suite itself found the cases; ``scripts/faults.py`` finds them
-anew.
+again.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from bn_spec.case.encoding import decode, encode, fetch_inline, place_inline
 from bn_spec.case.script import Case
 
 PATH = Path(__file__).with_suffix(".json")
+"""The file of pinned cases."""
 
 
 @dataclass(frozen=True, eq=False)

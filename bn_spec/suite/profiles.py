@@ -1,8 +1,8 @@
-"""How hard a run looks: three profiles, registered with Hypothesis under names of our own.
+"""Profiles: how many examples a run draws, and whether every run draws the same ones.
 
-They are applied to our properties only; whatever profile a user's own tests have stays as it is.
-The table itself does not need Hypothesis, so that options can be checked and headers printed
-without it.
+The profiles are registered with Hypothesis under names of bn-spec's own, and apply to the suite
+only. The Hypothesis profile of a user's own tests stays as it is. The table itself does not import
+Hypothesis, so options can be checked and headers printed without it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Profile:
-    """A number of examples per property, backend and dtype, and whether they are the same in every run.
+    """How hard a run looks.
 
-    A ``deep`` profile also checks the properties whose every example takes long.
+    Attributes:
+        name: Name of the profile.
+        examples: Number of examples per property, backend and dtype.
+        deterministic: Draw the same examples in every run.
+        deep: Also check the properties whose examples each take long.
+
     """
 
     name: str
@@ -35,9 +40,12 @@ class Profile:
         return 0 if self.deterministic else secrets.randbits(32)
 
     def settings(self, examples: int | None = None, *, shrink: bool = True) -> settings:
-        """Return the settings for Hypothesis; ``examples`` overrides the profile's number.
+        """Return the settings for Hypothesis.
 
-        Without ``shrink``, the first case that fails is as good as a small one.
+        Args:
+            examples: Number of examples, if not the profile's.
+            shrink: Look for a smaller case once one fails.
+
         """
         from hypothesis import Phase, settings
 
@@ -67,8 +75,8 @@ def _register() -> None:
         settings.register_profile(
             f"bn-{profile.name}",
             max_examples=profile.examples,
-            # The seed alone decides what is drawn, so nothing is kept between runs unless a
-            # database is asked for.
+            # The seed alone decides what is drawn: nothing is kept between runs, unless the user
+            # names a database.
             database=None,
             # Wall-clock limits fail on busy machines, not on wrong kernels.
             deadline=None,
@@ -77,7 +85,7 @@ def _register() -> None:
                 HealthCheck.data_too_large,
                 HealthCheck.large_base_example,
             ],
-            # Explaining traces every line, and our findings explain themselves.
+            # Phase.explain traces every line, which is slow, and findings explain themselves.
             phases=[Phase.explicit, Phase.generate, Phase.target, Phase.shrink],
             report_multiple_bugs=False,
             print_blob=False,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bn_spec.suite.search import Search
 
 Body: TypeAlias = "Callable[[Cell, Case], None]"
-"""Judges one drawn case."""
+"""The function of a property: it judges one drawn case."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class Property:
     """The property that judges one requirement.
 
     Attributes:
-        requirement: What it judges.
-        body: Judges one case.
-        choices: What its cases are drawn from.
-        effort: Share of a profile's examples that it needs.
-        deep: It runs in the nightly profile only, or when it is named.
-        huge: It has a single case, of minutes and gigabytes, and runs only when it is named.
-        dtypes: Dtypes about which it says something.
-        reaches: Regions that its cases must reach. Of several in a tuple, one is enough.
+        requirement: The requirement.
+        body: The function that judges one case.
+        choices: What the cases are drawn from.
+        effort: Number of examples, as a multiple of the profile's.
+        deep: Runs in the nightly profile only, or when named.
+        huge: Has a single case that takes minutes and gigabytes; runs only when named.
+        dtypes: Dtypes in which the requirement is judged.
+        reaches: Regions that the cases must reach. One region of a tuple is enough.
 
     Raises:
         ConfigError: A region does not exist.
@@ -95,19 +95,20 @@ def requirement(
         id: Chapter and number, as in ``RUN-03``.
         level: See :class:`bn_spec.specification.requirement.Requirement`, as for ``source``,
             ``needs`` and ``convention``.
-        source: The document that demands it.
-        needs: Claims without which a backend is not asked.
+        source: The document or issue that the sentence follows from.
+        needs: Claims that a backend must make to be judged.
         convention: Field of the dialect that decides what the sentence means.
         effort: See :class:`Property`, as for ``deep``, ``huge``, ``dtypes`` and ``reaches``.
-        deep: Nightly only.
-        huge: Only when named.
-        dtypes: Dtypes about which it says something.
-        reaches: Regions that its cases must reach.
+        deep: Run in the nightly profile only, or when named.
+        huge: Run only when named.
+        dtypes: Dtypes in which the requirement is judged.
+        reaches: Regions that the cases must reach.
         **choices: What the cases are drawn from; see
             :class:`bn_spec.strategies.case_choices.Choices`.
 
     Raises:
-        ConfigError: Something is unknown, malformed, or declared twice.
+        ConfigError: A name is unknown, the id or sentence is malformed, or the id is declared
+            twice.
 
     """
 
@@ -116,7 +117,7 @@ def requirement(
         declared = Requirement(id, sentence, level, source, needs, convention)
         drawn_from = Choices.of(choices)
         prop = Property(declared, body, drawn_from, effort, deep, huge, dtypes, reaches)
-        # Last, so that a declaration that is refused leaves nothing behind.
+        # These two come last, so that a refused declaration leaves nothing behind.
         REQUIREMENTS.declare(declared)
         PROPERTIES[id] = prop
 

@@ -1,6 +1,6 @@
-"""The search for a case on which a cell fails: stored cases, pinned cases, then drawn ones.
+"""The search for a case on which a cell fails: stored cases, pinned cases, then drawn cases.
 
-This module alone runs Hypothesis.
+No other module calls Hypothesis to judge a backend.
 """
 
 from __future__ import annotations
@@ -35,34 +35,37 @@ Explain: TypeAlias = Callable[[Cell, Violation], Violation]
 """Returns a violation of a cell with its explanation."""
 
 MANY = 20
-"""Eligible cases without a known failure after which it is reported as fixed."""
+"""Number of eligible cases without a known failure after which it is reported as fixed."""
 
 SEEN, MISSED, UNREACHED, UNSETTLED = FATES = ("seen", "missed", "unreached", "unsettled")
-"""What becomes of a known failure in a cell.
+"""Outcomes of a known failure in a cell.
 
-It is seen; it is missed on at least :data:`MANY` eligible cases; no case is eligible; or too few
-cases were judged to tell.
+``seen``: it occurred. ``missed``: it did not occur on at least :data:`MANY` eligible cases.
+``unreached``: no case was eligible. ``unsettled``: too few cases were judged to tell.
 """
 
 LEAST_EXAMPLES = 5
 """Minimum number of examples per property."""
 
 MOST_DEATHS = 25
-"""Deaths of the backend's process after which a search ends: each costs a new process."""
+"""Number of deaths of the backend's process that ends a search; each death costs a new process."""
 
 LARGE = 256
 """Number of input values above which a pinned case is played after all other cases."""
 
 OTHER_DTYPES = 0.2
-"""Share of the examples in every dtype but the first: most of the code is the same."""
+"""Share of the examples in each dtype but the first, since dtypes share most of their code."""
 
 
 class Vacuous(BnSpecError):
-    """A search that judged nothing, or that missed the regions that its property is about."""
+    """Raised by a search that judged nothing or missed the regions of its property."""
 
 
 class _EnoughDeaths(BaseException):
-    """Ends a search in which :data:`MOST_DEATHS` processes have died."""
+    """Ends a search after :data:`MOST_DEATHS` deaths.
+
+    Not an Exception, since Hypothesis would take that for one more failing example.
+    """
 
 
 @dataclass
@@ -70,15 +73,15 @@ class Search:
     """Looks for a case on which a cell fails.
 
     Attributes:
-        cell: What is judged.
+        cell: The cell that is judged.
         profile: Settings of Hypothesis.
         seed: Seed of the run.
-        share: Share of the property's examples; less than 1 if another dtype gets them all.
+        share: Share of the property's examples to draw; see :data:`OTHER_DTYPES`.
         stored: Cases on which the backend failed in earlier runs, by id.
         fatal: Ids of the stored cases that ended a process.
-        isolated: Plays the fatal cases in a process of its own, if there is one.
-        databases: Example databases that are read and written.
-        explain: Explains a violation.
+        isolated: The backend in a separate process, on which the fatal cases are played.
+        databases: Example databases to read and write.
+        explain: Explains a violation; without it, violations are raised as found.
         passed_again: Ids of the stored cases that no longer fail.
 
     """
@@ -96,14 +99,14 @@ class Search:
 
     @property
     def tally(self) -> Tally:
-        """What judging has given so far."""
+        """Counts and worst values so far."""
         return self.cell.tally
 
     @property
     def no_longer_failing(self) -> list[KnownFailure]:
-        """Known failures that the backend declares for this requirement alone, and that are missed.
+        """Known failures that are missed and that the backend declares for this requirement alone.
 
-        A known failure of several requirements need not occur in each of them.
+        Those declared for several requirements are left out: they need not occur in each of them.
         """
         name = self.cell.prop.requirement.id
         return [
@@ -115,7 +118,7 @@ class Search:
         ]
 
     def fate(self, known: KnownFailure) -> str:
-        """Return what became of a known failure: one of :data:`FATES`."""
+        """Return the outcome of a known failure: one of :data:`FATES`."""
         eligible = self.tally.eligible[known]
         if known in self.tally.known:
             return SEEN
@@ -127,24 +130,25 @@ class Search:
 
     @property
     def unreached(self) -> list[Wanted]:
-        """Regions of the property that no case has reached, if enough cases were drawn to tell."""
+        """Regions of the property that no case has reached; empty if too few cases were drawn."""
         if not self._thorough():
             return []
         cell = self.cell
         return unreached(cell.prop.reaches, self.tally.reached, cell.claims, cell.dtype)
 
     def _thorough(self, share: float = 1.0) -> bool:
-        """Whether as many examples were drawn as in CI, so that a miss says something."""
+        """Whether at least as many examples were drawn as in CI, so that a miss means something."""
         return self.tally.examples >= self._number_of(PROFILES["ci"].examples, share)
 
     def _number_of(self, examples: int, share: float) -> int:
+        """Return a number of examples, scaled by the effort of the property and a share."""
         wanted = round(examples * self.cell.prop.effort * share)
         return max(wanted, min(examples, LEAST_EXAMPLES))
 
     def run(self) -> None:
-        """Play the stored cases and the pinned ones, then draw others; explain what is found.
+        """Play the stored and the pinned cases, then draw others; explain the violation found.
 
-        Large pinned cases come last. Any fault may show in them, and most show in smaller ones.
+        Large pinned cases come last: they are slow, and most faults show in smaller cases.
 
         Raises:
             Violation: A case fails.
@@ -163,7 +167,7 @@ class Search:
             raise self.explain(self.cell, found) from None
 
     def play_stored(self) -> None:
-        """Judge the cases on which the backend failed before; they do not count in the tally.
+        """Judge the cases on which the backend failed before; the tally does not count them.
 
         Raises:
             Violation: A case still fails.
@@ -172,13 +176,14 @@ class Search:
         for name, case in self.stored.items():
             if not is_claimed(case, self.cell.claims):
                 continue
-            cell = self.cell.apart(self.isolated if name in self.fatal else None)
-            if found := cell.violation(case):
+            backend = self.isolated if name in self.fatal else None
+            found = self.cell.apart(backend).violation(case)
+            if found is not None:
                 raise found
             self.passed_again.append(name)
 
     def play_pinned(self, *, large: bool) -> None:
-        """Judge the small or the large pinned cases of the requirement; they do not count.
+        """Judge the small or the large pinned cases of the requirement, outside the tally.
 
         Raises:
             Violation: A case fails.
@@ -188,15 +193,17 @@ class Search:
         cell = self.cell
         check_arithmetic(subnormals=cell.claims.subnormals)
         if cell.claims.expensive_signatures:
-            return  # each pinned case has a signature of its own
+            # Each pinned case has a signature of its own, and each costs such a backend seconds.
+            return
         for pinned in of_requirement(cell.prop.requirement.id):
             case = pinned.case
             wanted = case.config.dtype == cell.dtype and large == (case.values > LARGE)
             if not wanted or not is_claimed(case, cell.claims):
                 continue
             apart = cell.apart()
-            if found := apart.violation(case):
-                # The record has a grade, although nothing will be drawn.
+            found = apart.violation(case)
+            if found is not None:
+                # Nothing will be drawn after this, and the record still needs a measured grade.
                 self.tally.grades = self.tally.grades or apart.tally.grades
                 raise found
 
@@ -204,7 +211,7 @@ class Search:
         """Draw cases and judge them.
 
         Raises:
-            Violation: A case fails; it is the smallest one found.
+            Violation: A case fails. The violation has the smallest case found.
             Vacuous: Nothing was judged, or a region was missed.
             BnSpecError: The arithmetic of this process is not that of IEEE 754.
 
@@ -215,14 +222,16 @@ class Search:
 
         def check(case: Case) -> None:
             tally.examples += 1
-            before = tally.judged
-            if found := cell.violation(case):
+            judged_before = tally.judged
+            found = cell.violation(case)
+            if found is not None:
                 if found.finding.discrepancy.observable == SURVIVAL:
                     deaths.append(found)
                 if len(deaths) == MOST_DEATHS:
                     raise _EnoughDeaths
                 raise found
-            tally.discarded += tally.judged == before
+            if tally.judged == judged_before:
+                tally.discarded += 1
 
         cell.steer = _steer
         try:
@@ -230,7 +239,9 @@ class Search:
         except _EnoughDeaths:
             raise min(deaths, key=lambda found: found.drawn.size) from None
         except BaseExceptionGroup as several:
-            raise _unsteady(several) or several from None
+            # Hypothesis raises a group where a failing case passes when it is played again.
+            unsteady = _unsteady(several)
+            raise (several if unsteady is None else unsteady) from None
         finally:
             cell.steer = None
         self._check_regions()
@@ -239,10 +250,11 @@ class Search:
         cell = self.cell
         strategy = cases_of(cell.prop.choices, cell.dtype, cell.claims)
         seeded = seed(f"{self.seed}:{cell.prop.requirement.id}")
-        # The seed goes inside the settings: outside, it takes their database away.
+        # The seed must be applied before the settings: after them, it disables their database.
         search = self._settings()(seeded(given(strategy)(check)))
         with warnings.catch_warnings(), without_foreign_constants():
-            # Hypothesis prints every failing case itself; a finding prints ours.
+            # Hypothesis formats every failing case and warns if that is long; a finding formats
+            # its own.
             warnings.filterwarnings("ignore", "Generating overly large repr")
             search()
 
@@ -250,15 +262,17 @@ class Search:
         name = self.cell.prop.requirement.id
         if not self.tally.judged:
             raise Vacuous(f"{name}: {self.tally.examples} examples, nothing judged")
-        if missed := self.unreached:
-            regions = ", or ".join(" or ".join(alternatives(wanted)) for wanted in missed)
+        missed = [" or ".join(alternatives(wanted)) for wanted in self.unreached]
+        if missed:
             raise Vacuous(
-                f"{name}: {self.tally.examples} examples, none of which reached {regions}"
+                f"{name}: {self.tally.examples} examples,"
+                f" none of which reached {', or '.join(missed)}"
             )
 
     def _settings(self) -> settings:
         prop = self.cell.prop
         if prop.huge:
+            # One example takes minutes, so there is no shrinking either.
             return settings(self.profile, max_examples=1, phases=[Phase.generate])
         examples = self._number_of(self.profile.max_examples, self.share)
         profile = settings(self.profile, max_examples=examples)
@@ -271,12 +285,12 @@ class Search:
 
 
 def _steer(share: float, label: str) -> None:
-    """Tell Hypothesis to look for larger shares, on a logarithmic scale of bounded range."""
+    """Make Hypothesis look for larger shares, on a logarithmic scale of bounded range."""
     target(log2(min(max(share, 2.0**-60), 2.0**60)), label=label)
 
 
 def _unsteady(several: BaseExceptionGroup[BaseException]) -> Violation | None:
-    """Return the violation in the group by which Hypothesis says that a case fails only sometimes."""
+    """Return the first violation of a group, with a note that the case fails only sometimes."""
     violations = several.subgroup(Violation)
     while violations is not None:
         first = violations.exceptions[0]

@@ -1,4 +1,4 @@
-"""What judging the cases of a cell has given so far."""
+"""Counts and worst values over the cases that a cell has judged."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Tally:
         shares: Worst err / bound, by observable.
         worst_case: The case of the worst err / bound.
         grades: Worst err / bound under the bounds of each grade.
-        conditioning: The same, by decade of |mean| / σ.
+        conditioning: Worst err / bound under each grade, by decade of |mean| / σ.
         reached: Number of drawn cases that reached each region.
         known: Known failures that occurred.
-        eligible: Number of cases on which each known failure was to be expected.
+        eligible: Number of cases on which each known failure could have occurred.
 
     """
 
@@ -47,7 +47,7 @@ class Tally:
 
     @property
     def measured_grade(self) -> str:
-        """The best grade whose bounds all cases satisfied, :data:`WORSE`, or nothing measured."""
+        """The best grade whose bounds all cases satisfy, or :data:`WORSE`; empty if unmeasured."""
         if not self.grades:
             return ""
         return next((grade for grade in GRADES if self.grades[grade] <= 1), WORSE)
@@ -64,7 +64,13 @@ class Tally:
             self.shares[name] = max(share, self.shares.get(name, 0.0))
 
     def measure(self, decade: str, worst: dict[str, float]) -> None:
-        """Add the worst err / bound of a case under each grade; ``decade`` is its |mean| / σ."""
+        """Add the worst err / bound of a case under each grade.
+
+        Args:
+            decade: The largest decade of |mean| / σ that the case reaches.
+            worst: Worst err / bound, by grade.
+
+        """
         of_decade = self.conditioning.setdefault(decade, {})
         for grade, share in worst.items():
             self.grades[grade] = max(share, self.grades.get(grade, 0.0))

@@ -1,11 +1,14 @@
-"""The audit of the suite: whether it catches every faulty specimen, and leaves the sound ones alone.
+"""The audit of the suite: whether it catches every faulty specimen, and no sound one.
 
-Each specimen goes through the cells that any backend goes through, in a process of its own if there
-are several. A faulty one is looked at by the requirements that must catch it, up to the first
-finding, and by all others if they do not. A sound one is looked at by all requirements, each in one
-of its dtypes in turn, with a quarter of the examples. In full, every requirement looks at every
-specimen with all examples: a faulty one in the first dtype that it claims, where its fault shows, a
-sound one in all of them.
+A specimen is judged by the same cells as any backend. With several workers, the specimens are
+spread over processes.
+
+A faulty specimen is judged by the requirements that must catch it, up to the first finding; if they
+miss it, by all others. A sound specimen is judged by all requirements, with a quarter of the
+examples; the requirements take turns over its dtypes.
+
+A full audit judges every specimen by every requirement with all examples: a faulty specimen in the
+first dtype that it claims, where its fault shows, and a sound one in all its dtypes.
 """
 
 from __future__ import annotations
@@ -36,12 +39,23 @@ from bn_spec.suite.property import PROPERTIES
 from bn_spec.suite.search import Search, Vacuous
 
 SOUND_SHARE = 0.25
-"""Of a profile's examples, for a sound specimen and requirement: there are many of them, and each draws its own."""
+"""Share of a profile's examples that each requirement draws for a sound specimen.
+
+There are many sound specimens, and each is judged on examples of its own.
+"""
 
 
 @dataclass(frozen=True)
 class Kill:
-    """A finding: the requirement, the dtype, and how many examples and seconds were needed."""
+    """A finding against a specimen.
+
+    Attributes:
+        requirement: Id of the violated requirement.
+        dtype: Name of the dtype.
+        examples: Number of examples up to the finding.
+        seconds: Time up to the finding, in seconds.
+
+    """
 
     requirement: str
     dtype: str
@@ -51,7 +65,17 @@ class Kill:
 
 @dataclass(frozen=True)
 class Audited:
-    """A specimen that was looked at: ``kills`` in the order in which they were found, and what looked in all."""
+    """The results of one specimen.
+
+    Attributes:
+        specimen: Name of the specimen.
+        sound: Whether it is sound.
+        kills: The findings, in the order in which they were made.
+        looked: Ids of the requirements that have judged it.
+        examples: Number of examples in all.
+        seconds: Time in all, in seconds.
+
+    """
 
     specimen: str
     sound: bool
@@ -74,15 +98,26 @@ def audit(
     seed: int = 0,
     workers: int = 1,
 ) -> Iterator[Audited]:
-    """Yield each of the named specimens as soon as it has been looked at.
+    """Yield the results of each named specimen as soon as it has been audited.
 
-    Raises what a broken suite raises; a finding is no error.
+    A finding is a result, not an error.
+
+    Args:
+        names: Names of the specimens.
+        profile: Name of the profile.
+        full: Judge every specimen by every requirement.
+        seed: Seed of the audit.
+        workers: Number of processes.
+
+    Raises:
+        Exception: The suite is broken: whatever its code raises.
+
     """
     if workers == 1:
         yield from (_audited(name, profile, full, seed) for name in names)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        # The sound ones take longest; who starts last should be done soon.
+        # Sound specimens take longest: they start first, so that no worker ends late.
         ordered = sorted(names, key=lambda name: not SPECIMENS[name].sound)
         tasks = [pool.submit(_audited, name, profile, full, seed) for name in ordered]
         yield from (task.result() for task in as_completed(tasks))
@@ -90,7 +125,9 @@ def audit(
 
 def _audited(name: str, profile: str, full: bool, seed: int) -> Audited:
     load_suite()
-    specimen, kills, looked = SPECIMENS[name], list[Kill](), dict[str, None]()
+    specimen = SPECIMENS[name]
+    kills: list[Kill] = []
+    looked: dict[str, None] = {}  # an ordered set
     start, examples = time.perf_counter(), 0
     with scaled_down():
         for search in _searches(specimen, profile, full, seed):
@@ -100,7 +137,8 @@ def _audited(name: str, profile: str, full: bool, seed: int) -> Audited:
             looked[cell.prop.requirement.id] = None
             begun = time.perf_counter()
             try:
-                with suppress(Vacuous):  # with few examples, a miss says nothing
+                # So few examples may well miss a region.
+                with suppress(Vacuous):
                     search.examine()
             except Violation:
                 needed = time.perf_counter() - begun
@@ -111,11 +149,14 @@ def _audited(name: str, profile: str, full: bool, seed: int) -> Audited:
 
 
 def _searches(specimen: Specimen, profile: str, full: bool, seed: int) -> Iterator[Search]:
-    """Yield the searches for a specimen; those of the requirements that must catch it come first."""
+    """Yield the searches for a specimen, first those of the requirements that must catch it."""
     chosen = PROFILES[profile]
     unshrunk = chosen.settings(shrink=False)
-    own_seed = seed ^ crc32(specimen.name.encode()) if specimen.sound else seed
-    share = 1.0 if full or not specimen.sound else SOUND_SHARE
+    own_seed, share = seed, 1.0
+    if specimen.sound:
+        # Sound specimens are judged on different examples, so that together they see more.
+        own_seed = seed ^ crc32(specimen.name.encode())
+        share = 1.0 if full else SOUND_SHARE
     named = [name for name in specimen.caught_by if name in PROPERTIES]
     others = [name for name in PROPERTIES if name not in named]
     for turn, name in enumerate([*named, *others]):
@@ -125,8 +166,8 @@ def _searches(specimen: Specimen, profile: str, full: bool, seed: int) -> Iterat
         dtypes = [dtype for dtype in specimen.capabilities.dtypes if dtype in prop.dtypes]
         if not specimen.sound:
             dtypes = dtypes[:1]
-        elif not full:
-            dtypes = dtypes[turn % max(len(dtypes), 1) :][:1]
+        elif dtypes and not full:
+            dtypes = [dtypes[turn % len(dtypes)]]
         for dtype in dtypes:
             cell = Cell(prop, specimen, dtype)
             if not cell.not_claimed:
@@ -136,10 +177,18 @@ def _searches(specimen: Specimen, profile: str, full: bool, seed: int) -> Iterat
 def first_search(
     specimen: Specimen, backend: Backend | None = None, seed: int = 0
 ) -> Search | None:
-    """Return the search, at ci, for the first requirement that a faulty specimen names.
+    """Return the search for the first requirement that must catch a faulty specimen.
 
-    It is in the first dtype that the specimen claims, and judges the specimen or another
-    ``backend``. None if the property needs an input of gigabytes.
+    The profile is ci; the dtype is the first one that the specimen claims.
+
+    Args:
+        specimen: The faulty specimen.
+        backend: What to judge, if not the specimen.
+        seed: Seed of the search.
+
+    Returns:
+        The search, or None if the property needs an input of gigabytes.
+
     """
     load_suite()
     prop = PROPERTIES[specimen.caught_by[0]]
@@ -151,14 +200,17 @@ def first_search(
 
 @contextmanager
 def scaled_down() -> Iterator[None]:
-    """Stand in for the one input of gigabytes: smaller by as much as the number up to which its specimen counts."""
+    """Scale down the one input of gigabytes, and the limit of the specimen that miscounts it.
+
+    So the audit catches that specimen without the gigabytes.
+    """
     kernel: Any = SPECIMENS["elements-counted-in-32-bits"].kernel
-    values: Any = import_module(
-        "bn_spec.strategies.values"
-    )  # the attribute of that name is a function
+    # By name, since the attribute `values` of the package is a function.
+    values: Any = import_module("bn_spec.strategies.values")
     tiles, limit = values.TILES, kernel.limit
     (shape,) = LARGE["beyond 32 bits"]
     values.TILES = 2
+    # Some elements fewer than the input has, so that it exceeds the limit.
     kernel.limit = prod(shape) * values.TILES**2 - 70
     try:
         yield
@@ -168,67 +220,77 @@ def scaled_down() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Report:
-    """What an audit found."""
+    """The results of an audit.
+
+    Attributes:
+        audited: The results of each specimen.
+        full: Whether every requirement has judged every specimen.
+
+    """
 
     audited: tuple[Audited, ...]
     full: bool
 
     @property
     def survivors(self) -> list[str]:
-        """Faulty specimens that nothing has caught."""
+        """Faulty specimens that no requirement has caught."""
         return [each.specimen for each in self.audited if not each.sound and not each.kills]
 
     @property
     def flagged(self) -> list[str]:
-        """Sound specimens that something has caught."""
+        """Sound specimens that a requirement has caught."""
         return [each.specimen for each in self.audited if each.sound and each.kills]
 
     @property
     def idle(self) -> list[str]:
-        """Requirements that looked at faulty specimens and killed none of them."""
-        faulty = [each for each in self.audited if not each.sound]
-        killing = {kill.requirement for each in faulty for kill in each.kills}
-        return [
-            name
-            for name in REQUIREMENTS
-            if name not in killing and any(name in each.looked for each in faulty)
-        ]
+        """Requirements that have judged faulty specimens and caught none of them."""
+        looked: set[str] = set()
+        killing: set[str] = set()
+        for each in self.audited:
+            if not each.sound:
+                looked.update(each.looked)
+                killing.update(kill.requirement for kill in each.kills)
+        return [name for name in REQUIREMENTS if name in looked and name not in killing]
 
     def save(self, path: Path) -> None:
-        """Write the kill matrix and all figures as JSON: whole or not at all."""
+        """Write all results as JSON: whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         entries = [asdict(each) for each in self.audited]
+        document = json.dumps({"full": self.full, "audited": entries}, indent=1)
         with written_whole(path) as file:
-            file.write(
-                json.dumps({"full": self.full, "audited": entries}, indent=1).encode() + b"\n"
-            )
+            file.write(document.encode() + b"\n")
 
     def lines(self) -> Iterator[str]:
-        """Yield what was found, for people: a line per faulty specimen, then the figures."""
+        """Yield the report: a line per faulty or flagged specimen, then the figures."""
         faulty = [each for each in self.audited if not each.sound]
         width = max((len(each.specimen) for each in self.audited), default=0)
-        for each in faulty:
-            first = each.kills[0] if each.kills else None
-            by = " ".join(kill.requirement for kill in each.kills) or "SURVIVES"
-            needed = (
-                f"{first.examples:>5} examples {first.seconds:7.2f} s" if first else f"{'':>25}"
-            )
-            yield f"{each.specimen:<{width}}  {needed}  {by}"
-        for name in self.flagged:
-            kills = next(each.kills for each in self.audited if each.specimen == name)
-            yield f"{name:<{width}}  sound, but FLAGGED by {' '.join(kill.requirement for kill in kills)}"
-        killed = [each.kills[0] for each in faulty if each.kills]
+        for each in self.audited:
+            if not each.sound:
+                yield f"{each.specimen:<{width}}  {_row(each)}"
+        for each in self.audited:
+            if each.sound and each.kills:
+                by = " ".join(kill.requirement for kill in each.kills)
+                yield f"{each.specimen:<{width}}  sound, but FLAGGED by {by}"
+        first_kills = [each.kills[0] for each in faulty if each.kills]
         yield ""
         yield (
-            f"{len(killed)} of {len(faulty)} faulty specimens killed,"
+            f"{len(first_kills)} of {len(faulty)} faulty specimens killed,"
             f" {len(self.flagged)} of {len(self.audited) - len(faulty)} sound ones flagged"
         )
-        if killed:
-            examples, seconds = (
-                median(getattr(kill, of) for kill in killed) for of in ("examples", "seconds")
-            )
+        if first_kills:
+            examples = median(kill.examples for kill in first_kills)
+            seconds = median(kill.seconds for kill in first_kills)
             yield f"median to the first finding: {examples:g} examples, {seconds:.2f} s"
         if self.full and self.idle:
             yield f"requirements that kill nothing: {' '.join(self.idle)}"
         if self.survivors:
             yield f"survivors: {' '.join(self.survivors)}"
+
+
+def _row(each: Audited) -> str:
+    """Return the cost of the first finding against a faulty specimen, and the requirements."""
+    if not each.kills:
+        return f"{'':>25}  SURVIVES"
+    first = each.kills[0]
+    by = " ".join(kill.requirement for kill in each.kills)
+    return f"{first.examples:>5} examples {first.seconds:7.2f} s  {by}"

@@ -1,4 +1,4 @@
-"""Reproducing a crash: its last case, and then the whole search, in a process of its own."""
+"""Reproduces a crash in a process of its own: the whole search, or else the last noted case."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ def crashed_search(
 ) -> Search:
     """Return the search in which a process died, to be repeated in another process.
 
+    Args:
+        note: What the process noted before it died.
+        isolated: The backend in a process of its own.
+        examples: Number of examples of the run.
+        seed: Seed of the run.
+        explain: Explains a violation.
+
     Raises:
         BnSpecError: The suite has no such property.
 
@@ -54,32 +61,40 @@ def reproduced(note: Note, search: Search) -> Violation | None:
 
 
 def noted_violation(note: Note, again: str | None = None) -> Violation | None:
-    """Return what was noted as a violation, if there is a case; ``again`` is how it ended when played again."""
+    """Return the noted death as a violation, or None if no case was noted.
+
+    Args:
+        note: What the process noted before it died.
+        again: How the process died when the case was played again; empty if it survived; None if
+            the case was not played again.
+
+    """
     if not note.cases:
         return None
     case, about = note.cases[0], note.about
-    said = (
-        ""
-        if note.playing
-        else "the process died after this case was answered, before the next one was played"
-    )
+    remark = ""
+    if not note.playing:
+        remark = "the process died after this case was answered, before the next one was played"
     if again == "":
-        said = "played in a process of its own, this case was answered: it may depend on what was played before"
+        remark = (
+            "played in a process of its own, this case was answered:"
+            " the crash may depend on earlier cases"
+        )
     step = min(note.step, len(case.steps) - 1)
     discrepancy = Discrepancy(SURVIVAL, step, "an answer", again or "the process died")
     requirement = requirement_named(about["requirement"])
-    return Violation(
-        Finding(requirement, about["backend"], about["address"], case, discrepancy, said)
-    )
+    finding = Finding(requirement, about["backend"], about["address"], case, discrepancy, remark)
+    return Violation(finding)
 
 
 def _again(note: Note, backend: Backend) -> str:
-    """Return how the process dies in the cases that were noted, or nothing if it does not."""
+    """Return how the process dies when the noted cases are played again; empty if it survives."""
     try:
         observations = _observed(note.cases, backend)
     except BnSpecError as error:
         return str(error)
-    return next((str(o.initial) for o in observations if isinstance(o.initial, Died)), "")
+    deaths = [each.initial for each in observations if isinstance(each.initial, Died)]
+    return str(deaths[0]) if deaths else ""
 
 
 def _observed(cases: tuple[Case, ...], backend: Backend) -> list[Observation]:

@@ -1,17 +1,17 @@
-"""Looks at a backend that does not work yet, or whose maintainer wonders what to claim.
+"""Examines a backend that does not work yet, or that could claim more.
 
-A claim is put to the properties of the suite that judge it, as if it were made, on a few examples
-each, beside nothing but what has been found to hold before: so one wrong claim does not spoil the
-others. What holds could be claimed; ``bn-spec run`` is the judge. How a kernel computes is another
-matter: examples can refute a claim about that and never prove one, so such claims are looked at
-only where they are made. The grade is measured.
+Each claim is judged by the properties of the suite that are about it, on a few examples each, as if
+the backend made that claim. Beside it, only what has been found to hold before is claimed, so one
+wrong claim does not spoil the others. What holds could be claimed; only ``bn-spec run`` decides.
+
+Claims about how a kernel computes are different: examples can refute such a claim, but never prove
+it. So these claims are examined only where the backend makes them. The grade is measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import product
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -38,18 +38,30 @@ from bn_spec.suite.property import PROPERTIES
 from bn_spec.suite.search import Search, Vacuous
 
 OK, PROBLEM, BETTER, ABSENT = "ok", "PROBLEM", "could claim", "not claimed"
-"""A claim holds; it does not, or nothing works; what is not claimed holds; it does not, or cannot be looked at."""
+"""Verdicts of a probe.
+
+``ok``: a claim holds, or something works. ``PROBLEM``: it does not. ``could claim``: what the
+backend does not claim holds. ``not claimed``: that does not hold, or cannot be examined.
+"""
 
 EXAMPLES = 15
-"""Of a property, to see whether a claim holds that is made."""
+"""Number of examples per property to check a claim that the backend makes."""
 
 MORE_EXAMPLES = 40
-"""To propose one that is not, and to measure the grade."""
+"""Number of examples per property to propose a new claim, and to measure the grade."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a probe saw: a verdict, a sentence, what to do next, and what to claim where that is something else."""
+    """One result of a probe.
+
+    Attributes:
+        verdict: One of :data:`OK`, :data:`PROBLEM`, :data:`BETTER` and :data:`ABSENT`.
+        text: What the probe has found.
+        todo: What to do next.
+        claims: Values of claims that the probe has found to hold.
+
+    """
 
     verdict: str
     text: str
@@ -58,7 +70,7 @@ class Look:
 
 
 class Claiming(Deputy):
-    """A backend as if it claimed something else."""
+    """A backend with other claims."""
 
     def __init__(self, backend: Backend, claims: Capabilities) -> None:
         super().__init__(backend)
@@ -66,13 +78,20 @@ class Claiming(Deputy):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it is taken to claim."""
+        """The claims that this proxy makes."""
         return self.claims
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a few examples of a property said: what is wrong, or why the backend was not asked, or neither."""
+class Outcome:
+    """The outcome of a few examples of a property.
+
+    Attributes:
+        cell: The cell that was judged.
+        wrong: What is wrong, if anything.
+        not_asked: Why the property could not be judged, if so.
+
+    """
 
     cell: Cell
     wrong: str = ""
@@ -80,32 +99,42 @@ class Seen:
 
     @property
     def holds(self) -> bool:
-        """Whether the backend was asked, and nothing is wrong."""
+        """Whether the property was judged, and nothing is wrong."""
         return not self.wrong and not self.not_asked
 
     @property
-    def told(self) -> str:
-        """What is wrong, with the number of the requirement; or why the backend was not asked."""
-        return f"{self.cell.prop.requirement.id}: {self.wrong}" if self.wrong else self.not_asked
+    def text(self) -> str:
+        """What is wrong, with the id of the requirement; or why it could not be judged."""
+        if self.wrong:
+            return f"{self.cell.prop.requirement.id}: {self.wrong}"
+        return self.not_asked
 
     @property
     def todo(self) -> str:
-        """How to see more of it."""
+        """The command that shows more."""
         return f"bn-spec run {self.cell.address} --requirement {self.cell.prop.requirement.id}"
 
 
-_LITTLE: Mapping[str, Any] = MappingProxyType(
+_LEAST: Mapping[str, Any] = MappingProxyType(
     {claim.flag: claim.least for claim in CLAIMS.values() if claim.least is not None}
 )
-"""The least that can be claimed, for claims that decide what is drawn and how it is judged."""
+"""The weakest values of the claims that decide what is drawn and how it is judged."""
 
 
 Probe: TypeAlias = Callable[["Patient"], Iterator[Look]]
+"""Examines one aspect of a backend."""
 
 
 @dataclass
 class Patient:
-    """A backend, the name under which it was loaded, and what has been found so far of what can be claimed."""
+    """A backend under examination.
+
+    Attributes:
+        backend: The backend.
+        address: The name by which it was loaded.
+        found: Values of claims that have been found to hold so far.
+
+    """
 
     backend: Backend
     address: str
@@ -113,74 +142,99 @@ class Patient:
 
     @property
     def declared(self) -> Capabilities:
-        """What the backend claims today."""
+        """What the backend claims."""
         return self.backend.capabilities
 
     @property
     def established(self) -> Capabilities:
-        """What has been found to hold by now; little else is claimed."""
+        """What has been found to hold so far, and little else."""
         layouts = self.declared.layouts[:1]
-        return replace(self.declared, **{**_LITTLE, "layouts": layouts, **self.found})
+        return replace(self.declared, **{**_LEAST, "layouts": layouts, **self.found})
 
     @property
     def proposed(self) -> Capabilities:
-        """What is declared, but for what was found to be otherwise."""
+        """What the backend claims, corrected by what has been found."""
         return replace(self.declared, **self.found)
 
     def looked_at(self, probe: Probe) -> Iterator[Look]:
-        """Yield what a probe sees, and keep what it finds; if it raises, that is all it sees."""
+        """Yield the results of a probe, and keep the claims that it finds; an error is a result."""
         try:
             for look in probe(self):
                 self.found |= look.claims
                 yield look
-        except Exception as error:  # noqa: BLE001 - whatever ends a run otherwise fails it too
+        except Exception as error:  # noqa: BLE001 - an error of the backend is a result
             yield Look(
-                PROBLEM, f"raised {type(error).__name__}: {error}", "mend it, and look again"
+                PROBLEM,
+                f"raised {type(error).__name__}: {error}",
+                "fix it, and run the examination again",
             )
 
     def asked(
         self, requirement: str, dtype: str = "", examples: int = EXAMPLES, **claims: Any
-    ) -> Seen:
-        """Judge a few examples of a property as if this, too, were claimed; whatever is raised is told."""
+    ) -> Outcome:
+        """Judge a few examples of a property, as if the backend made these claims too.
+
+        Args:
+            requirement: Id of the requirement.
+            dtype: Name of the dtype; by default, the first one in which the property is judged.
+            examples: Number of examples.
+            **claims: Claims, in addition to those that are established.
+
+        """
         prop = replace(PROPERTIES[requirement], effort=1.0, reaches=())
-        if layouts := claims.get("layouts"):
+        layouts = claims.get("layouts")
+        if layouts:
             prop = replace(prop, choices=replace(prop.choices, layouts=layouts))
         subject = Claiming(self.backend, replace(self.established, **claims))
-        common = [name for name in subject.capabilities.dtypes if name in prop.dtypes]
-        dtype = dtype or next(iter([*common, *subject.capabilities.dtypes]))
+        if not dtype:
+            common = [name for name in subject.capabilities.dtypes if name in prop.dtypes]
+            dtype = [*common, *subject.capabilities.dtypes][0]
         cell = Cell(prop, subject, dtype, self.address)
-        if reason := cell.not_claimed:
-            return Seen(cell, not_asked=reason)
+        if cell.not_claimed:
+            return Outcome(cell, not_asked=cell.not_claimed)
         try:
             Search(cell, PROFILES["smoke"].settings(examples)).examine()
         except Violation as found:
-            return Seen(cell, _told(found.finding.discrepancy))
+            return Outcome(cell, _first_line(found.finding.discrepancy))
         except Vacuous:
-            return Seen(
-                cell,
-                not_asked=f"{examples} examples of {requirement} have nothing that can be judged",
+            return Outcome(
+                cell, not_asked=f"nothing can be judged in {examples} examples of {requirement}"
             )
-        except Exception as error:  # noqa: BLE001 - whatever ends a run otherwise fails it too
-            return Seen(cell, f"raised {type(error).__name__}: {error}")
-        return Seen(cell)
+        except Exception as error:  # noqa: BLE001 - an error of the backend is an outcome
+            return Outcome(cell, f"raised {type(error).__name__}: {error}")
+        return Outcome(cell)
 
     def asked_all(
         self, requirements: tuple[str, ...], claimed: bool, dtype: str = "", **claims: Any
-    ) -> Seen:
-        """Ask all that can be asked, until one does not hold, and return what the last one said."""
-        said: list[Seen] = []
+    ) -> Outcome:
+        """Judge several properties until one is violated.
+
+        Args:
+            requirements: Ids of the requirements.
+            claimed: Whether the backend makes the claim; if not, more examples are drawn.
+            dtype: As for :meth:`asked`.
+            **claims: As for :meth:`asked`.
+
+        Returns:
+            The outcome with a violation; or else the last one that holds; or else the last one.
+
+        """
+        outcomes: list[Outcome] = []
         for requirement in requirements:
-            seen = self.asked(requirement, dtype, EXAMPLES if claimed else MORE_EXAMPLES, **claims)
-            if seen.wrong:
-                return seen
-            said.append(seen)
-        return next((seen for seen in reversed(said) if seen.holds), said[-1])
+            examples = EXAMPLES if claimed else MORE_EXAMPLES
+            outcome = self.asked(requirement, dtype, examples, **claims)
+            if outcome.wrong:
+                return outcome
+            outcomes.append(outcome)
+        holding = [outcome for outcome in outcomes if outcome.holds]
+        return holding[-1] if holding else outcomes[-1]
 
 
 def examination(patient: Patient) -> Iterator[tuple[str, Iterator[Look]]]:
-    """Yield the name of each probe and what it sees, to be read before the next, which builds on what it finds.
+    """Yield the name of each probe with its results.
 
-    If no forward gives anything, the probes that need one are left out.
+    Read the results of a probe before you ask for the next one, which builds on them. If no forward
+    returns an output, the probes that need one are left out.
     """
     load_suite()
     works = True
@@ -191,28 +245,27 @@ def examination(patient: Patient) -> Iterator[tuple[str, Iterator[Look]]]:
             works = _answers(patient)
 
 
-def _told(d: Discrepancy) -> str:
-    text = d.got if d.got.startswith("raised ") else f"expected {d.expected}; got {d.got}"
+def _first_line(found: Discrepancy) -> str:
+    text = found.got
+    if not text.startswith("raised "):
+        text = f"expected {found.expected}; got {found.got}"
     return text.partition("\n")[0]
 
 
-# What works at all -------------------------------------------------------------------------------------
+# What works at all --------------------------------------------------------------------------------
 
 
 def _state(patient: Patient) -> Iterator[Look]:
     for dtype in patient.declared.dtypes:
-        held = play(Case(Config(3, dtype=dtype)), patient.backend).initial
-        if isinstance(held, State):
-            yield Look(OK, f"{dtype}: {len(held.tensors())} tensors of a new layer can be read")
+        state = play(Case(Config(3, dtype=dtype)), patient.backend).initial
+        if isinstance(state, State):
+            yield Look(OK, f"{dtype}: {len(state.tensors())} tensors of a new layer can be read")
         else:
-            yield Look(
-                PROBLEM,
-                f"{dtype}: {held}",
-                "layer(config, None) returns a layer; its state(), a bn_spec.State",
-            )
+            todo = "layer(config, None) must return a layer whose state() returns a bn_spec.State"
+            yield Look(PROBLEM, f"{dtype}: {state}", todo)
 
 
-_TINY = (
+_JUDGED_FIRST = (
     "output",
     "output_form",
     "running_mean",
@@ -220,9 +273,11 @@ _TINY = (
     "num_batches_tracked",
     "state_form",
 )
+"""Observables of the first forward."""
 
 
 def _tiny(dtype: str) -> Case:
+    """Return a case of one forward whose numbers you can check by hand."""
     x = np.array([[[[0, 1]], [[2, -3]]], [[[4, 1]], [[1, 0]]]], dtype_named(dtype).data.dtype)
     return Case(Config(2, dtype=dtype), steps=(Forward(x),))
 
@@ -230,31 +285,34 @@ def _tiny(dtype: str) -> Case:
 def _forward(patient: Patient) -> Iterator[Look]:
     for dtype in patient.declared.dtypes:
         case = _tiny(dtype)
-        found = judge(case, play(case, patient.backend), _TINY, patient.declared).discrepancies
+        observation = play(case, patient.backend)
+        found = judge(case, observation, _JUDGED_FIRST, patient.declared).discrepancies
         if not found:
             yield Look(OK, f"{dtype}: output and running statistics of a tiny batch are right")
         for each in found[:3]:
             (x,) = case.forwards()
-            todo = f"a new layer, in training, was handed x = {x.astype(int).tolist()}"
-            yield Look(PROBLEM, f"{dtype}: {_told(each)}", todo)
+            todo = f"the input was x = {x.astype(int).tolist()}, in training on a new layer"
+            yield Look(PROBLEM, f"{dtype}: {_first_line(each)}", todo)
 
 
 def _answers(patient: Patient) -> bool:
-    """Whether a tiny forward gives an array, in some dtype."""
-    cases = map(_tiny, patient.declared.dtypes)
-    answers = (answer for case in cases for answer in play(case, patient.backend).answers)
-    return any(isinstance(answer.output, np.ndarray) for answer in answers)
+    """Whether a tiny forward returns an array, in any dtype."""
+    for dtype in patient.declared.dtypes:
+        for answer in play(_tiny(dtype), patient.backend).answers:
+            if isinstance(answer.output, np.ndarray):
+                return True
+    return False
 
 
 def _mode(patient: Patient) -> Iterator[Look]:
-    seen = patient.asked("NUM-12")
-    if seen.wrong:
-        yield Look(PROBLEM, seen.told, "set the mode back before a call returns")
+    outcome = patient.asked("NUM-12")
+    if outcome.wrong:
+        yield Look(PROBLEM, outcome.text, "restore the mode before a call returns")
     else:
         yield Look(OK, "a call leaves the floating-point mode as it found it")
 
 
-# What to claim -----------------------------------------------------------------------------------------
+# What to claim ------------------------------------------------------------------------------------
 
 _MIXED = tuple(name for name, row in DTYPES.items() if row.parameters != row.data)
 
@@ -263,85 +321,101 @@ _CONVENTIONS: tuple[tuple[tuple[str, ...], tuple[str, ...], Collection[str]], ..
     (("single_value",), ("ERR-01", "TRN-10"), DTYPES),
     (("mixed_output",), ("TRN-05",), _MIXED),
 )
-"""Conventions that can be told from what a backend answers, those together that show in the same
-numbers; the requirements that judge them; and the dtypes in which they show."""
+"""Conventions that the answers of a backend reveal, and how.
+
+Each row has conventions that show in the same numbers, the requirements that judge them, and the
+dtypes in which they show.
+"""
 
 
 def _dialect(patient: Patient) -> Iterator[Look]:
     for names, judges, dtypes in _CONVENTIONS:
-        claimed = patient.established.dialect
         dtype = next((name for name in patient.declared.dtypes if name in dtypes), "")
-        if not dtype:
-            continue
-        seen = patient.asked_all(judges, True, dtype)
-        if not seen.wrong:
-            values = "; ".join(f"{name}: {getattr(claimed, name)}" for name in names)
-            yield Look(OK, f"{values}{f' ({seen.told})' if seen.told else ''}")
-        elif found := next(
-            filter(partial(_speaks, patient, judges, dtype), _others(claimed, names)), None
-        ):
-            told = [
-                f"{name}: {now}, where {was} is claimed"
-                for name in names
-                for now, was in [(getattr(found, name), getattr(claimed, name))]
-                if now != was
-            ]
-            todo = "a mistake, unless the framework means it so: then it is a dialect, and claimed"
-            yield Look(PROBLEM, "; ".join(told), todo, {"dialect": found})
-        else:
-            yield Look(PROBLEM, f"{', '.join(names)}: {seen.told}", seen.todo)
+        if dtype:
+            yield _conventions(patient, names, judges, dtype)
+
+
+def _conventions(
+    patient: Patient, names: tuple[str, ...], judges: tuple[str, ...], dtype: str
+) -> Look:
+    """Examine some conventions that show in the same numbers."""
+    claimed = patient.established.dialect
+    outcome = patient.asked_all(judges, True, dtype)
+    if not outcome.wrong:
+        text = "; ".join(f"{name}: {getattr(claimed, name)}" for name in names)
+        if outcome.text:
+            text += f" ({outcome.text})"
+        return Look(OK, text)
+    for dialect in _others(claimed, names):
+        if patient.asked_all(judges, False, dtype, dialect=dialect).holds:
+            todo = (
+                "a mistake, unless the framework intends it; then claim it as a convention of your"
+                " dialect"
+            )
+            text = _differences(dialect, claimed, names)
+            return Look(PROBLEM, text, todo, {"dialect": dialect})
+    return Look(PROBLEM, f"{', '.join(names)}: {outcome.text}", outcome.todo)
+
+
+def _differences(found: Dialect, claimed: Dialect, names: tuple[str, ...]) -> str:
+    sentences = []
+    for name in names:
+        here, there = getattr(found, name), getattr(claimed, name)
+        if here != there:
+            sentences.append(f"{name}: {here}, where {there} is claimed")
+    return "; ".join(sentences)
 
 
 def _others(claimed: Dialect, names: tuple[str, ...]) -> list[Dialect]:
-    """Return the other dialects, those first that differ from what is claimed in the fewest of these conventions."""
+    """Return the dialects that differ in these conventions, those with few differences first."""
 
     def differing(other: Dialect) -> int:
         return sum(getattr(other, name) != getattr(claimed, name) for name in names)
 
-    values: Iterator[dict[str, Any]] = (
-        dict(zip(names, chosen, strict=True))
-        for chosen in product(*(KNOWN[name] for name in names))
-    )
-    return sorted(filter(differing, (replace(claimed, **each) for each in values)), key=differing)
-
-
-def _speaks(patient: Patient, judges: tuple[str, ...], dtype: str, dialect: Dialect) -> bool:
-    return patient.asked_all(judges, False, dtype, dialect=dialect).holds
+    dialects = []
+    for values in product(*(KNOWN[name] for name in names)):
+        conventions: dict[str, Any] = dict(zip(names, values, strict=True))
+        dialects.append(replace(claimed, **conventions))
+    return sorted(filter(differing, dialects), key=differing)
 
 
 def _grade(patient: Patient) -> Iterator[Look]:
     claimed, worst = patient.declared.grade, 0
     for dtype in patient.declared.dtypes:
-        seen = patient.asked(CLAIMS["grade"].judged_by[0], dtype, MORE_EXAMPLES)
-        measured = seen.cell.tally.measured_grade
+        outcome = patient.asked(CLAIMS["grade"].judged_by[0], dtype, MORE_EXAMPLES)
+        measured = outcome.cell.tally.measured_grade
         if measured not in GRADES:
             worst = len(GRADES) - 1
-            yield Look(
-                PROBLEM,
-                f"{dtype}: {measured or 'none'}; {seen.told}",
-                seen.todo,
-                {"grade": GRADES[-1]},
-            )
+            text = f"{dtype}: {measured or 'none'}; {outcome.text}"
+            yield Look(PROBLEM, text, outcome.todo, {"grade": GRADES[-1]})
             continue
+        # The proposed grade must hold in all dtypes. GRADES starts with the best one.
         worst = max(worst, GRADES.index(measured))
-        verdicts = {-1: BETTER, 0: OK, 1: PROBLEM}
-        verdict = verdicts[int(np.sign(GRADES.index(measured) - GRADES.index(claimed)))]
-        wrong = f"; {seen.told}" if seen.wrong else ""
-        text = f"{dtype}: {measured}{'' if measured == claimed else f', where {claimed} is claimed'}{wrong}"
-        yield Look(verdict, text, seen.todo if verdict == PROBLEM else "", {"grade": GRADES[worst]})
+        verdict, todo = OK, ""
+        text = f"{dtype}: {measured}"
+        if measured != claimed:
+            text += f", where {claimed} is claimed"
+            verdict = BETTER
+        if GRADES.index(measured) > GRADES.index(claimed):
+            verdict, todo = PROBLEM, outcome.todo
+        if outcome.wrong:
+            text += f"; {outcome.text}"
+        yield Look(verdict, text, todo, {"grade": GRADES[worst]})
+
+
+_DTYPE_JUDGES = ("DTY-01", "TRN-05", "TRN-02", "RUN-01", "RUN-02")
+"""Requirements that a dtype must satisfy to be proposed."""
 
 
 def _dtypes(patient: Patient) -> Iterator[Look]:
-    """Whether dtypes hold that are not claimed; of those that are, the forward and the grade have told."""
+    """Examine the dtypes that are not claimed; other probes examine those that are."""
     if set(patient.declared.dtypes) == set(DTYPES):
         yield Look(OK, "there are none")
     for dtype in DTYPES:
         if dtype not in patient.declared.dtypes:
             more = (*patient.established.dtypes, dtype)
-            seen = patient.asked_all(
-                ("DTY-01", "TRN-05", "TRN-02", "RUN-01", "RUN-02"), False, dtype, dtypes=more
-            )
-            yield _of_claim(dtype, False, seen, {"dtypes": more}, {})
+            outcome = patient.asked_all(_DTYPE_JUDGES, False, dtype, dtypes=more)
+            yield _of_claim(dtype, False, outcome, {"dtypes": more}, {})
 
 
 _LAYOUTS: Mapping[str, str] = MappingProxyType(
@@ -351,64 +425,73 @@ _LAYOUTS: Mapping[str, str] = MappingProxyType(
 
 
 def _layouts(patient: Patient) -> Iterator[Look]:
-    held: tuple[str, ...] = ()
+    proven: tuple[str, ...] = ()
     for layout in LAYOUTS:
-        seen = patient.asked(_LAYOUTS.get(layout, "LAY-01"), layouts=(layout,))
-        held = (*held, layout) if seen.holds else held
-        found = {"layouts": held} if held else {}
-        yield _of_claim(layout, layout in patient.declared.layouts, seen, found, found)
+        outcome = patient.asked(_LAYOUTS.get(layout, "LAY-01"), layouts=(layout,))
+        if outcome.holds:
+            proven = (*proven, layout)
+        found = {"layouts": proven} if proven else {}
+        yield _of_claim(layout, layout in patient.declared.layouts, outcome, found, found)
 
 
 def _of_claim(
-    label: str, claimed: bool, seen: Seen, holds: Mapping[str, Any], fails: Mapping[str, Any]
+    label: str, claimed: bool, outcome: Outcome, holds: Mapping[str, Any], fails: Mapping[str, Any]
 ) -> Look:
-    """Return what to say of a claim that is made or not; ``holds`` and ``fails`` are what has been found then."""
-    if seen.holds:
+    """Return the result about one claim.
+
+    Args:
+        label: How the claim is called.
+        claimed: Whether the backend makes it.
+        outcome: What the examples have shown.
+        holds: Values of claims that are found if it holds.
+        fails: Values of claims that are found if it does not.
+
+    """
+    if outcome.holds:
         return Look(OK if claimed else BETTER, label, "", holds)
-    if not claimed or not seen.wrong:
-        return Look(ABSENT, f"{label} ({seen.told})")
-    return Look(
-        PROBLEM, f"{label}: {seen.told}", f"mend it, or do not claim it; {seen.todo}", fails
-    )
+    if not claimed or not outcome.wrong:
+        return Look(ABSENT, f"{label} ({outcome.text})")
+    todo = f"fix it, or do not claim it; {outcome.todo}"
+    return Look(PROBLEM, f"{label}: {outcome.text}", todo, fails)
 
 
 def _flag(claim: Claim) -> Probe:
-    """Probe whether a flag holds, by the properties that judge it."""
+    """Return the probe of a flag, which asks the properties that judge it."""
 
     def look(patient: Patient) -> Iterator[Look]:
         name = claim.flag
         made: dict[str, Any] = {name: True}
         claimed = getattr(patient.declared, name)
-        seen = patient.asked_all(claim.judged_by, claimed, **made)
-        yield _of_claim(name, claimed, seen, made, {name: False})
+        outcome = patient.asked_all(claim.judged_by, claimed, **made)
+        yield _of_claim(name, claimed, outcome, made, {name: False})
 
     return look
 
 
 def _double_backward(patient: Patient) -> Iterator[Look]:
-    held: tuple[str, ...] = ()
+    proven: tuple[str, ...] = ()
+    judges = CLAIMS["double_backward"].judged_by
     for dtype in patient.established.dtypes:
         claimed = dtype in patient.declared.double_backward
-        seen = patient.asked_all(
-            CLAIMS["double_backward"].judged_by, claimed, dtype, double_backward=(dtype,)
-        )
-        held = (*held, dtype) if seen.holds else held
-        found = {"double_backward": held}
-        yield _of_claim(dtype, claimed, seen, found, found)
+        outcome = patient.asked_all(judges, claimed, dtype, double_backward=(dtype,))
+        if outcome.holds:
+            proven = (*proven, dtype)
+        found = {"double_backward": proven}
+        yield _of_claim(dtype, claimed, outcome, found, found)
 
 
 def _refutable(claim: Claim) -> Probe:
-    """Probe whether examples refute a claim about how the kernel computes, if it is made."""
+    """Return the probe of a claim about how the kernel computes, which examples may refute."""
 
     def look(patient: Patient) -> Iterator[Look]:
         name = claim.flag
-        claimed, least = getattr(patient.declared, name), _LITTLE.get(name, False)
+        claimed, least = getattr(patient.declared, name), _LEAST.get(name, False)
         if claimed == least:
             yield Look(ABSENT, f"{name}, which examples cannot prove")
             return
-        seen = patient.asked(claim.judged_by[0], **{name: claimed})
+        outcome = patient.asked(claim.judged_by[0], **{name: claimed})
         label = name if claimed is True else f"{name} {claimed}"
-        yield _of_claim(label, True, seen, {name: claimed}, {name: least})
+        yield _of_claim(label, True, outcome, {name: claimed}, {name: least})
 
     return look
 
@@ -422,7 +505,7 @@ _SPECIAL: Mapping[str, Probe] = MappingProxyType(
         "double_backward": _double_backward,
     }
 )
-"""Probes of claims that are no plain flags."""
+"""Probes of claims that are more than a flag."""
 
 
 def _probe_of(claim: Claim) -> Probe:
@@ -439,4 +522,4 @@ PROBES: Mapping[str, Probe] = MappingProxyType(
         "floating-point mode": _mode,
     }
 )
-"""The probes in their order: each relies on nothing but what the ones before have established."""
+"""The probes in their order: each relies only on what earlier probes have established."""

@@ -1,4 +1,4 @@
-"""A stored case, judged once more by the properties of the requirement that was violated."""
+"""Replays a stored case: judges it again by the property of the violated requirement."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ from bn_spec.tools.stored_cases import Stored
 
 @dataclass(frozen=True)
 class Replay:
-    """What came of playing a case again on a backend: the violation, if there is one still, or known failures."""
+    """The outcome of a replay.
+
+    Attributes:
+        backend: The backend on which the case was played.
+        violation: The violation, if the case still fails.
+        known: The known failures that occurred.
+
+    """
 
     backend: Backend
     violation: Violation | None
@@ -30,7 +37,14 @@ class Replay:
 
     @staticmethod
     def of(stored: Stored, name: str, *, isolate: bool = False) -> Replay:
-        """Judge a case on the backend called ``name``; one that has killed a process, in a process of its own.
+        """Judge a stored case again.
+
+        A case that has ended a process is always played in a process of its own.
+
+        Args:
+            stored: The case.
+            name: The name by which the backend can be loaded.
+            isolate: Run the backend in a process of its own.
 
         Raises:
             BackendError: The backend cannot be loaded.

@@ -1,4 +1,4 @@
-"""Entries of the specification: a requirement with the properties that judge it and the faults that it must catch."""
+"""Pages of the specification: each requirement with its property and the faults it must catch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,13 @@ from bn_spec.suite.property import PROPERTIES, Property
 from bn_spec.suite.regions import alternatives
 
 FORMAT = "bn-spec requirements"
+"""Name of the JSON format."""
+
 VERSION = 1
+"""Version of the JSON format."""
+
 WIDTH = 100
+"""Width of the lines for people, in characters."""
 
 
 @dataclass(frozen=True)
@@ -35,41 +40,40 @@ class RequirementPage:
     specimens: tuple[Specimen, ...]
 
     def record(self) -> dict[str, Any]:
-        """Return the entry as what JSON can hold."""
+        """Return the page as JSON values."""
+        specimens = [
+            {"name": each.name, "sentence": each.sentence, "history": list(each.history)}
+            for each in self.specimens
+        ]
         return asdict(self.requirement) | {
             "chapter": CHAPTERS[self.requirement.chapter],
             "needs": list(self.requirement.needs),
             "properties": [_test(self.prop)],
-            "specimens": [
-                {"name": each.name, "sentence": each.sentence, "history": list(each.history)}
-                for each in self.specimens
-            ],
+            "specimens": specimens,
         }
 
     def lines(self) -> Iterator[str]:
-        """Yield lines that tell all of it to a person."""
-        asked = self.requirement
-        yield f"{asked.id}  {asked.sentence}"
+        """Yield the page as lines of text."""
+        requirement = self.requirement
+        yield f"{requirement.id}  {requirement.sentence}"
         yield ""
-        yield _told("chapter", f"{asked.chapter}, {CHAPTERS[asked.chapter]}")
-        yield _told("level", asked.level)
-        yield _told("source", asked.source)
-        yield _told(
-            "needs",
-            f"the claim {' and '.join(asked.needs)}"
-            if asked.needs
-            else "nothing: it is asked of all",
-        )
-        if asked.convention:
-            yield _told(
+        yield _labelled("chapter", f"{requirement.chapter}, {CHAPTERS[requirement.chapter]}")
+        yield _labelled("level", requirement.level)
+        yield _labelled("source", requirement.source)
+        needs = "no claim: every backend is judged"
+        if requirement.needs:
+            needs = f"the claim {' and '.join(requirement.needs)}"
+        yield _labelled("needs", needs)
+        if requirement.convention:
+            yield _labelled(
                 "dialect",
-                f"in PyTorch's terms; the convention {asked.convention} may say otherwise",
+                f"as in PyTorch; a dialect may differ in the convention {requirement.convention}",
             )
-        yield _told("judged by", _test(self.prop))
+        yield _labelled("judged by", _test(self.prop))
         if self.prop.reaches:
             regions = "; ".join(" or ".join(alternatives(each)) for each in self.prop.reaches)
-            yield _told("", f"whose cases must reach {regions}")
-        yield _told("alone", f"bn-spec run BACKEND --requirement {asked.id}")
+            yield _labelled("", f"whose cases must reach {regions}")
+        yield _labelled("alone", f"bn-spec run BACKEND --requirement {requirement.id}")
         yield from self._faults()
 
     def _faults(self) -> Iterator[str]:
@@ -84,10 +88,14 @@ class RequirementPage:
 
 
 def pages(pattern: str = "*") -> list[RequirementPage]:
-    """Return the entries that match: all, a chapter (``RUN``), a glob (``RUN-*``), or one by its id, in any case.
+    """Return the pages of the requirements that match, all by default.
+
+    Args:
+        pattern: An id (``RUN-03``), a chapter (``RUN``) or a glob (``RUN-*``), in upper or lower
+            case.
 
     Raises:
-        ConfigError: there is no such requirement, or none that matches.
+        ConfigError: No requirement matches.
 
     """
     load_suite()
@@ -95,8 +103,8 @@ def pages(pattern: str = "*") -> list[RequirementPage]:
 
 
 def document(found: list[RequirementPage]) -> dict[str, Any]:
-    """Return entries as a document of JSON: with its format, its version, and that of the specification."""
-    records = [entry.record() for entry in found]
+    """Return pages as a JSON document, with the versions of the format and the specification."""
+    records = [page.record() for page in found]
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -110,10 +118,10 @@ def _matching(pattern: str) -> list[Requirement]:
     if pattern in REQUIREMENTS:
         return [REQUIREMENTS[pattern]]
     if not any(character in pattern for character in "*?["):
-        chapter = [
-            id_ for id_ in REQUIREMENTS if id_.partition("-")[0] == pattern.partition("-")[0]
-        ]
-        raise ConfigError(allowed("requirement", pattern, chapter or CHAPTERS))
+        # A wrong number: the message lists the ids of the chapter. A wrong chapter: the chapters.
+        chapter = pattern.partition("-")[0]
+        nearby = [each.id for each in REQUIREMENTS.values() if each.chapter == chapter]
+        raise ConfigError(allowed("requirement", pattern, nearby or CHAPTERS))
     return requirements_matching(pattern)
 
 
@@ -123,10 +131,10 @@ def _page(requirement: Requirement) -> RequirementPage:
 
 
 def _test(prop: Property) -> str:
-    """Return the name under which pytest knows a property."""
+    """Return the file and name of a property, as pytest prints them."""
     code = prop.body.__code__
     return f"{Path(code.co_filename).name}::{code.co_name}"
 
 
-def _told(name: str, text: str) -> str:
+def _labelled(name: str, text: str) -> str:
     return f"  {name:<11} {text}".rstrip()

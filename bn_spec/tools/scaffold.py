@@ -1,7 +1,7 @@
-"""A new adopter package: the example kernel under another name.
+"""Creates a package that tests a kernel: a copy of the example kernel under another name.
 
-The example is its own template, a package that works and is tested, so that there is one copy of
-it: in a checkout in ``examples``, and in the package once it is installed.
+The template is the example itself, a package that works and is tested. In a checkout it lies in
+``examples``; once bn-spec is installed, it lies in the package.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from bn_spec.case.whole_files import folder_written_whole
 from bn_spec.errors import ConfigError
 
 EXAMPLE = "example-kernel"
+"""Name of the example."""
+
 _ALLOWED = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _LEAVINGS = (
     "__pycache__",
@@ -26,7 +28,7 @@ _LEAVINGS = (
     "build",
     "dist",
 )
-"""What tools leave behind in a checkout."""
+"""Folders that tools leave behind in a checkout."""
 
 
 def template_folder() -> Path:
@@ -37,10 +39,10 @@ def template_folder() -> Path:
 
 
 def rendered(name: str) -> Mapping[Path, str]:
-    """Return the files of a new package, by their place in it.
+    """Return the texts of the files of a new package, by their paths in it.
 
     Raises:
-        ConfigError: no package can have that name.
+        ConfigError: A package cannot have that name.
 
     """
     module = _module_of(name)
@@ -49,21 +51,24 @@ def rendered(name: str) -> Mapping[Path, str]:
     def renamed(text: str) -> str:
         return text.replace(EXAMPLE, name).replace(_module_of(EXAMPLE), module)
 
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    places = {path: path.relative_to(folder) for path in paths}
-    return {
-        Path(renamed(place.as_posix())): renamed(path.read_text("utf-8"))
-        for path, place in places.items()
-        if not any(part in _LEAVINGS or part.endswith(".egg-info") for part in place.parts)
-    }
+    texts: dict[Path, str] = {}
+    for path in sorted(folder.rglob("*")):
+        place = path.relative_to(folder)
+        if path.is_file() and not any(_is_leaving(part) for part in place.parts):
+            texts[Path(renamed(place.as_posix()))] = renamed(path.read_text("utf-8"))
+    return texts
+
+
+def _is_leaving(name: str) -> bool:
+    return name in _LEAVINGS or name.endswith(".egg-info")
 
 
 def write(name: str, folder: Path) -> Path:
-    """Write a new package into a folder of its own in ``folder``, whole or not at all, and return where it is.
+    """Write a new package into ``folder / name``, whole or not at all, and return that folder.
 
     Raises:
-        ConfigError: no package can have that name, or there is such a folder.
-        OSError: the folder cannot be written.
+        ConfigError: A package cannot have that name, or the folder exists.
+        OSError: The folder cannot be written.
 
     """
     files, target = rendered(name), folder / name
@@ -75,21 +80,22 @@ def write(name: str, folder: Path) -> Path:
 
 
 def _module_of(name: str) -> str:
-    """Return the name under which a package is imported."""
+    """Return the import name of a package; raise ConfigError if its name is not allowed."""
     module = name.replace("-", "_")
     if not _ALLOWED.fullmatch(name):
         nearest = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         hint = f"; did you mean {nearest!r}?" if _ALLOWED.fullmatch(nearest) else ""
         raise ConfigError(
-            f"a package cannot be called {name!r}; allowed: lower-case letters, digits, '-' and '_' between them,"
-            f" a letter first, as in 'my-kernel'{hint}"
+            f"a package cannot be called {name!r}; allowed: lower-case letters, digits, and '-' or"
+            f" '_' between them, with a letter first, as in 'my-kernel'{hint}"
         )
-    if iskeyword(module) or module in sys.stdlib_module_names or module in _OURS:
+    if iskeyword(module) or module in sys.stdlib_module_names or module in _TAKEN:
         raise ConfigError(
-            f"a package cannot be called {name!r}, which Python or bn-spec uses; allowed: another name"
+            f"a package cannot be called {name!r}, since Python or bn-spec uses that name;"
+            " choose another one"
         )
     return module
 
 
-_OURS = ("bn_spec", "numpy", "tests")
-"""Modules that a new package would hide from itself."""
+_TAKEN = ("bn_spec", "numpy", "tests")
+"""Modules that a package of the same name would hide from itself."""

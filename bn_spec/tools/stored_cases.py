@@ -1,4 +1,4 @@
-"""The cases on which backends failed, kept in a folder, so that they can be played again."""
+"""Stores the cases on which backends failed in a folder, so that they can be replayed."""
 
 from __future__ import annotations
 
@@ -16,18 +16,28 @@ from bn_spec.errors import CaseFileError
 from bn_spec.judge.finding import Finding
 
 FOLDER = ".bn_spec"
-"""Where a run leaves what it found, in the folder where it was started, unless another is asked for."""
+"""Default folder for the record and the cases of a run, in the folder where it was started."""
 
 SUFFIX = ".npz"
+"""File extension of stored cases."""
+
 _LENGTH = 10
+"""Number of hexadecimal digits of an id."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A case that is kept: its id, and the requirement that a backend violated by it.
+    """A stored case, with the failure that it shows.
 
-    ``content`` is that of its file; ``address`` is the name under which the backend can be loaded.
-    ``observable`` is what was not as expected.
+    Attributes:
+        id: Hash of the case, the requirement and the backend.
+        case: The case.
+        requirement: Id of the violated requirement.
+        backend: Name of the backend.
+        address: The name by which the backend can be loaded.
+        content: Content of the file.
+        observable: Name of the observable that was wrong.
+
     """
 
     id: str
@@ -40,23 +50,35 @@ class Stored:
 
     @property
     def is_registered(self) -> bool:
-        """Whether its backend is one that somebody installed, so that loading it runs nothing that the file names."""
+        """Whether the backend is registered.
+
+        If not, to load it is to run the code that the file names.
+        """
         return self.address in registered()
 
     @staticmethod
     def of(finding: Finding, case: Case) -> Stored | None:
-        """Return what is to be kept of a finding: the case that the property was given, unless it is too large."""
-        what = {"requirement": finding.requirement.id, "backend": finding.backend}
+        """Return the stored case of a finding, or None if the case is too large.
+
+        Args:
+            finding: The finding.
+            case: The case that the property received, from which it may have made that of the
+                finding.
+
+        """
+        identity = {"requirement": finding.requirement.id, "backend": finding.backend}
         seen = finding.discrepancy
-        found = {
+        details = {
+            "address": finding.address,
             "observable": seen.observable,
             "expected": seen.expected,
             "got": seen.got,
             "bn-spec": __version__,
         }
         try:
-            name = sha256(encoded(case, what)).hexdigest()[:_LENGTH]
-            content = encoded(case, what | {"address": finding.address} | found)
+            # The details may change between runs that find the same failure; the id must not.
+            name = sha256(encoded(case, identity)).hexdigest()[:_LENGTH]
+            content = encoded(case, identity | details)
         except CaseFileError:
             return None
         return Stored(
@@ -71,10 +93,15 @@ class Stored:
 
     @staticmethod
     def read(name: str, case: Case, about: dict[str, str]) -> Stored:
-        """Return what a file holds.
+        """Return the stored case of a file.
+
+        Args:
+            name: Name of the file, without its extension.
+            case: The case in the file.
+            about: The notes in the file.
 
         Raises:
-            CaseFileError: it does not say of whom it is.
+            CaseFileError: The notes lack the requirement, the backend or its address.
 
         """
         try:
@@ -93,21 +120,21 @@ class Store:
     folder: Path
 
     def path(self, name: str) -> Path:
-        """Return where the case of an id is kept."""
+        """Return the path of the case with this id."""
         return self.folder / f"{name}{SUFFIX}"
 
     def put(self, name: str, content: bytes) -> None:
-        """Keep a case, whole or not at all."""
+        """Write the file of a case, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with written_whole(self.path(name)) as file:
             file.write(content)
 
     def remove(self, name: str) -> None:
-        """Let a case go."""
+        """Delete a case, if it exists."""
         self.path(name).unlink(missing_ok=True)
 
     def __iter__(self) -> Iterator[Stored]:
-        """Yield all that can be read; what is damaged is nobody's case."""
+        """Yield the stored cases; damaged files are ignored."""
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
             try:
                 yield self.load(path)
@@ -115,31 +142,35 @@ class Store:
                 continue
 
     def load(self, path: Path) -> Stored:
-        """Read a case file with what is said about it.
+        """Read a case file and its notes.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            CaseFileError: it is no case file, or does not say of whom it is.
+            FileNotFoundError: There is no such file.
+            CaseFileError: It is not a case file, or its notes are incomplete.
 
         """
         return Stored.read(path.stem, *load_with_notes(path))
 
     def find(self, text: str) -> Path:
-        """Return the path of the case that ``text`` names: a file, or the first letters of an id.
+        """Return the path of a case.
+
+        Args:
+            text: The path of a file, an id, or the first letters of an id.
 
         Raises:
-            CaseFileError: there is none, or there are several.
+            CaseFileError: There is no such case, or there are several.
 
         """
-        if (path := Path(text)).is_file():
+        path = Path(text)
+        if path.is_file():
             return path
         known = sorted(path.stem for path in self.folder.glob(f"*{SUFFIX}"))
         found = [name for name in known if text and name.startswith(text)]
         if len(found) == 1:
             return self.path(found[0])
-        which = (
-            f"several: {', '.join(found)}" if found else f"kept there: {', '.join(known) or 'none'}"
-        )
+        which = f"kept there: {', '.join(known) or 'none'}"
+        if found:
+            which = f"several: {', '.join(found)}"
         raise CaseFileError(
-            f"{text!r} is no file, nor the id of one case in {self.folder} ({which})"
+            f"{text!r} is not a file, nor the id of one case in {self.folder} ({which})"
         )

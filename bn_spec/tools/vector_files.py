@@ -1,4 +1,7 @@
-"""Test vectors as files that any language can read; ``docs/vectors.md`` describes every field."""
+"""Writes test vectors to files that any language can read.
+
+``docs/vectors.md`` describes every field.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,13 @@ from bn_spec.case.encoding import outline
 from bn_spec.case.whole_files import folder_written_whole
 from bn_spec.oracle.bounds import Accuracy
 from bn_spec.specification.requirement import SPECIFICATION
-from bn_spec.tools.vectors import Call, Expected, Vector
+from bn_spec.tools.vectors import Call, ExpectedResult, Vector
 
 FORMAT = "bn-spec vectors"
+"""Name of the format."""
+
 VERSION = 1
+"""Version of the format."""
 
 KINDS: Mapping[str, str] = MappingProxyType(
     {
@@ -31,23 +37,28 @@ KINDS: Mapping[str, str] = MappingProxyType(
         "uint8": "U8",
     }
 )
-"""What safetensors calls the dtypes that there are."""
+"""Names of the dtypes in safetensors, by their names in NumPy."""
 
 
 @dataclass
 class Arrays:
-    """Flat little-endian arrays, each once, under the numbers that the manifest refers to them by."""
+    """Flat little-endian arrays, equal ones only once.
+
+    Attributes:
+        kept: The arrays, by the number under which the manifest refers to them.
+        numbers: The numbers, by dtype and bytes.
+
+    """
 
     kept: dict[str, Array] = field(default_factory=dict)
     numbers: dict[tuple[str, bytes], str] = field(default_factory=dict)
 
     def add(self, flat: Array) -> str:
-        """Keep an array, and return its number."""
-        little = (
-            flat
-            if flat.dtype.kind == "V"
-            else flat.astype(flat.dtype.newbyteorder("<"), copy=False)
-        )
+        """Add an array, and return its number."""
+        little = flat
+        # bfloat16 has kind V, and NumPy cannot change its byte order.
+        if flat.dtype.kind != "V":
+            little = flat.astype(flat.dtype.newbyteorder("<"), copy=False)
         key = flat.dtype.name, little.tobytes()
         if key not in self.numbers:
             self.numbers[key] = str(len(self.kept))
@@ -55,34 +66,45 @@ class Arrays:
         return self.numbers[key]
 
     def tensor(self, a: Array) -> dict[str, Any]:
-        """Keep the memory that a tensor spans, and return what the manifest says of it."""
+        """Add the memory that a tensor spans, and return the entry of the manifest."""
         flat, entry = outline(a)
         return {"array": self.add(flat), "dtype": a.dtype.name, **entry}
 
-    def expected(self, e: Expected) -> dict[str, Any]:
-        """Keep what is expected, in C order, and return what the manifest says of it."""
+    def expected(self, e: ExpectedResult) -> dict[str, Any]:
+        """Add the arrays of an expected result, in C order, and return its manifest entry."""
         parts: dict[str, Array] = {
             "value": e.value,
             "bound": e.bound,
             "judged": e.judged.astype(np.uint8),
         }
-        return {
-            "shape": list(e.value.shape),
-            **{name: self.add(np.ravel(a)) for name, a in parts.items()},
-        }
+        entry: dict[str, Any] = {"shape": list(e.value.shape)}
+        for name, a in parts.items():
+            entry[name] = self.add(np.ravel(a))
+        return entry
 
 
-def export(
+def write_vectors(
     vectors: Iterable[Vector], folder: Path, form: str, accuracy: Accuracy, seed: int
 ) -> int:
-    """Write vectors to a new folder, whole or not at all; return how many.
+    """Write vectors to a new folder, whole or not at all.
+
+    Args:
+        vectors: The vectors.
+        folder: The folder; it must not exist yet.
+        form: A key of :data:`WRITERS`.
+        accuracy: The claims under which the bounds hold.
+        seed: The seed of the drawn cases.
+
+    Returns:
+        The number of vectors.
 
     Raises:
-        ConfigError: there is something at ``folder``.
-        OSError: it cannot be written.
+        ConfigError: The folder exists.
+        OSError: The folder cannot be written.
 
     """
     arrays = Arrays()
+    parts = [part.name for part in fields(Accuracy) if part.name != "dialect"]
     with folder_written_whole(folder) as new:
         entries = [_entry(vector, arrays) for vector in vectors]
         name = f"arrays.{form}"
@@ -92,17 +114,12 @@ def export(
             "bn-spec": __version__,
             "specification": SPECIFICATION,
             "seed": seed,
-            "accuracy": {
-                part.name: getattr(accuracy, part.name)
-                for part in fields(Accuracy)
-                if part.name != "dialect"
-            },
+            "accuracy": {part: getattr(accuracy, part) for part in parts},
             "arrays": name,
             "vectors": entries,
         }
-        (new / "manifest.json").write_text(
-            json.dumps(document, indent=1, allow_nan=False) + "\n", "utf-8"
-        )
+        manifest = json.dumps(document, indent=1, allow_nan=False) + "\n"
+        (new / "manifest.json").write_text(manifest, "utf-8")
         WRITERS[form](new, name, arrays, entries)
     return len(entries)
 
@@ -133,23 +150,25 @@ def _call(call: Call, arrays: Arrays) -> dict[str, Any]:
     }
 
 
-# Containers --------------------------------------------------------------------------------------------
+# Containers ---------------------------------------------------------------------------------------
 
 
 def _write_npz(folder: Path, name: str, arrays: Arrays, _: Sequence[Mapping[str, Any]]) -> None:
-    """Write NumPy's container; it knows NumPy's own dtypes only, so bfloat16 goes as its bits in uint16."""
-    members = {
-        n: a.view(f"<u{a.itemsize}") if a.dtype.kind == "V" else a for n, a in arrays.kept.items()
-    }
+    """Write NumPy's container, with bfloat16 as uint16: it knows NumPy's own dtypes only."""
+    members: dict[str, Array] = {}
+    for number, a in arrays.kept.items():
+        members[number] = a.view(f"<u{a.itemsize}") if a.dtype.kind == "V" else a
     np.savez(folder / name, allow_pickle=False, **members)
 
 
 def _write_safetensors(
     folder: Path, name: str, arrays: Arrays, entries: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Write safetensors: the length of a header of JSON in 8 bytes, the header, the arrays; and the flat manifest.
+    """Write a safetensors file, and the flat manifest.
 
-    Larger elements come first, so that every array is aligned in a file that is mapped into memory.
+    A safetensors file consists of the length of its header in 8 bytes, the header as JSON, and the
+    arrays. Arrays with larger elements come first, so every array is aligned if the file is mapped
+    into memory.
     """
     ordered = sorted(arrays.kept.items(), key=lambda item: -item[1].itemsize)
     header: dict[str, Any] = {"__metadata__": {"format": FORMAT, "version": str(VERSION)}}
@@ -162,6 +181,7 @@ def _write_safetensors(
         }
         end += a.nbytes
     text = json.dumps(header).encode()
+    # Spaces up to a multiple of 8 bytes keep the first array aligned.
     text += b" " * (-len(text) % 8)
     with (folder / name).open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
@@ -169,15 +189,17 @@ def _write_safetensors(
             file.write(a.tobytes())
     start = 8 + len(text)
     places = {number: start + header[number]["data_offsets"][0] for number in arrays.kept}
-    lines = [
-        f"bn-spec-vectors {VERSION}",
-        *(line for entry in entries for line in _flat(entry, places)),
-    ]
+    lines = [f"bn-spec-vectors {VERSION}"]
+    for entry in entries:
+        lines += _flat(entry, places)
     (folder / "manifest.txt").write_text("\n".join(lines) + "\n", "utf-8")
 
 
 def _flat(entry: Mapping[str, Any], places: Mapping[str, int]) -> Iterator[str]:
-    """Yield the lines of a vector in the flat manifest: words between spaces, arrays by their place in the file."""
+    """Yield the lines of a vector in the flat manifest.
+
+    Words have spaces between them; arrays are given by their offset in the file, in bytes.
+    """
     yield _line("vector", entry["name"], entry["dtype"], entry["num_features"])
     for call in entry["calls"]:
         batches = call["num_batches_tracked"] or (-1, -1)
@@ -185,15 +207,13 @@ def _flat(entry: Mapping[str, Any], places: Mapping[str, int]) -> Iterator[str]:
         yield _line("call", call["call"], int(call["training"]), call["eps"], momentum, *batches)
         for name, t in call["tensors"].items():
             place = places[t["array"]]
-            yield _line(
-                "tensor", name, t["dtype"], place, len(t["shape"]), *t["shape"], *t["strides"]
-            )
+            shape, strides = t["shape"], t["strides"]
+            yield _line("tensor", name, t["dtype"], place, len(shape), *shape, *strides)
         yield "run"
         for name, e in call["expected"].items():
             size = int(np.prod(e["shape"]))
-            yield _line(
-                "expect", name, size, *(places[e[part]] for part in ("value", "bound", "judged"))
-            )
+            offsets = [places[e[part]] for part in ("value", "bound", "judged")]
+            yield _line("expect", name, size, *offsets)
 
 
 def _line(*words: object) -> str:
@@ -201,8 +221,9 @@ def _line(*words: object) -> str:
 
 
 Writer: TypeAlias = Callable[[Path, str, Arrays, Sequence[Mapping[str, Any]]], None]
+"""Writes a file of arrays: takes the folder, the file name, the arrays and the vectors."""
 
 WRITERS: Mapping[str, Writer] = MappingProxyType(
     {"safetensors": _write_safetensors, "npz": _write_npz}
 )
-"""What writes the arrays, by the name of the format."""
+"""Functions that write the arrays, by the name of the format."""

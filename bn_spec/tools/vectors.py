@@ -1,8 +1,8 @@
-"""Test vectors: calls of a BatchNorm2d with what they must give, for kernels that Python cannot reach.
+"""Test vectors: calls of a BatchNorm2d with their expected results, for other languages.
 
-They are the suite's own cases: those that show the faults of the catalogue, then others drawn by
-its properties. Every call stands for itself, with all that goes into it, so that its bounds hold
-whatever the calls before gave.
+They come from the suite's own cases: first the pinned cases, then cases drawn by its properties.
+Every call comes with all its inputs. So its bounds hold whatever a kernel has returned for earlier
+calls.
 """
 
 from __future__ import annotations
@@ -38,17 +38,29 @@ from bn_spec.suite.profiles import PROFILES
 from bn_spec.suite.property import PROPERTIES, Property
 
 MOST_VALUES = 2**13
-"""Of an input; cases of larger ones are left out."""
+"""Maximum number of values of an input; cases with larger inputs are left out."""
 
 DRAWN_FOR_EACH = 5
-"""Cases that are drawn for each that is asked for: some are too large, others hold no call that can be judged."""
+"""Number of cases that are drawn for each one that is wanted.
+
+Some of them are too large, and others have no call that can be judged.
+"""
 
 STATISTICS = ("running_mean", "running_var")
 
 
 @dataclass(frozen=True, eq=False)
-class Expected:
-    """What a call must give, element by element: ``got`` is right where |got − value| <= bound, if it is judged."""
+class ExpectedResult:
+    """The expected result of a call.
+
+    An element ``got`` is right if |got − value| <= bound, or if it is not judged.
+
+    Attributes:
+        value: The exact values, rounded to float64.
+        bound: The largest error allowed for each element.
+        judged: Whether each element is judged.
+
+    """
 
     value: Floats
     bound: Floats
@@ -63,11 +75,18 @@ class Expected:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """A forward, or the backward of one, and what it must give.
+    """A forward or a backward, with its expected results.
 
-    ``tensors`` holds what goes in, by name: the input ``x`` and, as far as the layer has them,
-    weight, bias and the running statistics before the forward; ``dy`` for a backward. ``batches``
-    is num_batches_tracked before and after the call, None without it.
+    Attributes:
+        kind: ``forward`` or ``backward``.
+        training: Whether the forward is in training mode.
+        eps: eps of the forward.
+        momentum: momentum of the forward.
+        batches: num_batches_tracked before and after the call, or None if the layer has none.
+        tensors: The inputs of the call by name: ``x`` and, where the layer has them, weight, bias
+            and the running statistics before the forward; for a backward, also ``dy``.
+        expected: The expected results by name.
+
     """
 
     kind: str
@@ -76,12 +95,20 @@ class Call:
     momentum: float | None
     batches: tuple[int, int] | None
     tensors: Mapping[str, Array]
-    expected: Mapping[str, Expected]
+    expected: Mapping[str, ExpectedResult]
 
 
 @dataclass(frozen=True, eq=False)
 class Vector:
-    """The calls of one case, drawn for a requirement."""
+    """The calls of one case of a requirement.
+
+    Attributes:
+        name: Requirement, dtype and a number.
+        requirement: The requirement.
+        config: What the layer is built with.
+        calls: The calls, in their order.
+
+    """
 
     name: str
     requirement: Requirement
@@ -90,10 +117,10 @@ class Vector:
 
 
 def claims_of(dtypes: Sequence[str], grade: str) -> Capabilities:
-    """Return what a kernel is taken to claim.
+    """Return the claims under which a kernel is judged.
 
     Raises:
-        ConfigError: a dtype or the grade is not known.
+        ConfigError: A dtype or the grade is unknown.
 
     """
     for dtype in dtypes:
@@ -106,18 +133,25 @@ def claims_of(dtypes: Sequence[str], grade: str) -> Capabilities:
 def vectors(
     claims: Capabilities, pattern: str = "*", count: int = 3, run_seed: int = 0
 ) -> Iterator[Vector]:
-    """Yield vectors for the requirements that match, in each dtype: the pinned cases and ``count`` drawn ones.
+    """Yield vectors for requirements: their pinned cases, then drawn ones.
 
-    The same arguments give the same vectors, in the same versions.
+    The same arguments give the same vectors, under the same versions of bn-spec and Hypothesis.
+
+    Args:
+        claims: The claims under which a kernel is judged; vectors come in each dtype.
+        pattern: Glob of the requirements.
+        count: Number of drawn cases per requirement and dtype.
+        run_seed: Seed of the drawn cases.
 
     Raises:
-        ConfigError: no requirement matches.
+        ConfigError: No requirement matches.
 
     """
     load_suite()
     for requirement in requirements_matching(pattern):
         prop = PROPERTIES[requirement.id]
-        to_draw = 0 if prop.huge or prop.deep else count  # these draw cases that are too large
+        # The cases of huge and deep properties are too large for a file.
+        to_draw = 0 if prop.huge or prop.deep else count
         for dtype in claims.dtypes:
             yield from _of_property(prop, dtype, claims, to_draw, run_seed)
 
@@ -128,8 +162,9 @@ def _of_property(
     requirement = prop.requirement
     if dtype not in prop.dtypes or not all(claims.has(flag, dtype) for flag in requirement.needs):
         return
-    known = (pin.case for pin in of_requirement(requirement.id) if is_claimed(pin.case, claims))
-    pinned = _with_calls((case for case in known if case.config.dtype == dtype), claims)
+    cases = [pin.case for pin in of_requirement(requirement.id)]
+    known = [case for case in cases if case.config.dtype == dtype and is_claimed(case, claims)]
+    pinned = _with_calls(known, claims)
     drawn = _with_calls(_drawn(prop, dtype, claims, count, run_seed), claims)
     for number, (case, calls) in enumerate([*pinned, *islice(drawn, count)]):
         yield Vector(f"{requirement.id}/{dtype}/{number}", requirement, case.config, calls)
@@ -138,14 +173,17 @@ def _of_property(
 def _with_calls(
     found: Iterable[Case], claims: Capabilities
 ) -> Iterator[tuple[Case, tuple[Call, ...]]]:
-    """Yield those cases that have calls to be judged, with these."""
-    return ((case, calls) for case in found if (calls := _calls(case, claims)))
+    """Yield the cases that have calls to judge, with these calls."""
+    for case in found:
+        calls = _calls(case, claims)
+        if calls:
+            yield case, calls
 
 
 def _drawn(
     prop: Property, dtype: str, claims: Capabilities, count: int, run_seed: int
 ) -> list[Case]:
-    """Return different cases as the property draws them."""
+    """Return cases as the property draws them, without repetitions."""
     if not count:
         return []
     found: list[Case] = []
@@ -161,18 +199,21 @@ def _drawn(
     return found
 
 
-# Calls -------------------------------------------------------------------------------------------------
+# Calls --------------------------------------------------------------------------------------------
 
 
 def _calls(case: Case, claims: Capabilities) -> tuple[Call, ...]:
-    """Return the forwards and backwards of a case that have anything to be judged; none of one that is too large."""
+    """Return the forwards and backwards of a case that can be judged; none if it is too large."""
     if any(x.size > MOST_VALUES for x in case.forwards()):
         return ()
-    observation = play(
-        case, load("bn_spec.backend.adapters.reference_backend:reference"), (STATES,)
-    )
-    calls = (call for step in steps(case, observation, claims) if (call := _call(step)))
-    return tuple(call for call in calls if any(e.judged.any() for e in call.expected.values()))
+    reference = load("bn_spec.backend.adapters.reference_backend:reference")
+    observation = play(case, reference, (STATES,))
+    calls = []
+    for step in steps(case, observation, claims):
+        call = _call(step)
+        if call is not None and any(e.judged.any() for e in call.expected.values()):
+            calls.append(call)
+    return tuple(calls)
 
 
 def _call(step: JudgedStep) -> Call | None:
@@ -183,9 +224,11 @@ def _call(step: JudgedStep) -> Call | None:
         context = Context(step.config, step.answer.before, step.answer.training, asked)
         return _made("forward", context, {}, _of_forward(step), expected.state)
     if isinstance(asked, Backward) and step.forward is not None and step.forward.step.x.size:
-        results = {
-            name: _judged(b) for name in GRADIENTS if (b := expected.results.get(name)) is not None
-        }
+        results: dict[str, ExpectedResult] = {}
+        for name in GRADIENTS:
+            bounded = expected.results.get(name)
+            if bounded is not None:
+                results[name] = expected_of(bounded)
         return _made("backward", step.forward, {"dy": asked.dy}, results, step.forward.before)
     return None
 
@@ -194,44 +237,52 @@ def _made(
     kind: str,
     forward: Context,
     more: Mapping[str, Array],
-    expected: Mapping[str, Expected],
+    expected: Mapping[str, ExpectedResult],
     after: State,
 ) -> Call:
-    held = {
-        name: a
-        for name, a in forward.before.tensors().items()
-        if name in (*DIFFERENTIABLE, *STATISTICS)
-    }
-    counters = forward.before.num_batches_tracked, after.num_batches_tracked
+    """Return a call with the tensors that the layer had before its forward, and some more."""
+    tensors = forward.before.tensors()
+    stored = {name: a for name, a in tensors.items() if name in (*DIFFERENTIABLE, *STATISTICS)}
+    first, last = forward.before.num_batches_tracked, after.num_batches_tracked
+    batches = None
+    if first is not None and last is not None:
+        batches = int(first), int(last)
     return Call(
         kind,
         forward.training,
         forward.config.eps,
         forward.config.momentum,
-        None if None in counters else (int(counters[0]), int(counters[1])),  # type: ignore[arg-type]
-        {"x": forward.step.x, **held, **more},
+        batches,
+        {"x": forward.step.x, **stored, **more},
         expected,
     )
 
 
-def _of_forward(step: JudgedStep) -> dict[str, Expected]:
-    expected, found = step.expected, dict[str, Expected]()
+def _of_forward(step: JudgedStep) -> dict[str, ExpectedResult]:
+    expected = step.expected
+    found: dict[str, ExpectedResult] = {}
     if expected.output is not None:
-        found["output"] = _judged(expected.output)
+        found["output"] = expected_of(expected.output)
     for name in STATISTICS:
         bounded, stays = getattr(expected, name), getattr(expected.state, name)
         if bounded is not None:
-            found[name] = _judged(bounded)
+            found[name] = expected_of(bounded)
         elif stays is not None:
+            # A forward that does not move the statistics must leave them exactly as they are.
             value = stays.astype(np.float64)
-            found[name] = Expected(value, np.zeros(value.shape), np.isfinite(value))
+            found[name] = ExpectedResult(value, np.zeros(value.shape), np.isfinite(value))
     return found
 
 
 @np.errstate(all="ignore")
-def _judged(bounded: Bounded) -> Expected:
-    """Return a value in float64; what that rounding costs is added to its bound, upwards."""
-    value, low = bounded.value.hi, np.abs(np.broadcast_to(bounded.value.lo, bounded.bound.shape))
+def expected_of(bounded: Bounded) -> ExpectedResult:
+    """Return a bounded value as an expected result in float64.
+
+    The bound grows by the error of rounding the value to float64, rounded upwards.
+    """
+    value = bounded.value.hi
+    low = np.abs(np.broadcast_to(bounded.value.lo, bounded.bound.shape))
     bound = np.where(low > 0, np.nextafter(bounded.bound + low, np.inf), bounded.bound)
     judged = bounded.inside & np.isfinite(value)
-    return Expected(np.where(judged, value, 0.0), np.where(judged, bound, np.inf), judged)
+    # Elements that are not judged are 0 with an infinite bound, so that no reader meets a NaN.
+    return ExpectedResult(np.where(judged, value, 0.0), np.where(judged, bound, np.inf), judged)

@@ -1,4 +1,4 @@
-"""BatchNorm2d as three NumPy functions, put under test as the backend ``example-kernel``."""
+"""BatchNorm2d as three NumPy functions, tested as the backend ``example-kernel``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bn_spec import Capabilities, kernel_backend
 Array: TypeAlias = npt.NDArray[Any]
 
 BATCH = (0, 2, 3)
-"""The axes of x (N, C, H, W) that a channel's statistics run over."""
+"""The axes of x (N, C, H, W) over which the statistics of a channel are taken."""
 
 
 def forward_training(
@@ -24,18 +24,25 @@ def forward_training(
     momentum: float,
     eps: float,
 ) -> tuple[Array, Array | None, Array | None, tuple[Array, Array]]:
-    """Normalise by the statistics of the batch; return y, the running statistics moved by them, and what is saved."""
+    """Normalise by the statistics of the batch.
+
+    Returns:
+        The output y, the new running_mean, the new running_var, and what the backward needs.
+
+    """
     _check(x, weight, bias, running_mean, running_var)
     n = x.size // x.shape[1]
     if n < 2:
         raise ValueError(
-            f"batch statistics need more than one value per channel; got an input of shape {x.shape}"
+            f"batch statistics need two values per channel; got an input of shape {x.shape}"
         )
     mean = x.mean(BATCH)
-    var = np.square(x - _plane(mean)).mean(BATCH)  # two passes: squares of the deviations, not of x
+    # Two passes: the mean of squared deviations, since E[x²] − mean² cancels far from zero.
+    var = np.square(x - _plane(mean)).mean(BATCH)
     y = _normalised(x, mean, var, weight, bias, eps)
-    tracked = _moved(running_mean, mean, momentum), _moved(running_var, var * n / (n - 1), momentum)
-    return y, *tracked, (mean, var)  # the last is saved for the backward
+    new_mean = _moved(running_mean, mean, momentum)
+    new_var = _moved(running_var, var * n / (n - 1), momentum)
+    return y, new_mean, new_var, (mean, var)
 
 
 def forward_inference(
@@ -63,7 +70,7 @@ def backward(
     saved: Any,
     wrt: tuple[str, ...],
 ) -> tuple[Array | None, Array | None, Array | None]:
-    """Return the gradients of Σ dy · y with respect to x, weight and bias; None for those that are not asked."""
+    """Return the gradients of Σ dy · y for x, weight and bias; None for those not in ``wrt``."""
     if dy.shape != x.shape:
         raise ValueError(f"expected a gradient of shape {x.shape}; got {dy.shape}")
     mean, var = saved if training else (running_mean, running_var)
@@ -91,15 +98,14 @@ def _normalised(
     return y
 
 
-@np.errstate(
-    invalid="ignore"
-)  # running statistics may be infinite; 0 · ∞ is then NaN, as in any framework
+# Running statistics may be infinite. Then 0 · ∞ is NaN, as in any framework.
+@np.errstate(invalid="ignore")
 def _moved(running: Array | None, batch: Array, momentum: float) -> Array | None:
     return None if running is None else (1 - momentum) * running + momentum * batch
 
 
 def _plane(values: Array) -> Array:
-    """Lay per-channel values (C,) out so that they broadcast against (N, C, H, W)."""
+    """Return per-channel values (C,) in a shape that broadcasts against (N, C, H, W)."""
     return values[:, np.newaxis, np.newaxis]
 
 

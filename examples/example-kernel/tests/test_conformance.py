@@ -1,4 +1,7 @@
-"""The suite of bn-spec as tests of this package, one for each requirement; its options are in pyproject.toml."""
+"""The suite of bn-spec as tests of this package, one for each requirement.
+
+pyproject.toml has the options of the suite.
+"""
 
 from bn_spec.suite.chapters import suite_tests
 
