@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bn_spec.errors import ConfigError
-from bn_spec.specification.requirement import requirements_matching
+from bn_spec.suite.chapters import requirements_matching
 from bn_spec.suite.profiles import PROFILES, Profile
 
 if TYPE_CHECKING:
