@@ -177,7 +177,10 @@ def test_after_the_first_hang_nobody_waits_as_long_again(isolated: Isolated) -> 
             "import os; os.abort()",
             "does not load in a process of its own: killed by SIGABRT, at bad.py:1 in <module>",
         ),
-        ("print('no licence'); import os; os._exit(1)", "exited with code 1; last output: no licence"),
+        (
+            "print('no licence'); import os; os._exit(1)",
+            "exited with code 1; last output: no licence",
+        ),
         (
             "raise OSError('no device')",
             "failed to load: OSError: no device (in a process of its own)",

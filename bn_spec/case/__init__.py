@@ -4,8 +4,8 @@
 """
 
 from bn_spec.case.config import Config, State
-from bn_spec.case.script import Case, identical, negated
-from bn_spec.case.source import array, source
+from bn_spec.case.script import Case, identical, negated, source
+from bn_spec.case.source import array
 from bn_spec.case.steps import (
     Backward,
     DoubleBackward,

@@ -15,7 +15,7 @@ import numpy as np
 from bn_spec.case.arrays import Parts, put_together, take_apart
 from bn_spec.case.config import STATE_FIELDS, Config, State
 from bn_spec.case.dtypes import Array
-from bn_spec.case.packing import packed, unpacked
+from bn_spec.case.packing import LONGEST_LISTING, packed, unpacked
 from bn_spec.case.script import Case
 from bn_spec.case.steps import STEPS, Step
 
@@ -60,10 +60,6 @@ def outline(array: Array) -> tuple[Array, dict[str, Any]]:
     """
     flat, shape, strides = take_apart(array)
     return flat, {"shape": list(shape), "strides": list(strides)}
-
-
-LONGEST_LISTING = 64
-"""Number of elements above which an array is packed into text instead of being listed."""
 
 
 def place_inline(array: Array) -> dict[str, Any]:

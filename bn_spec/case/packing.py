@@ -10,6 +10,9 @@ import numpy as np
 
 from bn_spec.case.dtypes import Array
 
+LONGEST_LISTING = 64
+"""Number of elements above which an array is packed into text instead of being listed."""
+
 
 def packed(flat: Array) -> str:
     """Return a flat array as base-85 text: compressed differences of its little-endian bits.

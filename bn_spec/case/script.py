@@ -1,7 +1,7 @@
 """A case: config, initial state and a list of steps with their arrays.
 
 A case is data, and checks only that it makes sense. It can therefore be drawn and shrunk, printed
-as Python (:func:`bn_spec.case.source.source`), stored in a file (:mod:`bn_spec.case.npz`) and
+as Python (:func:`bn_spec.case.script.source`), stored in a file (:mod:`bn_spec.case.npz`) and
 played on any backend (:func:`bn_spec.play.player.play`).
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from bn_spec.case.arrays import interchangeable
 from bn_spec.case.config import STATE_FIELDS, Config, State
 from bn_spec.case.dtypes import Array
-from bn_spec.case.source import source
+from bn_spec.case.source import case_source
 from bn_spec.case.steps import (
     DIFFERENTIABLE,
     Backward,
@@ -92,6 +92,11 @@ class Case:
     def size(self) -> tuple[int, int]:
         """Number of steps and number of values; the smaller of two cases is the simpler one."""
         return len(self.steps), self.values
+
+
+def source(case: Case) -> str:
+    """Return Python that rebuilds the case after ``from bn_spec.case import *``."""
+    return case_source(case.config, case.state, case.steps)
 
 
 def negated(case: Case) -> Case:

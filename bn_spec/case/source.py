@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bn_spec.case.arrays import Parts, put_together, take_apart
 from bn_spec.case.config import Config, State
 from bn_spec.case.dtypes import Array
-from bn_spec.case.packing import packed, unpacked
+from bn_spec.case.packing import LONGEST_LISTING, packed, unpacked
 from bn_spec.case.steps import Step
-
-if TYPE_CHECKING:
-    from bn_spec.case.script import Case
-
-
-LONGEST_LISTING = 64
-"""Number of elements above which an array is printed as packed text instead of a list."""
 
 
 def array(
@@ -42,15 +35,15 @@ def array(
     return put_together(Parts(flat, shape, _contiguous(shape) if strides is None else strides))
 
 
-def source(case: Case) -> str:
-    """Return Python that rebuilds the case after ``from bn_spec.case import *``."""
-    parts = [f"config={_config_source(case.config)}"]
-    if case.state is not None:
-        parts.append(f"state={_state_source(case.state)}")
-    if case.steps:
+def case_source(config: Config, state: State | None, steps: tuple[Step, ...]) -> str:
+    """Return Python that rebuilds a case of these parts after ``from bn_spec.case import *``."""
+    parts = [f"config={_config_source(config)}"]
+    if state is not None:
+        parts.append(f"state={_state_source(state)}")
+    if steps:
         # Each step has a comma of its own, so that one step is a tuple too.
-        steps = " ".join(f"{_step_source(step)}," for step in case.steps)
-        parts.append(f"steps=({steps})")
+        sources = " ".join(f"{_step_source(step)}," for step in steps)
+        parts.append(f"steps=({sources})")
     lines = [f"    {part},\n" for part in parts]
     return f"Case(\n{''.join(lines)})"
 

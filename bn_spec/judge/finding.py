@@ -10,8 +10,7 @@ import numpy as np
 
 from bn_spec.case.arrays import same_bits, shown_values
 from bn_spec.case.config import initial_state
-from bn_spec.case.script import Case
-from bn_spec.case.source import source
+from bn_spec.case.script import Case, source
 from bn_spec.case.steps import STEP_KINDS, Forward
 from bn_spec.judge.verdict import Discrepancy
 from bn_spec.play.observation import CONSTRUCTION

@@ -60,7 +60,7 @@ class Answered(NamedTuple):
         return self.step.config.momentum
 
 
-class Expected(NamedTuple):
+class LawExpectation(NamedTuple):
     """One comparison.
 
     Attributes:
@@ -92,7 +92,7 @@ class FollowedLaw:
 
     forwards: int
     applies: Callable[[Forwards], bool]
-    expected: Callable[[Forwards], Iterator[Expected]]
+    expected: Callable[[Forwards], Iterator[LawExpectation]]
 
 
 def law(name: str) -> Judge:
@@ -142,11 +142,11 @@ def _change(rule: Law) -> FollowedLaw:
             and _parameters_follow(rule.parameters, first, second)
         )
 
-    def expected(forwards: Forwards) -> Iterator[Expected]:
+    def expected(forwards: Forwards) -> Iterator[LawExpectation]:
         first, second = forwards
         room = rule.image(first.bound) + second.bound
         value = Bounded(Extended(rule.image(first.y)), room)
-        yield Expected(second.step.index, second.y, value)
+        yield LawExpectation(second.step.index, second.y, value)
 
     return FollowedLaw(2, applies, expected)
 
@@ -179,7 +179,7 @@ def _unscaled_applies(forwards: Forwards) -> bool:
     return bool((weight == 1).all() and (bias == 0).all())
 
 
-def _unscaled_expected(forwards: Forwards) -> Iterator[Expected]:
+def _unscaled_expected(forwards: Forwards) -> Iterator[LawExpectation]:
     """The first output is weight · second output + bias."""
     scaled, plain = forwards
     assert scaled.before.weight is not None
@@ -187,7 +187,7 @@ def _unscaled_expected(forwards: Forwards) -> Iterator[Expected]:
     weight, bias = _per_channel(scaled.before.weight), _per_channel(scaled.before.bias)
     value = weight * Extended(plain.y) + bias
     room = scaled.bound + np.abs(weight.hi) * plain.bound
-    yield Expected(scaled.step.index, scaled.y, Bounded(value, room))
+    yield LawExpectation(scaled.step.index, scaled.y, Bounded(value, room))
 
 
 # Eval mode ----------------------------------------------------------------------------------------
@@ -209,12 +209,12 @@ def _additive_applies(forwards: Forwards) -> bool:
     return _all_in_eval(forwards)
 
 
-def _additive_expected(forwards: Forwards) -> Iterator[Expected]:
+def _additive_expected(forwards: Forwards) -> Iterator[LawExpectation]:
     """y(a + b) = y(a) + y(b) − y(0)."""
     a, b, total, zero = forwards
     value = Extended(a.y) + Extended(b.y) - Extended(zero.y)
     room = np.sum([each.bound for each in forwards], axis=0)
-    yield Expected(total.step.index, total.y, Bounded(value, room))
+    yield LawExpectation(total.step.index, total.y, Bounded(value, room))
 
 
 def _joined_applies(forwards: Forwards) -> bool:
@@ -225,12 +225,12 @@ def _joined_applies(forwards: Forwards) -> bool:
     return _all_in_eval(forwards)
 
 
-def _joined_expected(forwards: Forwards) -> Iterator[Expected]:
+def _joined_expected(forwards: Forwards) -> Iterator[LawExpectation]:
     """Two batches as one give what they give apart."""
     a, b, both = forwards
     room = _joined(a.bound, b.bound) + both.bound
     value = Bounded(Extended(_joined(a.y, b.y)), room)
-    yield Expected(both.step.index, both.y, value)
+    yield LawExpectation(both.step.index, both.y, value)
 
 
 def _joined(a: Array, b: Array) -> Array:
@@ -245,7 +245,7 @@ def _in_training(forwards: Forwards) -> bool:
     return all(each.training for each in forwards)
 
 
-def _centred_expected(forwards: Forwards) -> Iterator[Expected]:
+def _centred_expected(forwards: Forwards) -> Iterator[LawExpectation]:
     """Σ (y − bias) = 0 per channel: the outputs of a channel have its bias as mean."""
     (only,) = forwards
     bias = only.before.bias
@@ -254,7 +254,7 @@ def _centred_expected(forwards: Forwards) -> Iterator[Expected]:
     room = only.bound.swapaxes(0, 1).reshape(only.y.shape[1], -1).sum(axis=1)
     total = rows.total()[:, 0]
     value = Bounded(Extended(np.zeros(len(room))), room)
-    yield Expected(only.step.index, total.hi, value)
+    yield LawExpectation(only.step.index, total.hi, value)
 
 
 def _two_values_apply(forwards: Forwards) -> bool:
@@ -263,7 +263,7 @@ def _two_values_apply(forwards: Forwards) -> bool:
     return only.training and two_values(only.x) is not None
 
 
-def _two_values_expected(forwards: Forwards) -> Iterator[Expected]:
+def _two_values_expected(forwards: Forwards) -> Iterator[LawExpectation]:
     """Outputs are ±weight · a / √(a² + eps) + bias.
 
     With momentum 1, running_mean is c, and running_var a² n / (n − 1); in a dialect of biased
@@ -280,7 +280,7 @@ def _two_values_expected(forwards: Forwards) -> Iterator[Expected]:
     a = Extended(half)
     height = (a / (a * a + step.config.eps).sqrt()).reshape(1, -1, 1, 1)
     value = Bounded(scale * height * Extended(signs) + shift, only.bound)
-    yield Expected(step.index, y, value)
+    yield LawExpectation(step.index, y, value)
     tracked = isinstance(step.answer.after, State) and step.expected.running_mean is not None
     if not tracked or only.momentum != 1:
         return
@@ -308,7 +308,7 @@ def _contraction_applies(forwards: Forwards) -> bool:
     return exact and second.before.num_batches_tracked is not None
 
 
-def _contraction_expected(forwards: Forwards) -> Iterator[Expected]:
+def _contraction_expected(forwards: Forwards) -> Iterator[LawExpectation]:
     """The same batch moves running statistics by (1 − w) w' / w of what it moved them before.
 
     w and w' are its weights: both are the momentum, or 1 / k and 1 / (k + 1) in a cumulative mean.
@@ -354,7 +354,7 @@ def _estimator_applies(forwards: Forwards) -> bool:
     return same_bits(doubled(once.x), twice.x) and _goes_on(once, twice)
 
 
-def _estimator_expected(forwards: Forwards) -> Iterator[Expected]:
+def _estimator_expected(forwards: Forwards) -> Iterator[LawExpectation]:
     """The mean stays, and the variance changes by the ratio of its estimators for 2 n and n."""
     once, twice = forwards
     n = once.x.size // once.x.shape[1]
@@ -374,11 +374,11 @@ def _estimator_expected(forwards: Forwards) -> Iterator[Expected]:
 
 def _of_statistic(
     step: JudgedStep, name: str, value: Extended, room: Floats | float
-) -> Iterator[Expected]:
+) -> Iterator[LawExpectation]:
     """Expect a value of a running statistic after a step; the value is off by ``room`` at most."""
     bounded, got = getattr(step.expected, name), getattr(step.answer.after, name, None)
     if bounded is not None and well_formed(got, bounded.bound.shape):
-        yield Expected(step.index, got, Bounded(value, bounded.bound + room))
+        yield LawExpectation(step.index, got, Bounded(value, bounded.bound + room))
 
 
 def _per_channel(tensor: Array) -> Extended:
