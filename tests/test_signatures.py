@@ -98,8 +98,8 @@ def test_all_properties_together_need_few_signatures() -> None:
         for history in (
             ("forward",),
             ("eval", "forward"),
-            ("record", "backward"),
-            ("eval", "record", "backward"),
+            ("forward with gradients", "backward"),
+            ("eval", "forward with gradients", "backward"),
         )
         for eps in (EPS, (1.0, 100.0, 1e4), (1e-5, 1e-12))
         for case in drawn(40, history=history, eps=eps)
