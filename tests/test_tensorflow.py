@@ -31,7 +31,8 @@ def batch(*numbers: float, dtype: Any = np.float32) -> Array:
 def state_with(mean: float, var: float) -> State:
     """Return a state of one channel with weight 1 and bias 0."""
     tensors = (np.array([number], np.float32) for number in (1, 0, mean, var))
-    return State(*tensors, np.zeros((), np.int64))
+    weight, bias, running_mean, running_var = tensors
+    return State(weight, bias, running_mean, running_var, np.zeros((), np.int64))
 
 
 def after(backend: Backend, x: Array, **config: Any) -> tuple[float, float]:
