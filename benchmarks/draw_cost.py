@@ -30,7 +30,7 @@ from bn_spec.oracle.expectation import expect
 from bn_spec.play.observation import Observation
 from bn_spec.play.player import play
 from bn_spec.specification.requirement import CHAPTERS
-from bn_spec.strategies.cases import cases, cases_of
+from bn_spec.strategies.hypothesis_cases import cases, cases_of
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
 from bn_spec.suite.property import PROPERTIES

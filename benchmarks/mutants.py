@@ -1,14 +1,20 @@
-"""What share of small mistakes in a sound implementation the suite kills.
+"""Measures which share of small mistakes in a sound implementation the suite kills.
 
-``python benchmarks/mutants.py --jobs 2`` changes the source of :mod:`bn_spec.specimens.kernel` in
-one place at a time (an operator, a constant, a comparison, a statement, an axis, a pair of
-arguments), in all the ways of :func:`mutants_of`, and judges each mutant as ``bn-spec run --profile
-ci`` judges a backend: the same properties, the same numbers of examples, in every dtype. A mutant
-that the first violation kills has done its duty. One that a differential test of thousands of drawn
-cases cannot tell from the original is *equivalent* and does not count, and neither does one whose
-numbers differ by no more than the bounds of both allow. What is left is a gap of the suite, unless
-:data:`EXPLAINED` says why it is none. The exit code is 1 if less than 99 % of what counts is
-killed, 2 if the kernel itself is not sound or an explanation explains nothing.
+``python benchmarks/mutants.py --jobs 2`` makes mutants of :mod:`bn_spec.specimens.kernel`. Each
+mutant changes the source in one place: an operator, a constant, a comparison, a statement, an axis
+or a pair of arguments. :func:`mutants_of` lists all changes.
+
+Each mutant is judged as ``bn-spec run --profile ci`` judges a backend: by the same properties, with
+the same numbers of examples, in every dtype. It ends in one of these ways:
+
+- A violation *kills* it.
+- It is *equivalent* if a differential test of thousands of drawn cases finds no difference from the
+  original.
+- It is *equivalent up to rounding* if its numbers differ by no more than the bounds of both allow.
+- Otherwise it *survives*. A survivor is a gap of the suite, unless :data:`EXPLAINED` says why not.
+
+Equivalent and explained mutants do not count. The exit code is 1 if less than 99 % of the others
+are killed. It is 2 if the kernel itself is not sound, or if an explanation has no survivor.
 
 The result depends on the seed alone, not on --jobs.
 """
@@ -25,11 +31,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import pairwise
+from math import ceil
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from statistics import median
-from textwrap import dedent
 from traceback import format_exc
 from types import ModuleType
 from typing import Any, NamedTuple, TypeAlias
@@ -60,35 +66,40 @@ from bn_spec.strategies import (
     shapes,
 )
 from bn_spec.strategies.histories import USUAL
-from bn_spec.suite.cell import OTHER_DTYPES, PROPERTIES, Cell, Property, Violation
+from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
+from bn_spec.suite.property import PROPERTIES, Property
+from bn_spec.suite.search import OTHER_DTYPES, Search
 
 load_suite()
 
 BAR = 0.99
-"""The share of mutants, not counting equivalent ones, that the suite must kill."""
+"""Share of the mutants that the suite must kill; equivalent and explained ones do not count."""
 
 LIMIT = 900.0
-"""Seconds after which a mutant does not come back; judging one that nothing kills takes one or two minutes."""
+"""Seconds after which a mutant counts as killed by time. A survivor takes one or two minutes."""
 
 FEW = 10
-"""Examples of each property that are looked at first, to find the one that kills soon."""
+"""Number of examples of each property in the first pass, which finds the fast kills."""
 
 CASES = 3000
-"""Cases of the differential test."""
+"""Number of cases in the differential test."""
 
 SOURCE = Path(kernel.__file__)
+"""File with the source of the kernel."""
+
 CLAIMS = SPECIMENS["two-pass-sequential"].capabilities
-"""What the kernel claims: this specimen is the kernel as it stands."""
+"""Claims of the kernel: this specimen is the kernel without a change."""
 
 EXPLAINED: Mapping[tuple[str, str], str] = {
     ("forward", "return self.normalise(x, mean, s).astype(x.dtype)"): (
-        "the same numbers (the mean is in the wider dtype, and so is the difference); the output of an expanded input"
-        " has other strides, which no requirement asks for but for inputs in NCHW or NHWC order"
+        "the numbers are the same, because the mean and so the difference have the wider dtype;"
+        " the output of an expanded input has other strides, but the requirements about strides"
+        " are limited to inputs in NCHW or NHWC order"
     ),
 }
-"""Survivors that are no gap, and why: by the function they are in and the line as it is changed."""
+"""Reasons why a survivor is no gap, by its function and its changed line."""
 
 
 # Mutating
@@ -96,10 +107,15 @@ EXPLAINED: Mapping[tuple[str, str], str] = {
 
 @dataclass(frozen=True)
 class Mutant:
-    """A source with one node changed; ``before`` and ``after`` are the lines that differ, without their indentation.
+    """A source in which one node is changed.
 
-    ``id`` is the place (line and column, as an editor counts them) and the kind of the change, and
-    ``function`` the function in which it is.
+    Attributes:
+        id: Line and column of the change, as an editor counts them, and its kind.
+        function: Name of the function or class around the change.
+        before: The lines that differ, as they were, without their indentation.
+        after: The same lines after the change.
+        source: The whole changed source.
+
     """
 
     id: str
@@ -110,7 +126,7 @@ class Mutant:
 
     @property
     def diff(self) -> str:
-        """The change, as people read it."""
+        """The change, in the form of a diff."""
         lines = [f"- {line}" for line in self.before.splitlines()] + [
             f"+ {line}" for line in self.after.splitlines()
         ]
@@ -118,7 +134,11 @@ class Mutant:
 
 
 class Change(NamedTuple):
-    """A node to be replaced, by what, how that is called, and the offset in the source that tells it from others."""
+    """A change of one node.
+
+    ``node`` is replaced by ``by``. ``kind`` says in words how they differ. ``offset`` is the place
+    in the source, in bytes, that distinguishes the change from others of its kind.
+    """
 
     kind: str
     offset: int
@@ -127,7 +147,7 @@ class Change(NamedTuple):
 
 
 class Text:
-    """A source as bytes, in which the parser counts columns."""
+    """A source as bytes: the parser of Python counts columns in bytes."""
 
     def __init__(self, source: str) -> None:
         self.bytes = source.encode()
@@ -147,7 +167,7 @@ class Text:
         return self.starts[line - 1] + column
 
     def after(self, node: Any) -> int:
-        """Return the offset of what follows a node: an operator, if the node is its left side."""
+        """Return the offset of the next token after a node, such as an operator."""
         offset = self.end(node)
         while self.bytes[offset : offset + 1] in (b" ", b"\n", b")", b","):
             offset += 1
@@ -160,7 +180,7 @@ class Text:
         return line, len(self.bytes[begin:offset].decode()) + 1
 
     def lines_of(self, node: ast.AST) -> tuple[int, int]:
-        """Return the offsets between which the lines of a node lie, without the end of the last."""
+        """Return the offsets of the start of a node's first line and the end of its last line."""
         if isinstance(node, ast.Module):
             return 0, len(self.bytes)
         begin = self.bytes.rfind(b"\n", 0, self.start(node)) + 1
@@ -209,25 +229,25 @@ OPERATORS: Mapping[type[ast.AST], tuple[type[Any], ...]] = {
     ast.And: (ast.Or,),
     ast.Or: (ast.And,),
 }
-"""What an operator is mistaken for."""
+"""Operators that replace an operator."""
 
 PAIRS = (("weight", "bias"), ("running_mean", "running_var"), ("mean", "var"), ("dweight", "dbias"))
-"""Names that are mistaken for each other."""
+"""Names that replace each other."""
 
 OTHER_NAME = {one: other for a, b in PAIRS for one, other in ((a, b), (b, a))}
 
 FUNCTIONS = {"zeros": "ones", "ones": "zeros", "zeros_like": "ones_like", "ones_like": "zeros_like"}
-"""Functions of NumPy that are mistaken for each other."""
+"""Functions of NumPy, with the functions that replace them."""
 
 WITHOUT = ("annotation", "returns", "type_comment", "ctx")
-"""Fields of nodes that are not mutated."""
+"""Fields of nodes that are not changed."""
 
 
 def mutants_of(source: str) -> list[Mutant]:
     """Return all mutants of a source, in the order of their places.
 
-    Annotations, docstrings, messages of exceptions, imports and assertions (which the type checker
-    asks for) stay.
+    Annotations, docstrings, messages of exceptions, imports and assertions are not changed. The
+    assertions exist for the type checker.
     """
     tree, text = ast.parse(source), Text(source)
     found = [
@@ -239,11 +259,11 @@ def mutants_of(source: str) -> list[Mutant]:
 
 
 Around: TypeAlias = ast.Module | ast.FunctionDef | ast.ClassDef
-"""What a node is in: the innermost of these."""
+"""The innermost function, class or module around a node."""
 
 
 def _nodes(node: ast.AST, around: Around) -> Iterator[tuple[ast.AST, Around]]:
-    """Yield the nodes that may be mutated, with what each is in."""
+    """Yield the nodes that may be changed, each with the function, class or module around it."""
     if isinstance(node, ast.Import | ast.ImportFrom | ast.Assert | ast.JoinedStr):
         return
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
@@ -261,17 +281,19 @@ def _nodes(node: ast.AST, around: Around) -> Iterator[tuple[ast.AST, Around]]:
 
 
 def _mutant(text: Text, change: Change, around: Around) -> Mutant:
-    """Return the source with a node replaced, in brackets where it would be read in another way without."""
+    """Return the mutant of a change, with parentheses around the new node if it needs them.
+
+    Raises:
+        ValueError: The new node cannot be written in the place of the old one.
+
+    """
     wanted = ast.dump(_Swap(change.node, change.by).visit(around))
     _Swap(change.by, change.node).visit(around)
     first, last = text.lines_of(around)
     begin, end = text.start(change.node), text.end(change.node)
     words = ast.unparse(change.by)
-    for by in (
-        words,
-        f"({words})",
-        words[1:-1],
-    ):  # the last for what stands in square brackets, as in [:, None]
+    # A tuple in square brackets, as in [:, None], must lose the parentheses of unparse.
+    for by in (words, f"({words})", words[1:-1]):
         changed = text.bytes[:begin] + by.encode() + text.bytes[end:]
         grown = len(changed) - len(text.bytes)
         try:
@@ -282,23 +304,28 @@ def _mutant(text: Text, change: Change, around: Around) -> Mutant:
     else:
         raise ValueError(f"{words!r} cannot stand at {text.position(begin)}")
     first, last = text.lines_of(change.node)
-    before, after = (
-        "\n".join(line.strip() for line in some.decode().splitlines())
-        for some in (text.bytes[first:last], changed[first : last + grown])
-    )
+    before = _without_indentation(text.bytes[first:last])
+    after = _without_indentation(changed[first : last + grown])
     line, column = text.position(change.offset)
     function = getattr(around, "name", "")
     return Mutant(f"{line}:{column}:{change.kind}", function, before, after, changed.decode())
 
 
+def _without_indentation(source: bytes) -> str:
+    return "\n".join(line.strip() for line in source.decode().splitlines())
+
+
 def _dump(source: bytes, like: Around) -> str:
-    """Return the tree of a source as text: of a whole module, or of what stands somewhere in one."""
-    tree = ast.parse(dedent(source.decode()))
-    return ast.dump(tree if isinstance(like, ast.Module) else tree.body[0])
+    """Return the syntax tree of a module, or of a function or class in one, as text."""
+    if isinstance(like, ast.Module):
+        return ast.dump(ast.parse(source))
+    # A method is parsed below an "if": without its indentation, its docstring would be another.
+    block = ast.parse(b"if True:\n" + source if source[:1].isspace() else source).body[0]
+    return ast.dump(block.body[0] if isinstance(block, ast.If) else block)
 
 
 class _Swap(ast.NodeTransformer):
-    """Puts one node in the place of another."""
+    """Replaces one node by another."""
 
     def __init__(self, node: ast.AST, by: ast.AST) -> None:
         self.node, self.by = node, by
@@ -308,7 +335,7 @@ class _Swap(ast.NodeTransformer):
 
 
 def _changes(node: ast.AST, text: Text) -> Iterator[Change]:
-    """Yield all changes of a node, those of the nodes in it apart."""
+    """Yield all changes of a node itself, not those of the nodes inside it."""
     for kind, change in _CHANGES.items():
         if isinstance(node, kind):
             yield from change(node, text)
@@ -372,9 +399,9 @@ def _of_constant(node: ast.Constant, text: Text) -> Iterator[Change]:
         )
     elif isinstance(value, int | float):
         for other in (value + 1, value - 1):
-            by = (
-                ast.Constant(other) if other >= 0 else ast.UnaryOp(ast.USub(), ast.Constant(-other))
-            )
+            by: ast.expr = ast.Constant(abs(other))
+            if other < 0:
+                by = ast.UnaryOp(ast.USub(), by)
             yield Change(f"{value} becomes {other}", text.start(node), node, by)
 
 
@@ -390,14 +417,11 @@ def _of_comprehension(node: ast.comprehension, text: Text) -> Iterator[Change]:
 
 
 def _of_statement(node: ast.stmt, text: Text) -> Iterator[Change]:
-    targets = node.targets if isinstance(node, ast.Assign) else []
-    names = [
-        n
-        for target in targets
-        for n in (target.elts if isinstance(target, ast.Tuple) else [target])
-    ]
-    if names and all(isinstance(name, ast.Name) for name in names):
-        return  # what follows would have no such name
+    targets: list[ast.expr] = []
+    for target in node.targets if isinstance(node, ast.Assign) else []:
+        targets += target.elts if isinstance(target, ast.Tuple) else [target]
+    if targets and all(isinstance(target, ast.Name) for target in targets):
+        return  # the statements that follow would raise a NameError
     yield Change("statement dropped", text.start(node), node, ast.Pass())
 
 
@@ -423,7 +447,7 @@ def _of_elements(node: ast.Tuple, text: Text) -> Iterator[Change]:
 
 
 def _swapped(elements: list[ast.expr]) -> Iterator[tuple[list[ast.expr], ast.expr]]:
-    """Yield the elements with two neighbours swapped that differ, and the second of them."""
+    """Yield the elements with two different neighbours swapped, and the second neighbour."""
     for i, (first, second) in enumerate(pairwise(elements)):
         alike = ast.dump(first) == ast.dump(second)
         if not alike and not isinstance(first, ast.Starred) and not isinstance(second, ast.Starred):
@@ -450,15 +474,16 @@ def _of_call(node: ast.Call, text: Text) -> Iterator[Change]:
 
 
 def _instead(node: ast.Call) -> ast.expr | None:
-    """Return what a call is made of, as if nobody had made it: the array whose method it is, or the argument."""
+    """Return the node that replaces a call: the array whose method it is, or its argument."""
     root: ast.expr = node.func
     while isinstance(root, ast.Attribute):
         root = root.value
     receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
     if isinstance(root, ast.Name) and root.id == "np":
         return node.args[0] if node.args else None
-    if receiver is not None and receiver is not root and node.func.attr == "type":  # type: ignore[attr-defined]
-        return node.args[0]
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+    if receiver is not None and receiver is not root and name == "type":
+        return node.args[0]  # dtype.type(a) converts a
     if receiver is None or (isinstance(receiver, ast.Name) and receiver.id == "self"):
         alone = (
             len(node.args) == 1 and not node.keywords and not isinstance(node.args[0], ast.Starred)
@@ -485,11 +510,11 @@ _CHANGES: dict[Any, Callable[[Any, Text], Iterator[Change]]] = {
 
 
 def backend_of(source: str) -> Specimen:
-    """Return the kernel of a source as a backend; raise whatever running the source raises."""
+    """Return the kernel of a source as a backend; raise any exception of the source itself."""
     name = f"{kernel.__package__}.mutant"
     module = ModuleType(name)
     module.__package__ = kernel.__package__
-    sys.modules[name] = module  # where dataclasses look up what their annotations mean
+    sys.modules[name] = module  # dataclasses look up the names in their annotations there
     try:
         exec(compile(source, name, "exec"), module.__dict__)
     finally:
@@ -501,10 +526,12 @@ def backend_of(source: str) -> Specimen:
 
 
 class Fate(NamedTuple):
-    """What became of a mutant.
+    """How a mutant ends.
 
-    ``by`` is the requirement that killed it, in which dtype and after how many examples; or how it
-    first differs from the original.
+    ``outcome`` is one of :data:`KILLED`, :data:`EQUIVALENT`, :data:`ROUNDING` and :data:`SURVIVED`.
+    For a killed mutant, ``by`` is the requirement that killed it, in ``dtype`` and after
+    ``examples``. For a survivor, ``by`` is its first difference from the original. ``seconds`` is
+    the time that judging took.
     """
 
     outcome: str
@@ -524,7 +551,7 @@ KILLED, EQUIVALENT, ROUNDING, SURVIVED = (
 CONCERNED: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("check", "check_load"), ("ERR", "STA")),
     **dict.fromkeys(
-        ("save", "load", "state", "hold", "configure", "train", "loaded"), ("STA", "CFG")
+        ("save", "load", "state", "store", "configure", "train", "loaded"), ("STA", "CFG")
     ),
     **dict.fromkeys(("built", "reset_running_stats", "reset_parameters"), ("CFG", "STA")),
     **dict.fromkeys(("tracks", "track", "count", "batches", "factor", "blend"), ("RUN", "STA")),
@@ -538,61 +565,62 @@ CONCERNED: Mapping[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(("double_backward", "curvature"), ("GRD",)),
 }
-"""Chapters that a function concerns most: they are looked at first, which saves time and decides nothing."""
+"""Chapters to judge first, by function. The order saves time and has no effect on the outcome."""
 
 
 def everyday(function: str) -> list[Property]:
-    """Return the properties of a run at ci, those of the chapters that a function concerns first."""
+    """Return the properties of a run at ci; those of the chapters of a function come first."""
     first = CONCERNED.get(function, ("TRN", "EVL", "RUN"))
-    found = [
-        prop
-        for declared in PROPERTIES.values()
-        for prop in declared
-        if not prop.deep and not prop.huge
-    ]
-    return sorted(
-        found,
-        key=lambda prop: first.index(c) if (c := prop.requirement.chapter) in first else len(first),
-    )
+
+    def place(prop: Property) -> int:
+        chapter = prop.requirement.chapter
+        return first.index(chapter) if chapter in first else len(first)
+
+    found = [prop for prop in PROPERTIES.values() if not prop.deep and not prop.huge]
+    return sorted(found, key=place)
 
 
 def unshrunk(examples: int) -> settings:
-    """Return the settings of ci for so many examples. A mutant is killed however small it is shown."""
+    """Return the settings of ci for a number of examples, without shrinking.
+
+    Whether a mutant is killed does not depend on the size of the case.
+    """
     return PROFILES["ci"].settings(examples, shrink=False)
 
 
 def judged(
     backend: Backend, prop: Property, dtype: str, seed: int, examples: int = 0
 ) -> Fate | None:
-    """Return how a property kills a backend in a dtype, if it does; with the examples of ci unless told otherwise."""
+    """Return how a property kills a backend in a dtype, or None if it does not.
+
+    It draws ``examples``, or the number of the profile ci.
+    """
     first = next((claimed for claimed in CLAIMS.dtypes if claimed in prop.dtypes), dtype)
     share = 1.0 if dtype == first else OTHER_DTYPES
-    cell = Cell(
-        prop, backend, dtype, unshrunk(examples or PROFILES["ci"].examples), seed, share=share
-    )
+    cell = Cell(prop, backend, dtype)
     if cell.not_claimed:
         return None
+    profile = unshrunk(examples or PROFILES["ci"].examples)
     try:
-        cell.examine()
+        Search(cell, profile, seed, share).examine()
     except Violation:
-        return Fate(KILLED, prop.requirement.id, dtype, cell.examples)
-    except Exception as error:  # noqa: BLE001 - whatever ends a run otherwise fails it too
-        return Fate(KILLED, f"{prop.requirement.id} ({type(error).__name__})", dtype, cell.examples)
-    return None
+        by = prop.requirement.id
+    except Exception as error:  # noqa: BLE001 - any other exception fails a run too
+        by = f"{prop.requirement.id} ({type(error).__name__})"
+    else:
+        return None
+    return Fate(KILLED, by, dtype, cell.tally.examples)
 
 
 def killed_soon(backend: Backend, props: Iterable[Property], seed: int) -> Fate | None:
-    """Return a kill at ci by a property that finds the mistake in a few examples already."""
+    """Return a kill at ci by a property that finds the mistake in :data:`FEW` examples already."""
     dtype = CLAIMS.dtypes[0]
-    return next(
-        (
-            fate
-            for prop in props
-            if judged(backend, prop, dtype, seed, FEW)
-            and (fate := judged(backend, prop, dtype, seed))
-        ),
-        None,
-    )
+    for prop in props:
+        if judged(backend, prop, dtype, seed, FEW):
+            fate = judged(backend, prop, dtype, seed)
+            if fate is not None:
+                return fate
+    return None
 
 
 def killed(
@@ -603,34 +631,25 @@ def killed(
     return next(filter(None, fates), None)
 
 
-# Telling from the original, as a differential test does
+# The differential test
 
 
 def drawn(seed: int, number: int) -> list[Case]:
-    """Draw cases of all that the kernel claims, about so many, in all dtypes."""
+    """Draw about this number of cases of everything that the kernel claims, in all dtypes."""
     everything: dict[str, Any] = {
         "parameters": PARAMETER_STYLES,
         "running": (*RUNNING_STYLES, ABSENT),
         "layouts": LAYOUTS,
         "claims": CLAIMS,
-        "wrt": [
-            w for k in range(1, 8) if (w := tuple(n for i, n in enumerate(_ASKED) if k >> i & 1))
-        ],
+        "wrt": _SUBSETS,
     }
-    differentiated = (
-        "record",
-        "backward",
-        "double backward",
-        "eval",
-        "record",
-        "backward",
-        "double backward",
-    )
+    differentiated = ("forward with gradients", "backward", "double backward")
+    last = ("forward", "non-finite element", "train", "non-finite element")
     recipes: list[dict[str, Any]] = [
         {"shape": _SMALL, "strided": True, "history": histories(*WORDS, *USUAL)},
         {"shape": _SMALL, "built": True, "history": histories()},
         {
-            "history": (*differentiated, "fold", "forward", "spoilt", "train", "spoilt"),
+            "history": (*differentiated, "eval", *differentiated, "fold", *last),
             "strided": True,
         },
     ]
@@ -646,19 +665,27 @@ def drawn(seed: int, number: int) -> list[Case]:
     return found
 
 
-_ASKED = ("input", "weight", "bias")
+_SUBSETS = (
+    ("input",),
+    ("weight",),
+    ("input", "weight"),
+    ("bias",),
+    ("input", "bias"),
+    ("weight", "bias"),
+    ("input", "weight", "bias"),
+)
 _SMALL = shapes("tiny", "different")
 
 
 @cache
 def played(seed: int, number: int) -> list[tuple[Case, int]]:
-    """Return drawn cases, each with the fingerprint of what the original answers."""
+    """Return drawn cases, each with a fingerprint of the answers of the original."""
     original = backend_of(SOURCE.read_text("utf-8"))
     return [(case, hash(everything_of(play(case, original)))) for case in drawn(seed, number)]
 
 
 def everything_of(observation: Observation) -> tuple[object, ...]:
-    """Return an observation as plain values, every bit of it; which NaN a NaN is, and what an error says, is not."""
+    """Return every bit of an observation, except payloads of NaN and messages of exceptions."""
     return (
         _bits(observation.initial),
         *(
@@ -688,14 +715,18 @@ def _bits(answer: object) -> object:
 
 
 def form_of(answer: Answer) -> tuple[object, ...]:
-    """Return all of an answer but its numbers: what was given and refused, in which form, and what memory shows."""
+    """Return everything in an answer but its numbers.
+
+    These are shapes, dtypes, strides and exceptions, and the changes that a look at memory found.
+    """
+    after: object = str(answer.after)
+    if isinstance(answer.after, State):
+        after = tuple(_form(tensor) for _, tensor in answer.after.items())
     seen = answer.seen()
     return (
         _form(answer.output),
         tuple((name, _form(result)) for name, result in answer.results.items()),
-        tuple(_form(t) for _, t in answer.after.items())
-        if isinstance(answer.after, State)
-        else str(answer.after),
+        after,
         tuple((name, _same(*pair)) for name, pair in answer.handed.items()),
         tuple((name, _same(seen[name], now)) for name, now in answer.later.items()),
         (answer.overrun, answer.shared, answer.mode),
@@ -708,11 +739,9 @@ def _form(answer: object) -> object:
     if not isinstance(answer, np.ndarray):
         return str(answer)
     strides = take_apart(answer).strides if min(answer.strides, default=0) >= 0 else answer.strides
-    return (
-        answer.shape,
-        answer.dtype.name,
-        tuple(s for s, n in zip(strides, answer.shape, strict=True) if n > 1),
-    )
+    # The stride of an axis of length 1 has no meaning.
+    meaningful = tuple(s for s, n in zip(strides, answer.shape, strict=True) if n > 1)
+    return answer.shape, answer.dtype.name, meaningful
 
 
 def _same(one: object, other: object) -> bool:
@@ -720,14 +749,20 @@ def _same(one: object, other: object) -> bool:
 
 
 class Difference(NamedTuple):
-    """How a mutant differs from the original: what and on which case, or nothing where rounding alone does."""
+    """A difference of a mutant from the original: what differs, and on which case.
+
+    ``what`` is empty if rounding alone explains the difference.
+    """
 
     what: str
     case: Case
 
 
 def told_apart(backend: Backend, seed: int, number: int = CASES) -> Difference | None:
-    """Return the first difference beyond the bounds on drawn cases, else one of rounding, if there is any."""
+    """Return the first difference beyond the bounds on drawn cases.
+
+    If there is none, return the first difference within the bounds; if there is none, return None.
+    """
     original = backend_of(SOURCE.read_text("utf-8"))
     rounding: Difference | None = None
     for case, fingerprint in played(seed, number):
@@ -742,10 +777,10 @@ def told_apart(backend: Backend, seed: int, number: int = CASES) -> Difference |
 
 @np.errstate(all="ignore")
 def difference(case: Case, one: Observation, other: Observation) -> str:
-    """Return what differs by more than both bounds together, or nothing.
+    """Return what differs by more than both bounds together, or an empty string.
 
-    The numbers of a step are compared where both layers were in the same state before it, or before
-    the forward that it refers to; what is left is seen on other cases.
+    The numbers of a step are compared only if both layers were in the same state before it, or
+    before the forward that it refers to. Other cases show the remaining differences.
     """
     if _bits(one.initial) != _bits(other.initial):
         return "the state that is built"
@@ -770,10 +805,15 @@ def difference(case: Case, one: Observation, other: Observation) -> str:
     return ""
 
 
-def _differing(a: Answer, b: Answer, expected: Callable[[], Any], given: bool, state: bool) -> str:
-    """Return the name of a tensor that differs by more than both bounds, of what was given and of the state."""
+def _differing(
+    a: Answer, b: Answer, expected: Callable[[], Any], results: bool, state: bool
+) -> str:
+    """Return the name of a tensor that differs by more than both bounds, or an empty string.
+
+    ``results`` and ``state`` say whether results, and states after the step, can be compared.
+    """
     pairs: dict[str, tuple[object, object]] = {}
-    if given:
+    if results:
         pairs |= {name: (result, b.returned().get(name)) for name, result in a.returned().items()}
     if state and isinstance(a.after, State) and isinstance(b.after, State):
         pairs |= {
@@ -800,7 +840,10 @@ def _differing(a: Answer, b: Answer, expected: Callable[[], Any], given: bool, s
 
 
 def _close(x: Array, y: Array, bounded: Bounded) -> bool:
-    """Whether two tensors are within twice the bound, and outside its domain of a kind: NaN, infinite or finite."""
+    """Whether two tensors differ by at most twice the bound.
+
+    Outside the domain of the bound, they must be equal, both NaN or both finite.
+    """
     a, b = x.astype(np.float64), y.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     near = np.where(
@@ -813,7 +856,7 @@ def _close(x: Array, y: Array, bounded: Bounded) -> bool:
 
 
 def fate_of(mutant: Mutant, seed: int) -> Fate:
-    """Judge a mutant: quickly, by differential test, and at last by all that a run at ci looks at."""
+    """Judge a mutant: by a few examples, by the differential test, then by a whole run at ci."""
     start = time.monotonic()
 
     def done(fate: Fate) -> Fate:
@@ -821,7 +864,7 @@ def fate_of(mutant: Mutant, seed: int) -> Fate:
 
     try:
         backend = backend_of(mutant.source)
-    except Exception as error:  # noqa: BLE001 - a module that cannot be imported fails every run
+    except Exception as error:  # noqa: BLE001 - such a module fails every run
         return done(Fate(KILLED, f"import ({type(error).__name__})"))
     props = everyday(mutant.function)
     if soon := killed_soon(backend, props, seed):
@@ -829,7 +872,7 @@ def fate_of(mutant: Mutant, seed: int) -> Fate:
     apart = told_apart(backend, seed)
     if apart is None:
         return done(Fate(EQUIVALENT))
-    first = apart.case.config.dtype  # where it differs, it is killed sooner
+    first = apart.case.config.dtype  # a dtype with a difference kills sooner
     dtypes = sorted(CLAIMS.dtypes, key=lambda dtype: dtype != first)
     if late := killed(backend, props, dtypes, seed):
         return done(late)
@@ -837,27 +880,27 @@ def fate_of(mutant: Mutant, seed: int) -> Fate:
 
 
 def unmutated() -> Mutant:
-    """Return the kernel as it stands, as if it were a mutant."""
+    """Return the kernel without a change, in the form of a mutant."""
     return Mutant("unmutated", "forward", "", "", SOURCE.read_text("utf-8"))
 
 
 def is_sound(seed: int) -> Fate | None:
-    """Return what a run at ci finds in the kernel itself, which must be nothing."""
+    """Return what a run at ci finds in the kernel itself: None, unless the kernel is wrong."""
     backend = backend_of(unmutated().source)
     return killed(backend, everyday(""), CLAIMS.dtypes, seed)
 
 
 def serve(connection: Connection, seed: int) -> None:
-    """Judge one mutant after the other, as they come; what a job runs."""
+    """Judge each mutant that the connection receives, until it receives None."""
     while (mutant := connection.recv()) is not None:
         try:
             connection.send(fate_of(mutant, seed))
-        except Exception:  # noqa: BLE001 - a mistake of ours must not look like a kill
+        except Exception:  # noqa: BLE001 - a mistake of the benchmark is no kill
             connection.send(f"{mutant.id}: {format_exc()}")
 
 
 class Job:
-    """A process that judges mutants, one at a time; another takes its place when it does not come back."""
+    """A process that judges one mutant at a time; a new process follows a crash or timeout."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -873,7 +916,7 @@ class Job:
         theirs.close()
 
     def take(self, mutant: Mutant | None) -> None:
-        """Judge this mutant, or stop."""
+        """Judge this mutant; with None, stop."""
         if mutant is not None and not self.process.is_alive():
             self.start()
         self.mutant, self.since = mutant, time.monotonic()
@@ -881,7 +924,7 @@ class Job:
             self.connection.send(mutant)
 
     def answer(self, ready: bool) -> Fate | None:
-        """Return the fate of the mutant, if it is decided: by an answer, a crash, or the time that has passed."""
+        """Return the fate of the mutant: answered, crashed or timed out; None before that."""
         seconds = time.monotonic() - self.since
         if ready:
             try:
@@ -902,7 +945,7 @@ class Job:
 
 
 def fates_of(mutants: Sequence[Mutant], seed: int, jobs: int) -> dict[str, Fate]:
-    """Judge mutants; report each on standard error."""
+    """Judge mutants in several processes, and report each on standard error."""
     waiting, fates, start = list(reversed(mutants)), dict[str, Fate](), time.monotonic()
     busy = [Job(seed) for _ in range(min(jobs, len(mutants)))]
     for job in busy:
@@ -913,11 +956,9 @@ def fates_of(mutants: Sequence[Mutant], seed: int, jobs: int) -> dict[str, Fate]
             if (fate := job.answer(job.connection in ready)) is None or job.mutant is None:
                 continue
             fates[job.mutant.id] = fate
-            spent = time.monotonic() - start
-            told = f"{fate.outcome} {fate.by} {fate.dtype} {fate.seconds:.1f} s"
-            sys.stderr.write(
-                f"{len(fates)} of {len(mutants)}, {spent:.0f} s: {job.mutant.id}: {told}\n"
-            )
+            progress = f"{len(fates)} of {len(mutants)}, {time.monotonic() - start:.0f} s"
+            outcome = f"{fate.outcome} {fate.by} {fate.dtype} {fate.seconds:.1f} s"
+            sys.stderr.write(f"{progress}: {job.mutant.id}: {outcome}\n")
             job.take(waiting.pop() if waiting else None)
             if job.mutant is None:
                 job.process.join()
@@ -929,11 +970,13 @@ def fates_of(mutants: Sequence[Mutant], seed: int, jobs: int) -> dict[str, Fate]
 
 
 def report(mutants: Sequence[Mutant], fates: Mapping[str, Fate]) -> float:
-    """Print what became of the mutants, and the survivors in full; return the share killed of what counts."""
-    explained = [
-        m for m in mutants if fates[m.id].outcome == SURVIVED and (m.function, m.after) in EXPLAINED
-    ]
-    left = [m for m in mutants if fates[m.id].outcome == SURVIVED and m not in explained]
+    """Print the outcomes, with the diffs of all mutants but the killed ones.
+
+    Return the share of the mutants that count that is killed.
+    """
+    surviving = [m for m in mutants if fates[m.id].outcome == SURVIVED]
+    explained = [m for m in surviving if (m.function, m.after) in EXPLAINED]
+    left = [m for m in surviving if m not in explained]
     kills = [fate for fate in fates.values() if fate.outcome == KILLED]
     counts = Counter(fate.outcome for fate in fates.values())
     for mutant in left:
@@ -945,9 +988,8 @@ def report(mutants: Sequence[Mutant], fates: Mapping[str, Fate]) -> float:
         for mutant in mutants:
             if fates[mutant.id].outcome == outcome:
                 print(f"{mutant.diff}\n")
-    examples, seconds = (
-        median([getattr(kill, name) for kill in kills] or [0]) for name in ("examples", "seconds")
-    )
+    examples = median([kill.examples for kill in kills] or [0])
+    seconds = median([kill.seconds for kill in kills] or [0])
     soonest = f"median {examples:g} examples of the requirement, {seconds:.1f} s"
     share = len(kills) / max(len(kills) + len(left), 1)
     print(f"generated                  {len(mutants):5}")
@@ -956,7 +998,7 @@ def report(mutants: Sequence[Mutant], fates: Mapping[str, Fate]) -> float:
     print(f"equivalent up to rounding  {counts[ROUNDING]:5}")
     print(f"explained                  {len(explained):5}")
     print(f"surviving                  {len(left):5}")
-    print(f"\n{share:.2%} of those that are not equivalent are killed; the bar is {BAR:.0%}")
+    print(f"\n{share:.2%} of the mutants that count are killed; the bar is {BAR:.0%}")
     return share
 
 
@@ -969,33 +1011,35 @@ def arguments() -> argparse.Namespace:
         action="append",
         default=[],
         metavar="SUBSTRING",
-        help="of an id, a function or a line; repeatable",
+        help="judge mutants with this in their id, function or lines; repeatable",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="every k-th mutant, about so many")
-    parser.add_argument("--seed", type=int, default=0, help="0 is that of ci")
-    parser.add_argument("--list", action="store_true", help="print the mutants and do nothing else")
+    parser.add_argument("--limit", type=int, metavar="N", help="judge about N mutants, every k-th")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the run; ci uses 0")
+    parser.add_argument("--list", action="store_true", help="print the mutants and judge none")
     return parser.parse_args()
 
 
 def chosen(mutants: Sequence[Mutant], only: Sequence[str], limit: int | None) -> list[Mutant]:
-    """Return the mutants whose diff has one of the substrings, or about so many of them, evenly spread."""
+    """Return the mutants whose diff has one of the substrings; with a limit, every k-th of them."""
     found = [mutant for mutant in mutants if not only or any(part in mutant.diff for part in only)]
-    return found[:: -(-len(found) // limit)] if limit and found else found
+    if not limit or not found:
+        return found
+    return found[:: ceil(len(found) / limit)]
 
 
 def main() -> int:
-    """Judge the mutants and report."""
+    """Judge the mutants, report, and return the exit code."""
     options = arguments()
     every = mutants_of(SOURCE.read_text("utf-8"))
     mutants = chosen(every, options.only, options.limit)
     if options.list:
         print(*(mutant.diff for mutant in mutants), f"{len(mutants)} mutants", sep="\n\n")
         return 0
-    # One thread per job: the machine is not to be crowded.
+    # One thread per job: more threads than cores would slow all jobs down.
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     if flaw := is_sound(options.seed):
         sys.stderr.write(
-            f"the kernel itself is flagged by {flaw.by} in {flaw.dtype}; nothing can be measured\n"
+            f"the kernel without a change violates {flaw.by} in {flaw.dtype}; no mutant is judged\n"
         )
         return 2
     fates = fates_of(mutants, options.seed, options.jobs)
@@ -1004,11 +1048,8 @@ def main() -> int:
         (m.function, m.after) for m in every if m.id not in fates or fates[m.id].outcome == SURVIVED
     }
     if idle := EXPLAINED.keys() - places:
-        sys.stderr.write(
-            "".join(
-                f"explained, but no survivor: {line!r} in {name}\n" for name, line in sorted(idle)
-            )
-        )
+        for name, line in sorted(idle):
+            sys.stderr.write(f"explained, but no survivor: {line!r} in {name}\n")
         return 2
     return 0 if share >= BAR else 1
 

@@ -1,9 +1,9 @@
-"""What the reference costs on a large batch, beside the kernel that users would otherwise compare with.
+"""Measure the time of the reference on a large batch, compared with torch in float64.
 
 ``python benchmarks/reference_cost.py`` measures wall-clock seconds of a training forward on a
-float32 batch of (32, 64, 112, 112): torch in float64, the parts of the reference, and the whole
-expectation with its bounds. Every round runs them side by side; the median over the rounds is
-reported. Needs torch, and 4 GiB of memory.
+float32 batch of (32, 64, 112, 112): torch in float64, parts of the reference, and the whole
+expectation with its bounds. Every round measures all of them. The result is the median over the
+rounds. It needs torch, and 4 GiB of memory.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from bn_spec.oracle.reference import formulas as f
 SHAPE = (32, 64, 112, 112)
 ROUNDS = 5
 AIM = 5.0
-"""Multiple of torch's time that the expectation should stay below."""
+"""Maximum time of the expectation, as a multiple of torch's time."""
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Return the wall-clock time of one call."""
+    """Return the wall-clock time of one call in seconds."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def torch_forward(x: Array) -> Callable[[], object]:
-    """Return a training forward of torch.nn.BatchNorm2d in float64, with as many threads as torch takes."""
+    """Return a training forward of torch.nn.BatchNorm2d in float64, with its default threads."""
     module = torch.nn.BatchNorm2d(x.shape[1], dtype=torch.float64)
     tensor = torch.from_numpy(x).double()
 
@@ -50,7 +50,7 @@ def torch_forward(x: Array) -> Callable[[], object]:
 
 
 def values(x: Array) -> Callable[[], object]:
-    """Return the reference's statistics and x̂ alone, channel by channel, in the expectation's arithmetic."""
+    """Return a forward of the reference without bounds: statistics and x̂, channel by channel."""
 
     def forward() -> None:
         for channel in range(x.shape[1]):
@@ -76,7 +76,8 @@ def main() -> None:
     rounds = [{name: seconds(work) for name, work in works.items()} for _ in range(ROUNDS)]
     costs = {name: median(costs[name] for costs in rounds) for name in works}
     print(
-        f"float32 {SHAPE}, wall-clock seconds, median of {ROUNDS} rounds; torch with {torch.get_num_threads()} of"
+        f"float32 {SHAPE}, wall-clock seconds, median of {ROUNDS} rounds;"
+        f" torch with {torch.get_num_threads()} of"
     )
     print(f"{os.cpu_count()} cores, the reference with one, in blocks of about {BLOCK} values\n")
     base = costs["torch float64 forward"]

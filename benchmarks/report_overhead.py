@@ -1,12 +1,16 @@
-"""What records and reports add to a passing run: with and without them, in turn.
+"""The cost of records and reports, as a share of the time of a passing run.
 
-Run it as ``python benchmarks/report_overhead.py``; ``--help`` lists the choices. Measured are the
-processor's seconds of whole processes, imports included, on which other processes have less
-influence than on the clock: ``bn-spec run`` with a plugin that keeps of each record only the status
-and writes no file; ``bn-spec run`` as it is, but for a plugin that also measures from within what
-records take, as that is less than two runs differ by; and ``bn-spec report`` of what that has left,
-in all formats. It prints the medians and their ratios, and fails if what was measured from within
-and the reports together are more than the limit.
+Run it as ``python benchmarks/report_overhead.py``; ``--help`` lists the options. It measures the
+processor time of whole processes, imports included, which depends less on other processes than
+wall-clock time. Each round runs three commands:
+
+* ``bn-spec run`` with a plugin that keeps only the status of each record and writes no file;
+* ``bn-spec run`` with a plugin that measures from within the time that records take, because that
+  time is smaller than the difference between two equal runs;
+* ``bn-spec report`` of the second run, in all formats.
+
+The benchmark prints the medians and their ratios. It fails if records and reports together exceed
+the limit.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 LIMIT = 0.05
-"""Of the time of a run, that they may add."""
+"""Largest cost of records and reports, as a share of the time of a run."""
 
 WITHOUT = """
 from bn_spec.session import ledger, outcomes
@@ -32,7 +36,7 @@ outcomes.recorded = lambda cell, status, text, *_: Record(
     cell.prop.requirement.id, cell.backend.name, cell.dtype, status, text=text
 )
 """
-"""A plugin that leaves of the records what tells how the run ended."""
+"""A plugin that keeps of each record only what decides how the run ends."""
 
 
 MEASURED = """
@@ -67,11 +71,11 @@ def pytest_unconfigure():
     with open("spent", "w") as file:
         file.write(str(sum(spent)))
 """
-"""A plugin that leaves in a file how many seconds records took in all."""
+"""A plugin that writes to a file the processor seconds that records took."""
 
 
 def seconds(folder: Path, *arguments: str) -> float:
-    """Return the processor's seconds that a command of ``bn-spec`` takes, from start to end."""
+    """Return the processor seconds that a command of ``bn-spec`` takes, from start to end."""
     before = getrusage(RUSAGE_CHILDREN)
     call = [sys.executable, "-m", "bn_spec.cli", *arguments]
     path = os.pathsep.join(
@@ -82,15 +86,14 @@ def seconds(folder: Path, *arguments: str) -> float:
         call, capture_output=True, text=True, check=False, cwd=folder, env=environment
     )
     if done.returncode:
-        sys.exit(
-            f"{done.stdout}\n{done.stderr}\n{' '.join(arguments)} ended with exit code {done.returncode}"
-        )
+        ending = f"{' '.join(arguments)} ended with exit code {done.returncode}"
+        sys.exit(f"{done.stdout}\n{done.stderr}\n{ending}")
     after = getrusage(RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> None:
-    """Time runs with records and without, in turn, and reports; print the medians side by side."""
+    """Time runs with and without records, and reports, in turn; print the medians."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -113,14 +116,12 @@ def main() -> None:
             print(f"round {number + 1}: {said}", flush=True)
     without, with_, records, reports = (median(own) for own in times.values())
     print(f"{options.backend}, {options.profile}, medians of {options.rounds}:")
-    print(f"without records {without:.2f} s, with {with_:.2f} s: {with_ / without - 1:+.1%}")
+    print(f"without records: {without:.2f} s; with: {with_:.2f} s ({with_ / without - 1:+.1%})")
     share = (records + reports) / with_
-    print(
-        f"measured from within, records {records:.2f} s ({records / with_:.1%}); all reports {reports:.2f} s more"
-    )
-    print(
-        f"records and reports {share:.1%} of a run, {'within' if share < LIMIT else 'OVER'} {LIMIT:.0%}"
-    )
+    print(f"records, measured from within: {records:.2f} s ({records / with_:.1%})")
+    print(f"all reports: {reports:.2f} s more")
+    outcome = "within" if share < LIMIT else "OVER"
+    print(f"records and reports: {share:.1%} of a run, {outcome} the limit of {LIMIT:.0%}")
     sys.exit(share >= LIMIT)
 
 

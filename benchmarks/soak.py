@@ -1,11 +1,11 @@
-"""How much of their bounds sound kernels use, over as many channels as one cares to wait for.
+"""Measure the share of their bounds that sound kernels use, over many channels.
 
 ``python benchmarks/soak.py --channels 1000000 --jobs 2`` draws cases of many channels from the
-suite's own recipes, plays each on one implementation in one dtype in turn (all sound specimens, and
-the backends named with --backend), and judges it at what the implementation claims. No specimen may
-exceed a bound: one that does refutes a derivation, and the exit code is 1. What is left is a
-measurement of how tight the bounds are. The result depends on the seed and the number of channels
-alone, not on --jobs. Shares of a bound, err / bound, have no unit; 1 is the limit.
+suite's own recipes. Each case is played on one implementation in one dtype, in turn: the sound
+specimens, and the backends named with --backend. It is judged by the claims of the implementation.
+No specimen may exceed a bound: that would refute a derivation, and the exit code is 1. Otherwise
+the result measures how tight the bounds are. It depends on the seed and the number of channels, not
+on --jobs. A share of a bound, err / bound, has no unit; 1 is the limit.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ from bn_spec.backend.registry import load
 from bn_spec.case.config import Config, State
 from bn_spec.case.dtypes import DTYPES, Array, DType, Floats
 from bn_spec.case.layouts import PLACED
-from bn_spec.case.script import Case
-from bn_spec.case.source import source
+from bn_spec.case.script import Case, source
 from bn_spec.case.steps import DIFFERENTIABLE, GRADIENTS, Backward, Eval, Forward, Step
 from bn_spec.errors import BackendError
 from bn_spec.judge.finding import describe
@@ -63,34 +62,37 @@ from bn_spec.strategies.tensors import COUNTS, parameters, running_statistics
 from bn_spec.strategies.values import GRADIENT_OFFSETS, GRADIENT_SCALES
 
 C = 64
-"""Channels per case."""
+"""Number of channels per case."""
 
 CASES_PER_TASK = 100
-"""Cases that a job works off before it reports."""
+"""Number of cases in a task; a job reports after each task."""
 
 LENGTHS = ((0.5, 2, 32), (0.3, 32, 256), (0.15, 256, 1024), (0.05, 1024, 8192))
-"""Values per channel: probability, least and most; within a row every power of two is as likely."""
+"""Values per channel: probability, minimum, maximum. The logarithm is uniform within a row."""
 
 HISTORIES = (("train",), ("train",), ("train",), ("train", "eval"), ("eval",))
-"""Steps of a case: forwards in training or eval mode, each with its backward."""
+"""Modes of the forwards of a case; each forward has a backward if gradients are claimed."""
 
 TIGHT = 0.1
-"""Share of a bound that some specimen should reach; a bound that none comes near to may be loose."""
+"""Share of a bound that some specimen should reach; otherwise the bound may be loose."""
 
-GIVEN = "output in eval mode"
-"""The output where running statistics normalise; without them, eval mode is no different from training."""
+EVAL_OUTPUT = "output in eval mode"
+"""Observable: the output where running statistics normalise.
 
-OBSERVABLES = ("output", GIVEN, "running_mean", "running_var", *GRADIENTS)
+Without running statistics, eval mode is the same as training mode.
+"""
+
+OBSERVABLES = ("output", EVAL_OUTPUT, "running_mean", "running_var", *GRADIENTS)
 
 EDGES = tuple(float(f"{10.0 ** (k / 20):.4g}") for k in range(-60, 1))
-"""Edges of the histograms of err / bound; values below the first and above the last are counted too."""
+"""Edges of the histograms of err / bound; both ends have a bin for the values beyond."""
 
 SHOWN = 10
-"""Flagged cases that are printed in full."""
+"""Maximum number of flagged cases printed in full."""
 
 
 class Key(NamedTuple):
-    """What a share of the bound belongs to."""
+    """The origin of a share of a bound."""
 
     implementation: str
     dtype: str
@@ -98,7 +100,7 @@ class Key(NamedTuple):
 
 
 class Flag(NamedTuple):
-    """A case beyond a bound: its number, who played it in which dtype, and how it reads."""
+    """A case beyond a bound: its number, implementation and dtype, and a description."""
 
     number: int
     implementation: str
@@ -108,9 +110,10 @@ class Flag(NamedTuple):
 
 @dataclass
 class Shares:
-    """Shares of one bound: the worst, the case it came from, and channels by the share of their worst element.
+    """Shares of one bound: the worst share, its case, and a histogram over channels.
 
-    ``outside`` counts channels without any element in the domain of the bounds.
+    A channel counts by the share of its worst element. ``outside`` is the number of channels that
+    have no element in the domain of the bounds.
     """
 
     worst: float = 0.0
@@ -119,14 +122,14 @@ class Shares:
     histogram: Floats = field(default_factory=lambda: np.zeros(len(EDGES) + 1))
 
     def add(self, by_channel: Floats, inside: Array, case: int) -> None:
-        """Count the worst share of each channel that is inside the domain."""
+        """Count the worst share of each channel that is inside the domain of the bounds."""
         shares = by_channel[inside]
         self.outside += len(by_channel) - len(shares)
         self.histogram += np.bincount(np.searchsorted(EDGES, shares), minlength=len(EDGES) + 1)
         self._note(float(shares.max(initial=0)), case)
 
     def merge(self, other: Shares) -> None:
-        """Add what another job has counted."""
+        """Add the counts of another job."""
         self.outside += other.outside
         self.histogram += other.histogram
         self._note(other.worst, other.case)
@@ -138,7 +141,7 @@ class Shares:
 
 @dataclass
 class Tally:
-    """What a number of cases gave; tallies of disjoint cases merge in any order to the same."""
+    """The counts of some cases; tallies of disjoint cases merge to the same result in any order."""
 
     channels: int = 0
     known: int = 0
@@ -146,7 +149,7 @@ class Tally:
     flags: list[Flag] = field(default_factory=list)
 
     def merge(self, other: Tally) -> None:
-        """Add what another job has counted."""
+        """Add the counts of another job."""
         self.channels += other.channels
         self.known += other.known
         self.flags = sorted(self.flags + other.flags)
@@ -158,12 +161,12 @@ class Tally:
 
 
 def any_of(rng: np.random.Generator, options: Sequence[Any]) -> Any:
-    """Return one of the options, each as likely."""
+    """Return one of the options, all equally likely."""
     return options[int(rng.integers(len(options)))]
 
 
 def drawn_shape(rng: np.random.Generator) -> Shape:
-    """Draw (N, C, H, W); a third of the numbers of values per channel are powers of two."""
+    """Draw (N, C, H, W); in a third of the shapes, N·H·W is a power of two."""
     _, least, most = LENGTHS[int(rng.choice(len(LENGTHS), p=[share for share, *_ in LENGTHS]))]
     exponent = float(rng.uniform(np.log2(least), np.log2(most)))
     n = 2 ** round(exponent) if rng.random() < 1 / 3 else round(2**exponent)
@@ -178,7 +181,7 @@ def divisors(n: int) -> list[int]:
 
 
 def drawn_recipe(rng: np.random.Generator) -> Recipe:
-    """Draw what the values are; half of the offsets lie between those of the table, on either side of zero."""
+    """Draw a recipe of values; half of the offsets have either sign and are not in the table."""
     between = float(rng.choice((-1, 1)) * 10 ** rng.uniform(-1, 6))
     return Recipe(
         family=any_of(rng, (*FAMILIES, MIXED, BALANCED)),
@@ -189,7 +192,7 @@ def drawn_recipe(rng: np.random.Generator) -> Recipe:
 
 
 def drawn_gradient(rng: np.random.Generator) -> Recipe:
-    """Draw what a gradient of the output is."""
+    """Draw a recipe of a gradient of the output."""
     return Recipe(
         family=any_of(rng, (*FAMILIES, MIXED, BALANCED)),
         scale=any_of(rng, GRADIENT_SCALES),
@@ -199,7 +202,7 @@ def drawn_gradient(rng: np.random.Generator) -> Recipe:
 
 
 def drawn_case(rng: np.random.Generator, dtype: str, claims: Capabilities) -> Case:
-    """Draw a case as :func:`bn_spec.strategies.cases` does, but of many channels and without Hypothesis."""
+    """Draw a case like those of :func:`bn_spec.strategies.hypothesis_cases.cases`, with many channels."""
     affine, running = any_of(rng, (*PARAMETERS, ABSENT)), any_of(rng, (*RUNNING_STYLES, ABSENT))
     config = Config(
         C,
@@ -222,7 +225,7 @@ def drawn_case(rng: np.random.Generator, dtype: str, claims: Capabilities) -> Ca
 
 
 def drawn_state(rng: np.random.Generator, row: DType, affine: str, running: str) -> State:
-    """Draw the tensors of a layer in the given styles."""
+    """Draw the tensors of a layer, in a style for parameters and one for running statistics."""
     tensors: dict[str, Array] = {}
     if affine != ABSENT:
         tensors |= parameters(affine, rng, C, row)
@@ -237,13 +240,13 @@ def drawn_state(rng: np.random.Generator, row: DType, affine: str, running: str)
 
 @cache
 def implementations(names: tuple[str, ...]) -> tuple[tuple[Backend, str], ...]:
-    """Return all pairs of an implementation and a dtype that it claims: the sound specimens, then named backends."""
+    """Return all pairs of an implementation and a dtype that it claims, sound specimens first."""
     backends = [*(s for s in SPECIMENS.values() if s.sound), *map(load, names)]
     return tuple((backend, dtype) for backend in backends for dtype in backend.capabilities.dtypes)
 
 
 def numbered_case(seed: int, number: int, names: tuple[str, ...]) -> tuple[Backend, Case]:
-    """Return case ``number`` of a seed with the implementation whose turn it is."""
+    """Return case ``number`` of a seed, with its implementation."""
     pairs = implementations(names)
     backend, dtype = pairs[number % len(pairs)]
     rng = np.random.default_rng((seed, number))
@@ -251,7 +254,7 @@ def numbered_case(seed: int, number: int, names: tuple[str, ...]) -> tuple[Backe
 
 
 def soaked(seed: int, numbers: Iterable[int], names: tuple[str, ...]) -> Tally:
-    """Play and judge the cases of the given numbers."""
+    """Play and judge the cases with these numbers."""
     tally = Tally()
     for number in numbers:
         backend, case = numbered_case(seed, number, names)
@@ -263,19 +266,19 @@ def soaked(seed: int, numbers: Iterable[int], names: tuple[str, ...]) -> Tally:
                 shares.pop(Key(backend.name, case.config.dtype, d.observable), None)
             else:
                 tally.flags.append(
-                    Flag(number, backend.name, case.config.dtype, told(backend, case, d))
+                    Flag(number, backend.name, case.config.dtype, description_of(backend, case, d))
                 )
         tally.merge(Tally(shares=shares))
     return tally
 
 
 def covers(known: KnownFailure, observable: str, case: Case) -> bool:
-    """Whether a discrepancy is a known failure, whatever requirement shows it."""
+    """Return whether a discrepancy is a known failure, of whatever requirement."""
     return known.concerns(known.requirement, case.config.dtype) and known.covers(observable, case)
 
 
 def judged(backend: Backend, case: Case, number: int) -> tuple[Verdict, dict[Key, Shares]]:
-    """Play a case and judge every forward and backward; also return the worst share of each channel."""
+    """Play a case and judge every forward and backward; also return the shares by channel."""
     verdict = Verdict()
     shares: dict[Key, Shares] = {}
     contexts: list[Context] = []
@@ -288,8 +291,9 @@ def judged(backend: Backend, case: Case, number: int) -> tuple[Verdict, dict[Key
                 continue
             verdict.bounded(name, index, got, expected)
             verdict.numbers(name, index, got, expected)
-            given = name == "output" and not answer.training and case.config.track_running_stats
-            key = Key(backend.name, case.config.dtype, GIVEN if given else name)
+            by_running_statistics = not answer.training and case.config.track_running_stats
+            observable = EVAL_OUTPUT if name == "output" and by_running_statistics else name
+            key = Key(backend.name, case.config.dtype, observable)
             by_channel = worst_of_channels(expected.share(got))
             inside = worst_of_channels(expected.inside)
             shares.setdefault(key, Shares()).add(by_channel, inside, number)
@@ -299,10 +303,13 @@ def judged(backend: Backend, case: Case, number: int) -> tuple[Verdict, dict[Key
 def observed(
     answer: Answer, config: Config, backend: Backend, contexts: list[Context]
 ) -> Iterator[tuple[str, Any, Bounded]]:
-    """Yield what has a bound after a step: its name, what was got, and what is expected; note forwards."""
+    """Yield each result of a step that has a bound: its name, the result, and the expectation.
+
+    A forward is added to ``contexts``.
+    """
     if not isinstance(answer.step, Forward | Backward):
         return
-    config = backend.capabilities.dialect.held(config)
+    config = backend.capabilities.dialect.as_stored(config)
     expected = expect(
         config, answer.before, answer.training, answer.step, backend.capabilities, Past(contexts)
     )
@@ -324,8 +331,8 @@ def worst_of_channels(elements: Array) -> Array:
     return worst
 
 
-def told(backend: Backend, case: Case, discrepancy: Discrepancy) -> str:
-    """Return a discrepancy as text, with the first single channel that shows it too, if there is one."""
+def description_of(backend: Backend, case: Case, discrepancy: Discrepancy) -> str:
+    """Return a discrepancy as text, with the first single channel that also shows it, if any."""
     lines = [line_of(discrepancy)]
     for single in (channel_of(case, c) for c in range(C)):
         found = judged(backend, single, 0)[0].discrepancies
@@ -337,11 +344,12 @@ def told(backend: Backend, case: Case, discrepancy: Discrepancy) -> str:
 
 def line_of(discrepancy: Discrepancy) -> str:
     """Return a discrepancy as one line."""
-    return f"expected {discrepancy.expected}, got {discrepancy.got} ({discrepancy.factor:.4g} x the bound)"
+    d = discrepancy
+    return f"expected {d.expected}, got {d.got} ({d.factor:.4g} x the bound)"
 
 
 def channel_of(case: Case, c: int) -> Case:
-    """Return a case with a single one of its channels."""
+    """Return a case with only one of its channels."""
     state = case.state or State()
     tensors = {name: a if a is None or a.ndim == 0 else a[c : c + 1] for name, a in state.items()}
     steps = tuple(alone(step, c) for step in case.steps)
@@ -349,7 +357,7 @@ def channel_of(case: Case, c: int) -> Case:
 
 
 def alone(step: Any, c: int) -> Step:
-    """Return a step with a single channel of its arrays (N, C, H, W)."""
+    """Return a step with only one channel of its arrays (N, C, H, W)."""
     arrays = {
         part.name: a
         for part in fields(step)
@@ -363,7 +371,7 @@ def alone(step: Any, c: int) -> Step:
 
 
 class Task(NamedTuple):
-    """The cases ``first`` to ``last`` (exclusive) of a seed, on the specimens and the backends called ``names``."""
+    """Cases ``first`` to ``last`` (exclusive) of a seed, with the names of further backends."""
 
     seed: int
     first: int
@@ -372,12 +380,12 @@ class Task(NamedTuple):
 
 
 def work(task: Task) -> Tally:
-    """Work off a task; what a job runs."""
+    """Return the tally of a task; a job runs this function."""
     return soaked(task.seed, range(task.first, task.last), task.names)
 
 
 def soak(channels: int, seed: int, jobs: int, names: tuple[str, ...]) -> Tally:
-    """Soak at least that many channels; report progress on standard error."""
+    """Play and judge at least ``channels`` channels; report progress on standard error."""
     cases = -(-channels // C)
     firsts = range(0, cases, CASES_PER_TASK)
     tasks = [Task(seed, first, min(first + CASES_PER_TASK, cases), names) for first in firsts]
@@ -401,7 +409,7 @@ def soak(channels: int, seed: int, jobs: int, names: tuple[str, ...]) -> Tally:
 
 
 def tightness(tally: Tally) -> dict[tuple[str, str], tuple[float, str]]:
-    """Return by dtype and observable the largest share over the specimens, and whose it is."""
+    """Return the largest share over the specimens, and its specimen, by dtype and observable."""
     largest: dict[tuple[str, str], tuple[float, str]] = {}
     for key, shares in tally.shares.items():
         if key.implementation in SPECIMENS:
@@ -411,24 +419,22 @@ def tightness(tally: Tally) -> dict[tuple[str, str], tuple[float, str]]:
 
 
 def histograms(tally: Tally) -> dict[str, dict[str, list[int]]]:
-    """Return by dtype and observable the histogram over the channels of all specimens."""
+    """Return the histogram over the channels of all specimens, by dtype and observable."""
     sums: dict[tuple[str, str], Floats] = {}
     for key, shares in tally.shares.items():
         if key.implementation in SPECIMENS:
             place = (key.dtype, key.observable)
             sums[place] = sums.get(place, 0) + shares.histogram
-    return {
-        dtype: {
-            name: [int(count) for count in sums[dtype, name]]
-            for name in OBSERVABLES
-            if (dtype, name) in sums
-        }
-        for dtype in DTYPES
-    }
+    found: dict[str, dict[str, list[int]]] = {dtype: {} for dtype in DTYPES}
+    for dtype, of_dtype in found.items():
+        for name in OBSERVABLES:
+            if (dtype, name) in sums:
+                of_dtype[name] = [int(count) for count in sums[dtype, name]]
+    return found
 
 
 def table(rows: Mapping[str, Sequence[str]], heads: Sequence[str]) -> None:
-    """Print rows of cells under their heads."""
+    """Print a table: rows of cells under their heads."""
     width = max(map(len, rows), default=0)
     print(f"{'':<{width}}" + "".join(f"  {head:>19}" for head in heads))
     for name, cells in rows.items():
@@ -436,13 +442,14 @@ def table(rows: Mapping[str, Sequence[str]], heads: Sequence[str]) -> None:
 
 
 def report(tally: Tally) -> None:
-    """Print the worst shares, the tightness of the bounds, what was flagged, and the totals."""
+    """Print the worst shares, the tightness of the bounds, the flagged cases, and the totals."""
     pairs = dict.fromkeys((key.implementation, key.dtype) for key in ordered(tally))
     worst = {f"{i} {d}": [worst_of(tally, Key(i, d, o)) for o in OBSERVABLES] for i, d in pairs}
     print("worst err/bound (1 is the limit)\n")
     table(worst, OBSERVABLES)
     print(
-        f"\nlargest over the specimens (* below {TIGHT:g}: a loose bound, or data that do not reach it)\n"
+        f"\nlargest over the specimens (* below {TIGHT:g}: a loose bound,"
+        " or data that do not reach it)\n"
     )
     largest = tightness(tally)
     marks = {d: [mark(largest.get((d, o), (0.0, ""))[0]) for o in OBSERVABLES] for d in DTYPES}
@@ -454,17 +461,19 @@ def report(tally: Tally) -> None:
 
 
 def ordered(tally: Tally) -> list[Key]:
-    """Return the keys of a tally, specimens first, then dtypes and observables as their tables have them."""
-    names = [*SPECIMENS, *sorted({key.implementation for key in tally.shares} - SPECIMENS.keys())]
+    """Return the keys of a tally: specimens first, dtypes and observables in their usual order."""
+    others = {key.implementation for key in tally.shares} - SPECIMENS.keys()
+    names = [*SPECIMENS, *sorted(others)]
     dtypes = list(DTYPES)
-    return sorted(
-        tally.shares,
-        key=lambda k: (
-            names.index(k.implementation),
-            dtypes.index(k.dtype),
-            OBSERVABLES.index(k.observable),
-        ),
-    )
+
+    def place(key: Key) -> tuple[int, int, int]:
+        return (
+            names.index(key.implementation),
+            dtypes.index(key.dtype),
+            OBSERVABLES.index(key.observable),
+        )
+
+    return sorted(tally.shares, key=place)
 
 
 def worst_of(tally: Tally, key: Key) -> str:
@@ -474,29 +483,31 @@ def worst_of(tally: Tally, key: Key) -> str:
 
 
 def mark(share: float) -> str:
-    """Return a share for a table, marked where it is far from its bound."""
+    """Return a share for a table, with a mark if it is far from its bound."""
     return f"{share:.3f}{'*' if share < TIGHT else ' '}"
 
 
 def record(tally: Tally, seed: int) -> dict[str, Any]:
-    """Return all that was measured, for a JSON file."""
+    """Return all measurements, for a JSON file."""
     return {
         "channels": tally.channels,
         "seed": seed,
         "flagged": len(tally.flags),
         "known": tally.known,
-        "shares": [
-            {
-                **key._asdict(),
-                "worst": float(f"{(shares := tally.shares[key]).worst:.6g}"),
-                "case": shares.case,
-                "channels": int(shares.histogram.sum()),
-                "outside": shares.outside,
-            }
-            for key in ordered(tally)
-        ],
+        "shares": [share_record(key, tally.shares[key]) for key in ordered(tally)],
         "edges": EDGES,
         "histograms": histograms(tally),
+    }
+
+
+def share_record(key: Key, shares: Shares) -> dict[str, Any]:
+    """Return the shares of one bound, for a JSON file."""
+    return {
+        **key._asdict(),
+        "worst": float(f"{shares.worst:.6g}"),
+        "case": shares.case,
+        "channels": int(shares.histogram.sum()),
+        "outside": shares.outside,
     }
 
 
@@ -522,16 +533,14 @@ def arguments() -> argparse.Namespace:
         "--channels", type=int, default=20_000, help=f"rounded up to a multiple of {C}"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes")
     parser.add_argument(
-        "--backend", action="append", default=[], metavar="NAME", help="beside the specimens"
+        "--backend", action="append", default=[], metavar="NAME", help="add a backend"
     )
     parser.add_argument(
         "--write", type=Path, metavar="FILE", help="a JSON file for scripts/draw.py"
     )
-    parser.add_argument(
-        "--case", type=int, metavar="NUMBER", help="describe this case and do nothing else"
-    )
+    parser.add_argument("--case", type=int, metavar="NUMBER", help="only describe this case")
     return parser.parse_args()
 
 
@@ -539,7 +548,7 @@ def main() -> int:
     """Soak and report; return 1 if anything exceeded a bound, 2 if a backend does not load."""
     options = arguments()
     names = tuple(options.backend)
-    # One thread per job, and the results of a backend that adds up per thread do not depend on the
+    # One thread per job: the results of a backend with a sum per thread must not depend on the
     # machine.
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     try:

@@ -1,8 +1,9 @@
-"""Draws what docs/numerics.md shows: its generated tables, and the two plots.
+"""Write the generated tables and the two plots of docs/numerics.md.
 
-``python scripts/draw.py`` needs matplotlib (``pip install -e '.[docs]'``) and docs/soak.json, which
-``python benchmarks/soak.py --channels 1000000 --backend torch-cpu --write docs/soak.json`` writes.
-The same input gives the same files, byte for byte, with the same version of matplotlib.
+``python scripts/draw.py`` needs matplotlib (``pip install -e '.[docs]'``) and docs/soak.json.
+``python benchmarks/soak.py --channels 1000000 --backend torch-cpu --write docs/soak.json`` writes
+docs/soak.json. With the same version of matplotlib, the same input gives the same files, byte for
+byte.
 """
 
 from __future__ import annotations
@@ -45,21 +46,22 @@ STYLE = {
 }
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072b2", "#d55e00", "#009e73", "#a05195", "#404040"
-"""Colours that people of any colour vision tell apart (Okabe and Ito; the purple is darker)."""
+"""Colours for every kind of colour vision (Okabe and Ito, with a darker purple)."""
 
 STATISTICS = ("output", "running_mean", "running_var")
+"""Observables of a forward in training mode."""
 
 N = 256
-"""Values per channel of the plot of errors against conditioning."""
+"""Number of values per channel in the plot of errors against conditioning."""
 
 NONE = 1e-12
-"""Stands for no channel on a logarithmic axis, far below its lower end."""
+"""Fraction drawn for no channel: on a logarithmic axis, far below the lower end."""
 
 CHANNELS = 4096
-"""Channels for each of its points."""
+"""Number of channels per point of the plot of errors against conditioning."""
 
 RATIOS = tuple(10 ** (k / 4) for k in range(29))
-"""Its points: mean / σ from 1 to 1e7, four to a decade."""
+"""mean / σ at each point of this plot: 1 to 1e7, four points per decade."""
 
 KERNELS = {
     "two-pass-sequential": (BLUE, "o"),
@@ -67,23 +69,23 @@ KERNELS = {
     "chan-merge": (GREEN, "^"),
     "textbook": (PURPLE, "D"),
 }
-"""Specimens with colour and marker."""
+"""Colour and marker of each specimen in the plot."""
 
 BOUNDS = {"two-pass": BLUE, "welford": ORANGE, "textbook": PURPLE}
-"""Grades with the colour of their bound."""
+"""Colour of the bound of each grade in the plot."""
 
 
 # Tables
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table."""
+    """Return a table in Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def power(value: float) -> str:
-    """Return a power of two as text."""
+    """Return a power of two as text, with a superscript exponent."""
     return "2" + str(round(log2(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
@@ -107,7 +109,7 @@ def limits_of(format: Format) -> list[str]:
 
 
 def dtype_tables() -> str:
-    """Return the dtypes, and the formats that they are made of."""
+    """Return the table of dtypes and the table of formats."""
     heads = (
         "dtype",
         "data, u",
@@ -127,12 +129,12 @@ def dtype_tables() -> str:
 
 @dataclass(frozen=True)
 class Soak:
-    """What benchmarks/soak.py has written."""
+    """The measurements of benchmarks/soak.py."""
 
     facts: dict[str, Any]
 
     def worst(self, implementation: str, dtype: str, observable: str) -> float | None:
-        """Return the worst err / bound, or None where nothing was judged."""
+        """Return the worst err / bound, or None if nothing was judged."""
         for share in self.facts["shares"]:
             if (share["implementation"], share["dtype"], share["observable"]) == (
                 implementation,
@@ -143,7 +145,7 @@ class Soak:
         return None
 
     def implementations(self) -> list[str]:
-        """Return all names, in the order of the file."""
+        """Return the names of all implementations, in the order of the file."""
         return list(dict.fromkeys(share["implementation"] for share in self.facts["shares"]))
 
     def largest(self, dtype: str, observable: str) -> float:
@@ -156,19 +158,19 @@ class Soak:
         )
 
     def beyond(self, dtype: str, observable: str) -> Floats:
-        """Return at each edge the fraction of channels whose worst element uses a larger share of its bound."""
+        """Return, per edge, the fraction of channels whose worst element has a larger share."""
         counts = np.array(self.facts["histograms"][dtype][observable], float)
         fractions: Floats = 1 - np.cumsum(counts)[:-1] / counts.sum()
         return fractions
 
 
 def percent(share: float | None) -> str:
-    """Return a share of a bound in percent, rounded down, so that 100 would be a violation."""
+    """Return a share of a bound in percent, rounded down: 100 is a violation."""
     return "–" if share is None else str(floor(100 * share))
 
 
 def by_implementation(soak: Soak, observables: Sequence[str]) -> str:
-    """Return a table of the shares of each implementation in each dtype."""
+    """Return a table of the worst shares of each implementation in each dtype."""
     rows = []
     for name in soak.implementations():
         shares = ([percent(soak.worst(name, dtype, o)) for o in observables] for dtype in DTYPES)
@@ -177,28 +179,29 @@ def by_implementation(soak: Soak, observables: Sequence[str]) -> str:
 
 
 def measured_tables(soak: Soak) -> str:
-    """Return how much of the bounds was used, by implementation, and at most."""
+    """Return the tables of shares: by implementation, and the largest over the specimens."""
     forward, backward = (by_implementation(soak, names) for names in (STATISTICS, GRADIENTS))
     observables = (*STATISTICS[:1], "output in eval mode", *STATISTICS[1:], *GRADIENTS)
     most = ([dtype, *(percent(soak.largest(dtype, o)) for o in observables)] for dtype in DTYPES)
     specimens = markdown(("", *observables), most)
     facts = soak.facts
     return (
-        f"{facts['channels']:,} channels, seed {facts['seed']}: {facts['flagged']} cases beyond a bound,"
-        f" {facts['known']} with a known failure. Worst err/bound in percent,\nrounded down: output / running_mean /"
-        f" running_var, where the output is that normalised by batch statistics.\n\n{forward}\n\n"
+        f"{facts['channels']:,} channels, seed {facts['seed']}:"
+        f" {facts['flagged']} cases beyond a bound, {facts['known']} with a known failure."
+        " Worst err/bound in percent,\nrounded down: output / running_mean / running_var,"
+        f" where the output is that normalised by batch statistics.\n\n{forward}\n\n"
         f"The gradients, in training and in eval mode: input / weight / bias.\n\n{backward}\n\n"
         f"The largest over the specimens, in percent:\n\n{specimens}"
     )
 
 
 def put(name: str, body: str) -> None:
-    """Replace what stands between the markers called ``name`` in the page."""
+    """Replace the text between the markers called ``name`` in the page."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     text = PAGE.read_text(encoding="utf-8")
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if len(pattern.findall(text)) != 1:
-        raise SystemExit(f"{PAGE.name} needs {begin} and {end}, once")
+        raise SystemExit(f"{PAGE.name} must have {begin} and {end} exactly once")
     PAGE.write_text(pattern.sub(lambda _: f"{begin}\n\n{body}\n\n{end}", text), encoding="utf-8")
 
 
@@ -207,7 +210,7 @@ def put(name: str, body: str) -> None:
 
 @dataclass(frozen=True)
 class Channels:
-    """Channels of float32 values with their exact statistics: rows (C, n), the others (C, 1)."""
+    """Channels of float32 values, shape (C, n), with their exact statistics, shape (C, 1)."""
 
     rows: Array
     mean: Floats
@@ -215,9 +218,9 @@ class Channels:
 
     @classmethod
     def drawn(cls, ratio: float) -> Channels:
-        """Draw Gaussian channels of mean / σ about ``ratio``: a point stands for all up to halfway to the next one.
+        """Draw Gaussian channels with mean / σ within half a step of the plot around ``ratio``.
 
-        Of a single ratio, the low bits of the mean would decide.
+        With a single ratio, the result would depend on the low bits of the mean.
         """
         rng = np.random.default_rng(round(1000 * log2(ratio)))
         means = ratio * 10 ** rng.uniform(-1 / 8, 1 / 8, size=(CHANNELS, 1))
@@ -242,7 +245,7 @@ class Channels:
 
 
 def error_against_conditioning() -> Figure:
-    """Draw the relative error of the variance against mean / σ, with the bounds of the grades."""
+    """Plot the relative error of the variance against mean / σ, with the bounds of the grades."""
     samples = [Channels.drawn(ratio) for ratio in RATIOS]
     figure = Figure(figsize=(8, 5.4), layout="constrained")
     axes = figure.subplots()
@@ -270,7 +273,7 @@ def error_against_conditioning() -> Figure:
 
 
 def share_of_the_bound(soak: Soak) -> Figure:
-    """Draw how many channels use more than a share of their bound, by dtype."""
+    """Plot the fraction of channels that use more than a share of their bound, by dtype."""
     figure = Figure(figsize=(9.5, 5.8), layout="constrained")
     panels = figure.subplots(2, 3, sharex=True, sharey=True)
     edges = soak.facts["edges"]
@@ -290,10 +293,10 @@ def share_of_the_bound(soak: Soak) -> Figure:
 
 
 def save(figure: Figure, name: str) -> None:
-    """Write a plot as SVG, without date and version."""
+    """Write a plot as SVG, without its date and the version of matplotlib."""
     path = HERE / name
     figure.savefig(path, metadata={"Date": None, "Creator": None})
-    # The writer leaves spaces at the ends of lines.
+    # matplotlib leaves spaces at the ends of lines.
     lines = path.read_text(encoding="utf-8").splitlines()
     path.write_text("".join(f"{line.rstrip()}\n" for line in lines), encoding="utf-8")
 

@@ -1,10 +1,14 @@
-"""Finds the pinned cases anew and writes the catalogue of faults: ``python scripts/faults.py [--jobs N] [--table]``.
+"""Finds the pinned cases again and writes the catalogue of faults.
+
+Usage: ``python scripts/faults.py [--jobs N] [--table]``.
 
 For every faulty specimen, the suite looks for the smallest case on which the first requirement that
-it names catches it, as it does for any backend (profile ci, in the first dtype that the specimen
-claims). If that one is not part of every run, another of its chapter takes the case. The cases go
-to ``bn_spec/suite/pinned.json``, the catalogue with what they show to ``docs/faults.md``;
-``--table`` writes only this.
+the specimen names catches it. It searches as for any backend: with the profile ci, in the first
+dtype that the specimen claims. If the requirement is not part of every run, another requirement of
+its chapter gets the case.
+
+The cases go to ``bn_spec/suite/pinned.json``. The catalogue, which shows them, goes to
+``docs/faults.md``. ``--table`` writes the catalogue alone.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from pathlib import Path
 from bn_spec.case.script import Case
 from bn_spec.judge.check import check
 from bn_spec.specimens import SPECIMENS, Specimen
-from bn_spec.specimens.classes import FAULT_CLASSES
+from bn_spec.specimens.classes import FAULT_CLASSES, FaultClass
 from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.pinned import Pinned, pinned, save
 from bn_spec.suite.property import PROPERTIES, Body, Property
@@ -29,11 +33,11 @@ from bn_spec.tools.audit import first_search
 TABLE = Path(__file__).parents[1] / "docs" / "faults.md"
 
 LUCK = 20
-"""So many times running must a case show a fault that does not always show."""
+"""Consecutive failures after which a case counts as showing a fault that does not always show."""
 
 
 def smallest(name: str) -> Pinned | None:
-    """Return the smallest case that kills a specimen, or None if the case has gigabytes."""
+    """Return the smallest case that catches a specimen, or None if the case has gigabytes."""
     specimen = SPECIMENS[name]
     search = first_search(specimen)
     if search is None:
@@ -52,7 +56,7 @@ def smallest(name: str) -> Pinned | None:
 
 
 def always(body: Body, cell: Cell, case: Case) -> None:
-    """Judge a case as a property does, up to :data:`LUCK` times; raise the violation if each fails."""
+    """Judge a case as a property does, up to :data:`LUCK` times; raise if it fails every time."""
     found: Violation | None = None
     for _ in range(LUCK):
         try:
@@ -66,19 +70,22 @@ def always(body: Body, cell: Cell, case: Case) -> None:
 
 
 def of_every_day(prop: Property, specimen: Specimen, case: Case) -> str:
-    """Return the requirement of a property, or else the first of its chapter that finds the case in every run."""
+    """Return the id of a requirement that is part of every run and that fails on the case.
+
+    It is the requirement of the property, or the first other one of its chapter.
+    """
     if not prop.deep:
         return prop.requirement.id
     for other in PROPERTIES.values():
-        same_chapter = other.requirement.chapter == prop.requirement.chapter
-        if same_chapter and not other.deep and not other.huge:
-            if Cell(other, specimen, case.config.dtype).violation(case):
-                return other.requirement.id
+        if other.deep or other.huge or other.requirement.chapter != prop.requirement.chapter:
+            continue
+        if Cell(other, specimen, case.config.dtype).violation(case):
+            return other.requirement.id
     raise AssertionError(f"{specimen.name}: no requirement of every run finds its case")
 
 
 def pin(jobs: int) -> None:
-    """Find all pinned cases anew, in the order of the catalogue."""
+    """Find all pinned cases again, in the order of the catalogue, and save them."""
     faulty = [name for name, specimen in SPECIMENS.items() if not specimen.sound]
     pins = []
     with ProcessPoolExecutor(jobs) as workers:
@@ -93,60 +100,76 @@ def pin(jobs: int) -> None:
 
 HEAD = """# The catalogue of faults
 
-Mistakes that implementations of BatchNorm2d made, by class, with the numbers of the issues and pull requests that
-tell of them. Each is a *faulty specimen*: a backend with this mistake alone
-(`bn-spec run bn_spec.specimens:runvar_bias`, with `_` for `-`), which the suite catches. Written by `scripts/faults.py`.
+This catalogue lists mistakes that implementations of BatchNorm2d have made, by class. It names the
+issues and pull requests that report them. Each mistake is a *faulty specimen*: a backend with this
+mistake alone, which the suite catches. To run a specimen, write `_` for `-` in its name:
+`bn-spec run bn_spec.specimens:runvar_bias`. `scripts/faults.py` writes this file.
 
-*Shows on* is the smallest case that the suite has found: dtype, steps, shape of the last input. *Corrupts* names all
-that is wrong on this case. *Caught by* lists the requirements that must catch it; `bn-spec audit` checks that.
+- *Shows on*: the smallest case that the suite has found, as dtype, steps and shape of the last
+  input.
+- *Corrupts*: everything that is wrong on this case.
+- *Caught by*: the requirements that must catch the specimen. `bn-spec audit` checks that they do.
 """
+
+TABLE_HEAD = """
+| specimen | mistake | shows on | corrupts | caught by |
+|---|---|---|---|---|"""
 
 
 def table() -> str:
     """Return the catalogue as Markdown."""
     lines, family = [HEAD], ""
     for fault in FAULT_CLASSES.values():
-        specimens = [specimen for specimen in SPECIMENS.values() if specimen.fault == fault.name]
         if fault.family != family:
             family = fault.family
             lines.append(f"\n## {family[0].upper()}{family[1:]}\n")
-        lines.append(f"### {fault.name}\n\n{fault.sentence}")
-        if fault.trackers:
-            lines.append(
-                f"\n{'Specimens of it' if fault.ours else 'Reported'}: {', '.join(fault.trackers)}."
-            )
-        if fault.unexpressed:
-            lines.append(f"\n{fault.unexpressed}")
-        if specimens:
-            lines.append(
-                "\n| specimen | mistake | shows on | corrupts | caught by |\n|---|---|---|---|---|"
-            )
-            lines += map(row, specimens)
-        lines.append("")
+        lines += section(fault)
     return "\n".join(lines)
+
+
+def section(fault: FaultClass) -> list[str]:
+    """Return the lines about one class of faults."""
+    lines = [f"### {fault.name}\n\n{fault.sentence}"]
+    if fault.trackers:
+        source = "Reports of its specimens" if fault.ours else "Reported"
+        lines.append(f"\n{source}: {', '.join(fault.trackers)}.")
+    if fault.unexpressed:
+        lines.append(f"\n{fault.unexpressed}")
+    specimens = [specimen for specimen in SPECIMENS.values() if specimen.fault == fault.name]
+    if specimens:
+        lines.append(TABLE_HEAD)
+        lines += map(row, specimens)
+    return [*lines, ""]
 
 
 def row(specimen: Specimen) -> str:
     """Return a specimen as a row of the table."""
     smallest = pinned().get(specimen.name)
-    where = shown(smallest.case) if smallest else "an input of gigabytes"
-    corrupts = ", ".join(smallest.corrupts) if smallest else ""
     history = f" ({', '.join(specimen.history)})" if specimen.history else ""
-    mistake = " ".join(specimen.sentence.split()).replace("|", "\\|")
-    return f"| {specimen.name} | {mistake}{history} | {where} | {corrupts} | {', '.join(specimen.caught_by)} |"
+    cells = (
+        specimen.name,
+        specimen.sentence.replace("|", "\\|") + history,
+        shown(smallest.case) if smallest else "an input of gigabytes",
+        ", ".join(smallest.corrupts) if smallest else "",
+        ", ".join(specimen.caught_by),
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def shown(case: Case) -> str:
-    """Return dtype, steps, and the shape of the last input, for people."""
-    steps = ", ".join(
-        re.sub(r"(?<!^)(?=[A-Z])", " ", type(step).__name__).lower() for step in case.steps
-    )
+    """Return dtype, steps, and the shape of the last input, as a reader sees them."""
+    steps = ", ".join(in_words(type(step).__name__) for step in case.steps)
     shapes = [str(x.shape) for x in case.forwards()]
     return "; ".join([case.config.dtype, steps or "building", *shapes[-1:]])
 
 
+def in_words(name: str) -> str:
+    """Return a CamelCase name in words, as in "double backward"."""
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", name).lower()
+
+
 def main() -> None:
-    """Find the pinned cases, unless they are to stay, and write the catalogue."""
+    """Find the pinned cases, unless ``--table`` is given, and write the catalogue."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

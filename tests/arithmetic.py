@@ -1,4 +1,4 @@
-"""Arithmetics in which every operation is rounded as unluckily as a rule can have it, and kernels in them."""
+"""Arithmetics with the largest rounding errors that a format allows, and kernels in them."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ RULES: dict[str, Rule] = {
     "towards zero": lambda _, a: -np.sign(a),
     "at random": lambda rng, a: np.copysign(1.0, rng.random(a.shape) - 0.5),
 }
-"""The sign of each rounding error."""
+"""Rules for the sign of each rounding error."""
 
 
 @dataclass
 class Arithmetic:
-    """An arithmetic that errs by as much as a format allows, in the direction of a rule; float64 carries it out.
+    """An arithmetic whose every error is as large as a format allows, with the sign of a rule.
 
-    Products and quotients may underflow gradually; where subnormal numbers are flushed, so may sums
-    and numbers read.
+    It is carried out in float64. Products and quotients underflow gradually. With ``flushes``,
+    subnormal results and numbers read become zero instead, those of sums included.
     """
 
     format: Format
@@ -52,7 +52,7 @@ class Arithmetic:
         return self.read(rounded)
 
     def read(self, a: Array) -> Array:
-        """Take subnormal numbers for zero, where they are flushed."""
+        """Read numbers; subnormal ones become zero if they are flushed."""
         flushed: Array = (
             np.where(np.abs(a) < self.format.smallest_normal, 0, a) if self.flushes else a
         )
@@ -71,7 +71,7 @@ def one_by_one(rows: Array, fl: Arithmetic) -> Array:
 
 
 def in_pairs(rows: Array, fl: Arithmetic) -> Array:
-    """Sum leaves of as many additions as are allowed one by one, then their sums in pairs."""
+    """Sum leaves of the largest allowed size one by one, then add their sums in pairs."""
     leaves = [one_by_one(rows[:, i : i + LEAF + 1], fl) for i in range(0, rows.shape[1], LEAF + 1)]
     while len(leaves) > 1:
         pairs = [fl.add(a + b) for a, b in zip(leaves[::2], leaves[1::2], strict=False)]
@@ -110,7 +110,7 @@ def welford(rows: Array, _: Total, fl: Arithmetic) -> tuple[Array, Array]:
 
 
 def chan(rows: Array, total: Total, fl: Arithmetic, smallest: int = 8) -> tuple[Array, Array]:
-    """Merge in a balanced tree, down to leaves of at most ``smallest`` values."""
+    """Merge in a balanced tree with leaves of at most ``smallest`` values (Chan et al.)."""
     mean, m2 = _merged(rows, fl, welford if total is one_by_one else two_pass, smallest)
     return mean, fl(m2 / rows.shape[1])
 
@@ -131,7 +131,7 @@ def _merged(rows: Array, fl: Arithmetic, leaf: Kernel, smallest: int) -> tuple[A
 
 
 def wholly_wide(kernel: Kernel, rows: Array, _: Total, fl: Arithmetic) -> tuple[Array, Array]:
-    """Compute both moments twice as wide and round each once, at the end."""
+    """Compute both moments with unit roundoff u², and round each once at the end."""
     wide = replace(fl, format=replace(fl.format, u=fl.format.u**2))
     mean, var = kernel(rows, one_by_one, wide)
     return fl.add(mean), fl.add(var)

@@ -1,4 +1,4 @@
-"""A headless Chromium, spoken to in its own protocol (CDP) over two pipes: no driver, no port, no package."""
+"""A headless Chromium, driven by its DevTools protocol over two pipes, without any package."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ OPTIONS = (
 )
 
 PATIENCE = 60.0
-"""Seconds in which it must answer."""
+"""Longest time to wait for an answer, in seconds."""
 
 
 @dataclass
 class Page:
-    """A page of a browser; ``events`` are those that it has told of."""
+    """A page of a browser; ``events`` are the protocol's events so far."""
 
     to_browser: int
     from_browser: int
@@ -61,7 +61,7 @@ class Page:
         return result
 
     def wait_for(self, event: str) -> None:
-        """Wait until an event has happened."""
+        """Wait until the browser has sent an event."""
         while not any(each.get("method") == event for each in self.events):
             self.events.append(self._next())
 
@@ -71,14 +71,14 @@ class Page:
             ready, _, _ = select.select([self.from_browser], [], [], max(end - time.monotonic(), 0))
             assert ready, f"Chromium did not answer within {PATIENCE:g} s"
             part = os.read(self.from_browser, 1 << 20)
-            assert part, "Chromium has gone"
+            assert part, "Chromium has ended"
             self._rest += part
         message, _, self._rest = self._rest.partition(b"\0")
         answer: dict[str, Any] = json.loads(message)
         return answer
 
     def open(self, path: Path, width: int = 1400, scheme: str = "light", height: int = 900) -> None:
-        """Open a file in a window of a width, for somebody who prefers a colour scheme."""
+        """Open a file in a window of this size in pixels, with a preferred colour scheme."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -96,7 +96,7 @@ class Page:
         self.wait_for("Page.loadEventFired")
 
     def value(self, script: str) -> Any:
-        """Return what an expression in JavaScript is on the page; a promise is waited for."""
+        """Return the value of a JavaScript expression on the page, once a promise is settled."""
         result = self.call(
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
         )
@@ -105,13 +105,13 @@ class Page:
 
     @property
     def complaints(self) -> list[str]:
-        """What the page has written to the console, thrown, or tried to load and could not."""
-        told = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
-        return [json.dumps(each["params"]) for each in self.events if each.get("method") in told]
+        """Messages of the console, exceptions, and failed requests."""
+        kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
+        return [json.dumps(each["params"]) for each in self.events if each.get("method") in kinds]
 
     @property
     def requests(self) -> list[str]:
-        """The addresses that were asked for."""
+        """Addresses that the page requested."""
         sent = (
             each["params"]
             for each in self.events
@@ -120,7 +120,7 @@ class Page:
         return [each["request"]["url"] for each in sent]
 
     def picture(self, path: Path, top: int = 0, height: int = 0) -> None:
-        """Write a picture of the page, or of a part of it, to a file."""
+        """Write a screenshot of the page, or of a part of it, to a file."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         clip = {
             "x": 0,
@@ -135,10 +135,10 @@ class Page:
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Page]:
-    """Yield a page of a new browser, whose profile is kept in a folder that is empty."""
+    """Yield a page of a new browser; ``profile`` is an empty folder for its profile."""
     assert CHROMIUM
     (theirs, ours), (in_, out) = os.pipe(), os.pipe()
-    # It reads from descriptor 3 and writes to 4.
+    # With --remote-debugging-pipe it reads from descriptor 3 and writes to descriptor 4.
     command = ["bash", "-c", f'exec "$@" 3<&{theirs} 4>&{out}', "bash", CHROMIUM, *OPTIONS]
     process = subprocess.Popen(
         [*command, f"--user-data-dir={profile}", "about:blank"],

@@ -1,15 +1,15 @@
-"""What the tests share: settings under which every run is the same, and the way through a printed case."""
+"""Settings under which every run draws the same examples, and cases printed and read back."""
 
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 
 from bn_spec import Case
-from bn_spec.case.source import source
+from bn_spec.case.script import source
 
 
 def examples(number: int) -> settings:
-    """Return the settings for a property of so many examples: the same in every run, whatever the clock says."""
+    """Return settings for a property of ``number`` examples, the same ones in every run."""
     return settings(
         max_examples=number,
         derandomize=True,
@@ -20,7 +20,7 @@ def examples(number: int) -> settings:
 
 
 def printed_and_read(case: Case) -> Case:
-    """Evaluate the source of a case under the one import that it promises to need."""
+    """Print a case as Python, and evaluate that with the one import that it needs."""
     names: dict[str, Any] = {}
     exec("from bn_spec.case import *", names)
     read: Case = eval(source(case), names)

@@ -29,24 +29,16 @@ from bn_spec.oracle.bounds import Accuracy
 from bn_spec.play.observation import Answer, Observation
 
 X = PLACED["cropped"](np.arange(16, dtype=np.float32).reshape(2, 2, 2, 2))
-
 OTHER = PLACED["cropped"](X + 1)
-
 DY = PLACED["cropped"](X[::-1])
-
 KERNEL = PLACED["cropped"](np.arange(4, dtype=np.float32).reshape(2, 1, 2, 1))
-
 ONE, TWO, THREE, FOUR = (spread(np.full(2, number, np.float32), 3) for number in (1, 2, 3, 4))
 """All with gaps between their elements."""
 
 STATE = State(ONE, TWO, THREE, FOUR, np.array(5))
-
 ASKED = Forward(X, DIFFERENTIABLE)
-
 DOUBLE = DoubleBackward(DY, X, ONE, TWO)
-
 LOAD = Load(ONE, bias=TWO, strict=False)
-
 FOLD = Fold(KERNEL, ONE)
 
 SILENT = (

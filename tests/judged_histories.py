@@ -17,17 +17,11 @@ from bn_spec.play.player import play
 from tests.spoilt_backends import spoilt
 
 X = np.arange(8, dtype=np.float32).reshape(2, 2, 2, 1)
-
 ONE, TWO, THREE, FOUR = (np.full(2, number, np.float32) for number in (1, 2, 3, 4))
-
 STATE = State(FOUR, TWO, THREE, TWO, np.array(5))
-
 OTHER = State(THREE, ONE, FOUR, THREE, np.array(7))
-
 CLAIMS = Accuracy("two-pass")
-
 OUTPUTS = ("output", "refusal", *STATE_FIELDS)
-
 STATISTICS = STATE_FIELDS[2:]
 
 

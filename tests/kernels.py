@@ -1,5 +1,6 @@
 """Kernels as functions: correct ones, and recorders of the arguments that they receive."""
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from bn_spec.suite.cell import Cell
 from bn_spec.suite.profiles import PROFILES
 from bn_spec.suite.property import PROPERTIES
 from bn_spec.suite.search import Search
+
+for chapter in ("grd", "sta", "err"):
+    import_module(f"conformance.test_{chapter}")  # declares its properties
 
 X = np.arange(8, dtype=np.float32).reshape(2, 2, 2, 1)
 
@@ -131,9 +135,9 @@ CORRECT = kernel_backend(
 
 
 class Recorder:
-    """Kernels that answer with what they were given, moved one on, and keep the arguments of each call.
+    """Kernels that add one to the running statistics, and keep the arguments of each call.
 
-    Those of a backward are kept apart, as they were at its call.
+    The arguments of backwards are kept in a list of their own, as copies made at the call.
     """
 
     def __init__(self, in_place: bool = False) -> None:
@@ -214,7 +218,7 @@ def overwrite(state: State) -> None:
         tensor[...] = 77
 
 
-def cell_of(requirement: str, backend: Backend, dtype: str = "float32") -> Cell:
+def search_of(requirement: str, backend: Backend, dtype: str = "float32") -> Search:
     prop = PROPERTIES[requirement]
     return Search(Cell(prop, backend, dtype), PROFILES["smoke"].settings())
 

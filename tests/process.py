@@ -9,14 +9,14 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent
 
 STRANGE_BACKENDS = Path(__file__).parent / "strange_backends.py"
-"""Backends that do what the suite must survive; they are named ``strange_backends.py:attribute``."""
+"""The file of the strange backends; a backend is named ``strange_backends.py:attribute``."""
 
 
 def run(*command: str | Path, cwd: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command without the variables that pytest and pytest-xdist leave in this process.
+    """Run a command without the variables that pytest and pytest-xdist set in this process.
 
-    Nor with that which keeps pytest from storing what it makes of Hypothesis's modules: half of a
-    short run's time.
+    PYTHONDONTWRITEBYTECODE goes too. With it, pytest rewrites Hypothesis's modules in every run,
+    which takes half of the time of a short one.
     """
     foreign = ("PYTEST", "PYTHONDONTWRITEBYTECODE")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
@@ -51,13 +51,13 @@ def pytest_suite(
 
 
 def bn_spec(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    """Run the ``bn-spec`` command; a run without a number of workers needs no process beside its own."""
+    """Run the ``bn-spec`` command; ``bn-spec run`` has no workers unless ``-n`` says so."""
     alone = ("-n", "0") if arguments[0] == "run" and "-n" not in arguments else ()
     return python("-m", "bn_spec.cli", *arguments[:1], *alone, *arguments[1:], cwd=cwd)
 
 
 def table_of(output: str) -> list[str]:
-    """Return the lines of the summary, without what depends on the clock."""
+    """Return the lines of the summary that do not depend on the clock."""
     lines = output.partition(" bn-spec ===")[2].splitlines()
     return [line for line in lines[1:] if line and not re.search(r" in [\d.]+s", line)]
 

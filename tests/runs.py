@@ -1,4 +1,4 @@
-"""Records of runs for the tests of what is made of them: small, whole, or written by somebody who means harm."""
+"""Runs for the tests of reports: small ones, a large one, and one with malicious text."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from bn_spec.report.records import (
 )
 from bn_spec.report.run_file import Judged, RunFile
 from bn_spec.specification.requirement import REQUIREMENTS
+from bn_spec.suite.chapters import load_suite
 
 BY = {"bn-spec": "0.1.0", "specification": "0.6", "profile": "ci", "examples": 100, "seed": 0}
 ENVIRONMENT = {
@@ -30,12 +31,15 @@ ENVIRONMENT = {
 }
 TIMING = {"started": "2026-11-26T09:00:00+00:00", "seconds": 1.5, "workers": 2}
 
-HARM = "</pre><script>alert(1)</script> ``` | \x1b[31m @you [a](javascript:alert) &lt; <img src=x onerror=alert(2)>"
-"""What a message may hold."""
+HARM = (
+    "</pre><script>alert(1)</script> ``` | \x1b[31m @you [a](javascript:alert) &lt;"
+    " <img src=x onerror=alert(2)>"
+)
+"""Text that tries to break out of a page, a Markdown file and a terminal."""
 
 
 def judged(name: str, description: str = "framework 1.0", **measured: str) -> Judged:
-    """Return a backend that was judged."""
+    """Return the entry of a judged backend."""
     claims = asdict(Capabilities(gradients=True, dialect=Dialect(running_var="biased")))
     claims["dialect"]["eps_range"] = [0.0, "inf"]
     return Judged(
@@ -56,7 +60,7 @@ def record(
 
 
 def run(*records: Record, by: dict[str, Any] | None = None, **more: Any) -> RunFile:
-    """Return a run that left these records."""
+    """Return the file of a run with these records."""
     names = dict.fromkeys(each.backend for each in records)
     parts: dict[str, Any] = {
         "backends": tuple(map(judged, names)),
@@ -88,11 +92,11 @@ SEVERAL = (
     record("TRN-01", backend="other", shares={"output": 0.25}, reached={"C = 1": 4}),
     record("GRD-01", NOT_CLAIMED, backend="other", text="other does not claim gradients"),
 )
-"""A record of each kind, of two backends."""
+"""A record of each status but unexpected pass, of two backends."""
 
 
 def hostile() -> RunFile:
-    """Return a run in which all that a backend can write means harm."""
+    """Return a run in which all text from the backend is malicious."""
     records = (
         record(
             "RUN-03",
@@ -121,6 +125,7 @@ def hostile() -> RunFile:
 
 def large() -> RunFile:
     """Return a run as large as a real one: three backends, all requirements, all dtypes."""
+    load_suite()
     case = "Case(\n" + "    config=Config(2, momentum=1.0),\n" * 18 + ")"
     ratios = {
         f"mean/σ 1e{k}": {"two-pass": 0.1, "welford": 0.1 / 4**k, "textbook": 0.1 / 90**k}
@@ -132,13 +137,12 @@ def large() -> RunFile:
         "examples": 100,
         "reached": {"C = 1": 9},
     }
-    return run(
-        *(
-            record(
-                name, PASS, backend, dtype, **more, conditioning=ratios if name == "NUM-01" else {}
-            )
-            for backend in ("one", "another", "a-third-one-with-a-longer-name")
-            for dtype in DTYPES
-            for name in REQUIREMENTS
-        )
-    )
+    records = []
+    for backend in ("one", "another", "a-third-one-with-a-longer-name"):
+        for dtype in DTYPES:
+            for name in REQUIREMENTS:
+                conditioning = ratios if name == "NUM-01" else {}
+                records.append(
+                    record(name, PASS, backend, dtype, **more, conditioning=conditioning)
+                )
+    return run(*records)

@@ -14,17 +14,11 @@ from bn_spec.case.steps import Eval, Forward, ResetParameters, ResetRunningStats
 from bn_spec.judge.verdict import Discrepancy
 
 X = np.arange(8, dtype=np.float32).reshape(2, 2, 2, 1)
-
 TRAINING = Case(Config(2), None, (Forward(X), Forward(X + 1)))
-
 INFERENCE = Case(Config(2), None, (Eval(), Forward(X)))
-
 MODES = Case(Config(2), None, (Train(), Eval()))
-
 RESETS = Case(Config(2), None, (ResetRunningStats(), ResetParameters()))
-
 CUMULATIVE = Case(Config(2, momentum=None), None, (Forward(X), Forward(X + 1)))
-
 HUGE = Case(Config(2), None, (Forward(X * np.float32(1e37)),))
 
 How = Callable[..., Any]
@@ -103,7 +97,7 @@ def mutates(forward: Callable[[Array], Array], x: Array) -> Array:
 
 @dataclass(frozen=True)
 class Row:
-    """A strange backend, the first discrepancy that must come of it, and what its sentences contain."""
+    """A strange backend, the discrepancy that it must cause, and words of its sentences."""
 
     id: str
     member: str

@@ -1,4 +1,4 @@
-"""Backends that behave as third parties' do on a bad day; tests load them by path."""
+"""Backends with the faults that third parties have on a bad day; tests load them by path."""
 
 import ctypes
 import importlib.util
@@ -193,7 +193,7 @@ def _close_everything() -> None:
 
 
 class Hostile(Renamed):
-    """A reference that does something before a forward of several channels, and returns something instead."""
+    """A reference whose forward of several channels calls ``before`` and returns ``instead``."""
 
     def __init__(self, name: str, before: Any = None, instead: Any = None) -> None:
         super().__init__(name)

@@ -63,7 +63,7 @@ THIRD_PARTY = {
     "pytest": ("bn_spec.session", "bn_spec.cli"),
     "_pytest": ("bn_spec.session.outcomes",),
     "hypothesis": (
-        "bn_spec.strategies.cases",
+        "bn_spec.strategies.hypothesis_cases",
         "bn_spec.suite.search",
         "bn_spec.suite.profiles",
         "bn_spec.suite.databases",

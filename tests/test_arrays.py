@@ -28,7 +28,7 @@ DTYPES = st.sampled_from(("float32", "float64", "int64"))
 
 @st.composite
 def views(draw: st.DrawFn) -> Array:
-    """Arrays of 0 to 5 dimensions, some of size 0: contiguous, sliced, permuted and expanded with stride 0."""
+    """Arrays of 0 to 5 dimensions, some empty: contiguous, sliced, permuted, or of stride 0."""
     shape = tuple(draw(st.lists(st.integers(0, 4), max_size=4)))
     base = np.arange(prod(shape)).reshape(shape).astype(draw(DTYPES))
     steps = draw(st.tuples(*[st.tuples(st.integers(0, 1), st.integers(1, 3)) for _ in shape]))
@@ -74,7 +74,7 @@ def test_a_private_copy_keeps_strides_and_gaps_and_shares_no_memory(view: Array)
 
 @st.composite
 def with_odd_strides(draw: st.DrawFn) -> Array:
-    """Arrays in C order whose axes of length 1, on whose stride no address depends, have any stride."""
+    """Arrays in C order with any stride on axes of length 1, where no address depends on it."""
     shape = tuple(draw(st.lists(st.integers(0, 3) | st.just(1), max_size=5)))
     flat, _, strides = take_apart(np.arange(prod(shape), dtype=np.float32).reshape(shape))
     odd = tuple(
@@ -197,7 +197,7 @@ def test_arrays_are_interchangeable_when_bits_and_strides_agree(
     assert interchangeable(b, a) is same
 
 
-# Fences ------------------------------------------------------------------------------------------------
+# Fences -------------------------------------------------------------------------------------------
 
 
 @examples(180)

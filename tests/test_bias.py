@@ -1,4 +1,4 @@
-"""Symmetric errors are never called biased, whatever their sizes; one-sided ones always are."""
+"""Symmetric errors are never flagged as biased, whatever their sizes; one-sided errors are."""
 
 from collections.abc import Callable
 from math import exp
@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from bn_spec.case.dtypes import Floats
 from bn_spec.oracle.bias import FALSE_ALARM, LIMIT, bias
-
-from .common import examples
+from tests.common import examples
 
 Draw = Callable[[np.random.Generator, int], Floats]
 
@@ -23,7 +22,7 @@ SIZES: dict[str, Draw] = {
     "one loud": lambda rng, n: np.where(np.arange(n) == rng.integers(n), 1e9, rng.random(n)),
     "mostly zero": lambda rng, n: (rng.random(n) < 0.05).astype(np.float64),
 }
-"""Sizes of errors, by what they look like: the test must hold for every distribution."""
+"""Distributions of the magnitudes of errors; the inequality holds for each."""
 
 each_size = pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 
@@ -45,7 +44,7 @@ def test_symmetric_errors_are_never_beyond_the_limit(size: Draw, channels: int) 
 
 
 def test_the_inequality_holds_at_a_limit_that_can_be_sampled() -> None:
-    """Of symmetric errors, no more exceed t √(Σ Z²) than 2 exp(−t² / 2); and it is no gross overestimate."""
+    """The fraction of symmetric errors beyond t √(Σ Z²) is below 2 exp(−t² / 2)."""
     signs = np.random.default_rng(0).choice((-1.0, 1.0), (100_000, 64))
     ratios = np.abs([bias(row) * LIMIT for row in signs])
     for t in (1.5, 2.0, 2.5, 3.0):
@@ -69,10 +68,10 @@ def test_a_shift_of_half_the_deviation_shows_over_a_thousand_channels() -> None:
 
 
 def test_too_few_channels_prove_nothing() -> None:
-    """Even errors that all agree reach √n at most."""
+    """Even errors that are all the same reach √n at most."""
     fewest = int(np.ceil(LIMIT**2))
     assert bias(np.ones(fewest - 1)) < 1 < bias(np.ones(fewest + 1))
-    assert 64 < fewest < 512  # the regions of many channels have enough of them
+    assert 64 < fewest < 512  # the regions of many channels have more channels than this
 
 
 @pytest.mark.parametrize("errors", [np.zeros(0), np.zeros(1), np.zeros(4096), -np.zeros(7)])
@@ -81,8 +80,8 @@ def test_no_errors_have_no_bias(errors: Floats) -> None:
 
 
 @pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
-def test_errors_that_are_not_finite_have_none_either(odd: float) -> None:
-    """They are outside the bounds, or beyond them and judged as such."""
+def test_errors_that_are_not_finite_have_no_bias(odd: float) -> None:
+    """Such errors are outside the domain of the bounds, or are judged as beyond them."""
     errors = np.ones(4096)
     errors[7] = odd
     assert bias(errors) == 0

@@ -1,4 +1,4 @@
-"""Causes: many failures that one fault explains are told as one, wherever they are told."""
+"""Causes: several failures that one fault explains are reported once."""
 
 from collections.abc import Callable
 from math import inf
@@ -17,7 +17,8 @@ from bn_spec.report.markdown import markdown
 from bn_spec.report.merge import Merged, merged
 from bn_spec.report.records import FAIL, KNOWN, Record, Run
 from bn_spec.report.table import summary
-from bn_spec.specification.requirement import REQUIREMENTS
+from bn_spec.specification.requirement import requirement_named
+from bn_spec.suite.chapters import load_suite
 
 from .process import bn_spec, pytest_suite
 from .runs import run
@@ -61,35 +62,39 @@ RECORDS = [
 def test_a_fault_that_is_named_among_others_explains_too_and_each_failure_counts_once() -> None:
     found = causes(RECORDS)
     assert [(each.backend, each.what, len(each.records)) for each in found] == [
-        ("one", f"those of one fault, {BIAS}", 3),
-        ("one", "those of one fault, eps-ignored: eps is not added", 2),
+        ("one", f"match one catalogued fault, {BIAS}", 3),
+        ("one", "match one catalogued fault, eps-ignored: eps is not added", 2),
     ]
     assert found[0].where == "RUN-03, STA-09 (float16, float32)"
     assert str(found[0]) == (
-        "one: 3 of 7 failures are those of one fault, runvar-bias: it is biased. (a/b#1); the plainest is RUN-03,"
-        " float32: bn-spec replay 0123456789"
+        "one: 3 of 7 failures match one catalogued fault, runvar-bias: it is biased. (a/b#1);"
+        " simplest example: RUN-03, float32: bn-spec replay 0123456789"
     )
 
 
 def test_an_error_and_the_command_to_replay_are_read_off_a_finding_as_it_is_printed() -> None:
+    load_suite()
     case = Case(Config(1), None, (Forward(np.ones((2, 1, 1, 1), np.float32)),))
     found = Discrepancy("error", 0, "no error", "raised TypeError: no such argument", inf)
-    text = str(
-        Finding(
-            REQUIREMENTS["TRN-01"], "one", "one", case, found, replay="bn-spec replay 0123456789"
-        )
-    )
+    requirement = requirement_named("TRN-01")
+    replay = "bn-spec replay 0123456789"
+    text = str(Finding(requirement, "one", "one", case, found, replay=replay))
     (cause,) = causes([failing("TRN-01", text=text), failing("TRN-02", text=text)])
     assert str(cause).startswith(
-        "one: 2 of 2 failures are of one kind: raised TypeError: no such argument; "
+        "one: 2 of 2 failures end with one error: raised TypeError: no such argument; "
     )
     assert str(cause).endswith(": bn-spec replay 0123456789")
 
 
 def test_deaths_in_one_place_are_one_cause_in_whatever_step() -> None:
-    text = "TRN-01\n  expected  an answer\n  got       killed by SIGABRT in step {} (forward), at kernel.py:5"
+    text = (
+        "TRN-01\n  expected  an answer\n"
+        "  got       killed by SIGABRT in step {} (forward), at kernel.py:5"
+    )
     found = causes([failing("TRN-01", text=text.format(1)), failing("TRN-02", text=text.format(3))])
-    assert [each.what for each in found] == ["of one kind: killed by SIGABRT, at kernel.py:5"]
+    assert [each.what for each in found] == [
+        "end with one error: killed by SIGABRT, at kernel.py:5"
+    ]
 
 
 def test_the_order_in_which_workers_report_makes_no_difference() -> None:
@@ -103,11 +108,11 @@ def test_an_error_that_all_raise_is_one_cause_unless_a_fault_says_more() -> None
     text = "TRN-01\n  expected  no error\n  got       raised TypeError: no such argument"
     records = [failing(f"TRN-0{number}", text=text) for number in (1, 2, 3)]
     assert [str(each) for each in causes(records)] == [
-        "one: 3 of 3 failures are of one kind: raised TypeError: no such argument; the plainest is TRN-01, float32"
+        "one: 3 of 3 failures end with one error: raised TypeError: no such argument;"
+        " simplest example: TRN-01, float32"
     ]
-    assert causes([failing(each.requirement, EPS, text=text) for each in records])[
-        0
-    ].what.startswith("those of")
+    explained = causes([failing(each.requirement, EPS, text=text) for each in records])
+    assert explained[0].what.startswith("match one catalogued fault")
 
 
 def test_requirements_are_enumerated_by_the_dtypes_that_they_share() -> None:
@@ -121,8 +126,8 @@ def test_requirements_are_enumerated_by_the_dtypes_that_they_share() -> None:
 
 def test_the_summary_has_a_line_for_a_cause_and_one_for_each_requirement_that_has_none() -> None:
     told = "\n".join(summary(Run(records=[*RECORDS])))
-    assert "one: 3 of 7 failures are those of one fault, runvar-bias" in told
-    assert "they are: RUN-03, STA-09 (float16, float32)" in told
+    assert "one: 3 of 7 failures match one catalogued fault, runvar-bias" in told
+    assert "failing requirements: RUN-03, STA-09 (float16, float32)" in told
     assert "NUM-01 one (float32): fail" in told
     assert "RUN-01 two (float32): fail" in told
     assert "STA-09 one" not in told
@@ -131,19 +136,18 @@ def test_the_summary_has_a_line_for_a_cause_and_one_for_each_requirement_that_ha
 @pytest.mark.parametrize("write", [markdown, html])
 def test_reports_say_it_before_the_findings(write: Callable[[Merged], str]) -> None:
     told = write(merged({"run.json": run(*RECORDS)}))
-    assert "one: 3 of 7 failures are those of one fault" in told
-    assert told.index("of one fault") < told.index("STA-09, which is longer by far")
+    assert "one: 3 of 7 failures match one catalogued fault" in told
+    assert told.index("match one catalogued fault") < told.index("STA-09, which is longer by far")
 
 
-def test_only_the_plainest_finding_of_a_cause_is_printed_unless_more_is_asked_for(
+def test_only_the_simplest_finding_of_a_cause_is_printed_unless_more_is_asked_for(
     tmp_path: Path,
 ) -> None:
     backend = "bn_spec.specimens:runvar_bias"
     few = bn_spec("run", backend, "--requirement", "RUN-0[34]", "-n", "2", cwd=tmp_path)
     assert few.stdout.count("  expected  ") == 1
-    assert "runvar-bias: 12 of 12 failures are those of one fault, runvar-bias: " in " ".join(
-        few.stdout.split()
-    )
+    printed = " ".join(few.stdout.split())
+    assert "runvar-bias: 12 of 12 failures match one catalogued fault, runvar-bias: " in printed
     assert "12 failed" in few.stdout
     all_of_them = pytest_suite(
         f"--bn-backend={backend}", "--bn-requirement=RUN-0[34]", "-v", cwd=tmp_path

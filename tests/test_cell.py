@@ -1,4 +1,4 @@
-"""A cell looks as hard as its property asks, claims nothing extra, and excuses just what was declared."""
+"""A cell draws as many examples as its property asks, and excuses declared failures alone."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bn_spec.case.dtypes import DTYPES, Array
 from bn_spec.specification.requirement import requirement_named
 from bn_spec.specimens import SPECIMENS
 from bn_spec.strategies import shapes
+from bn_spec.strategies.case_choices import Choices
 from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.profiles import PROFILES
 from bn_spec.suite.property import Body, Property
@@ -31,7 +32,7 @@ RUNNING_VAR = judged("running_var")
 VALUES = ("output", "running_mean", "running_var")
 
 
-def cell_of(
+def search_of(
     backend: Backend,
     dtype: str = "float32",
     body: Body = RUNNING_VAR,
@@ -39,8 +40,9 @@ def cell_of(
     profile: str = "ci",
     requirement: str = "RUN-03",
     **arguments: Any,
-) -> Cell:
-    arguments = {"choices": {"shape": shapes("tiny"), "momentum": (1.0, 0.5)}} | arguments
+) -> Search:
+    choices = arguments.pop("choices", {"shape": shapes("tiny"), "momentum": (1.0, 0.5)})
+    arguments["choices"] = Choices(**choices)
     prop = Property(requirement_named(requirement), body, **arguments)
     return Search(Cell(prop, backend, dtype), PROFILES[profile].settings())
 
@@ -64,13 +66,14 @@ def excused(**arguments: Any) -> Any:
     return Excused(KnownFailure("RUN-03", "running_var", "on purpose", **arguments))
 
 
-def excused_reference(
-    known: KnownFailure = KnownFailure("RUN-03", "running_var", "in vain"),
-) -> Any:
+IN_VAIN = KnownFailure("RUN-03", "running_var", "in vain")
+
+
+def excused_reference(known: KnownFailure = IN_VAIN) -> Any:
     return Excused(known, Reference())
 
 
-# How hard it looks -------------------------------------------------------------------------------------
+# How hard it looks --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -86,70 +89,73 @@ def excused_reference(
 def test_a_cell_looks_at_the_share_of_examples_that_its_property_needs(
     profile: str, effort: float, examples: int
 ) -> None:
-    cell = cell_of(Reference(), profile=profile, effort=effort)
-    cell.examine()
-    assert cell.tally.examples == examples
+    search = search_of(Reference(), profile=profile, effort=effort)
+    search.examine()
+    assert search.tally.examples == examples
 
 
 def test_fewer_examples_than_the_least_are_enough_for_who_asks_for_fewer() -> None:
-    cell = replace(cell_of(Reference(), effort=0.01), profile=PROFILES["ci"].settings(3))
-    cell.examine()
-    assert cell.tally.examples == 3
+    search = replace(search_of(Reference(), effort=0.01), profile=PROFILES["ci"].settings(3))
+    search.examine()
+    assert search.tally.examples == 3
 
 
 @pytest.mark.parametrize(
     ("share", "examples"), [(1.0, 100), (OTHER_DTYPES, 20), (0.001, LEAST_EXAMPLES)]
 )
 def test_a_dtype_beside_the_first_gets_a_share_of_the_examples(share: float, examples: int) -> None:
-    cell = replace(cell_of(Reference()), share=share)
-    cell.examine()
-    assert cell.tally.examples == examples
+    search = replace(search_of(Reference()), share=share)
+    search.examine()
+    assert search.tally.examples == examples
 
 
 def test_a_huge_property_is_looked_at_once_and_not_shrunk() -> None:
-    cell = cell_of(
+    search = search_of(
         SPECIMENS["runvar-bias"], huge=True, choices={"shape": shapes("small"), "momentum": (1.0,)}
     )
     with pytest.raises(Violation):
-        cell.examine()
-    assert cell.tally.examples == 2  # once to find it, once to show it
+        search.examine()
+    assert search.tally.examples == 2  # once to find it, once to show it
 
 
 def test_a_property_of_other_dtypes_is_not_claimed() -> None:
-    cell = cell_of(Reference(), dtypes=("float16", "bfloat16"))
-    assert cell.not_claimed == "reference does not claim float16 or bfloat16"
+    search = search_of(Reference(), dtypes=("float16", "bfloat16"))
+    assert search.cell.not_claimed == "reference does not claim float16 or bfloat16"
 
 
 def test_a_property_that_judges_nothing_is_vacuous() -> None:
     with pytest.raises(Vacuous, match="RUN-03: 100 examples, nothing judged"):
-        cell_of(Reference(), body=lambda _, __: None).examine()
+        search_of(Reference(), body=lambda _, __: None).examine()
 
 
 def test_what_a_requirement_needs_and_a_backend_does_not_claim_is_said() -> None:
     flushing = SPECIMENS["flushes-subnormals"]
     assert (
-        cell_of(flushing, requirement="NUM-07").not_claimed
+        search_of(flushing, requirement="NUM-07").cell.not_claimed
         == "flushes-subnormals does not claim subnormals"
     )
-    assert cell_of(flushing, requirement="NUM-06").not_claimed == ""
-    assert cell_of(SPECIMENS["welford"], requirement="NUM-07").not_claimed == ""
+    assert search_of(flushing, requirement="NUM-06").cell.not_claimed == ""
+    assert search_of(SPECIMENS["welford"], requirement="NUM-07").cell.not_claimed == ""
 
 
 def test_all_that_a_requirement_needs_is_needed_and_in_the_dtype() -> None:
     twice = replace(SPECIMENS["welford"].capabilities, double_backward=("float64",))
     half = replace(SPECIMENS["welford"], capabilities=twice)
-    assert cell_of(half, requirement="GRD-24", dtype="float64").not_claimed == ""
+    assert search_of(half, requirement="GRD-24", dtype="float64").cell.not_claimed == ""
     assert (
-        cell_of(half, requirement="GRD-24").not_claimed
+        search_of(half, requirement="GRD-24").cell.not_claimed
         == "welford does not claim double_backward in float32"
     )
     without = replace(half, capabilities=replace(twice, inference=False))
     assert (
-        cell_of(without, requirement="GRD-24", dtype="float64").not_claimed
+        search_of(without, requirement="GRD-24", dtype="float64").cell.not_claimed
         == "welford does not claim inference"
     )
     nothing = replace(half, capabilities=replace(twice, gradients=False))
-    assert cell_of(nothing, requirement="GRD-01").not_claimed == "welford does not claim gradients"
+    assert (
+        search_of(nothing, requirement="GRD-01").cell.not_claimed
+        == "welford does not claim gradients"
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -165,44 +171,44 @@ def test_cases_are_drawn_in_the_dtype_of_the_cell_and_judged_by_the_claims_of_it
         met.add(case.config.dtype)
         cell.judge(case, "output")
 
-    cell = cell_of(backend, dtype, body, profile="smoke")
-    assert cell.claims is backend.capabilities
-    cell.examine()
+    search = search_of(backend, dtype, body, profile="smoke")
+    assert search.cell.claims is backend.capabilities
+    search.examine()
     assert met == {dtype}
 
 
-# What it excuses ---------------------------------------------------------------------------------------
+# What it excuses ----------------------------------------------------------------------------------
 
 
 def test_a_known_failure_covers_every_dtype_and_case_unless_it_says_less() -> None:
     for dtype in ("float32", "bfloat16"):
-        cell = cell_of(excused(), dtype)
-        cell.examine()
-        assert [known.reason for known in cell.tally.known] == ["on purpose"]
+        search = search_of(excused(), dtype)
+        search.examine()
+        assert [known.reason for known in search.tally.known] == ["on purpose"]
 
 
 def test_a_known_failure_of_some_dtypes_excuses_no_other() -> None:
     backend = excused(dtypes=("bfloat16", "float64"))
     for dtype in ("float64", "bfloat16"):
-        cell = cell_of(backend, dtype)
-        cell.examine()
-        assert cell.tally.known == cell.expected_failures != []
-    cell = cell_of(backend, "float32")
-    assert cell.expected_failures == []
+        search = search_of(backend, dtype)
+        search.examine()
+        assert search.tally.known == search.cell.expected_failures != []
+    search = search_of(backend, "float32")
+    assert search.cell.expected_failures == []
     with pytest.raises(Violation):
-        cell.examine()
+        search.examine()
 
 
 def test_a_known_failure_of_some_cases_excuses_no_other() -> None:
     def on_one_channel(case: Case) -> bool:
         return case.config.num_features == 1
 
-    cell = cell_of(excused(where=on_one_channel))
+    search = search_of(excused(where=on_one_channel))
     with pytest.raises(Violation) as found:
-        cell.examine()
+        search.examine()
     assert found.value.finding.case.config.num_features == 2  # the smallest that is not excused
-    assert cell.tally.known
-    alone = cell_of(
+    assert search.tally.known
+    alone = search_of(
         excused(where=on_one_channel),
         choices={"shape": shapes("tiny", where=lambda s: s[:2] == (2, 1))},
     )
@@ -218,10 +224,10 @@ def test_a_known_failure_that_is_not_seen_is_noticed_after_as_many_examples_as_i
     profile: str, effort: float, said: bool
 ) -> None:
     never_seen = excused_reference()
-    cell = cell_of(never_seen, profile=profile, effort=effort)
-    assert cell.no_longer_failing == []
-    cell.examine()
-    assert (cell.no_longer_failing == [never_seen.known]) is said
+    search = search_of(never_seen, profile=profile, effort=effort)
+    assert search.no_longer_failing == []
+    search.examine()
+    assert (search.no_longer_failing == [never_seen.known]) is said
 
 
 def test_a_known_failure_of_few_cases_or_of_several_requirements_is_not_missed() -> None:
@@ -231,20 +237,20 @@ def test_a_known_failure_of_few_cases_or_of_several_requirements_is_not_missed()
         ),
         KnownFailure("RUN-*", "running_var", "several"),
     ):
-        cell = cell_of(excused_reference(known))
-        cell.examine()
-        assert cell.expected_failures == [known]
-        assert cell.no_longer_failing == []
+        search = search_of(excused_reference(known))
+        search.examine()
+        assert search.cell.expected_failures == [known]
+        assert search.no_longer_failing == []
 
 
 @pytest.mark.parametrize(("cases", "said"), [(MANY - 1, False), (MANY, True)])
 def test_a_known_failure_is_missed_once_many_cases_expected_it(cases: int, said: bool) -> None:
     numbers = count()
     known = KnownFailure("RUN-03", "running_var", "so many", where=lambda _: next(numbers) < cases)
-    cell = cell_of(excused_reference(known))
-    cell.examine()
-    assert cell.tally.eligible[known] == cases
-    assert cell.no_longer_failing == ([known] if said else [])
+    search = search_of(excused_reference(known))
+    search.examine()
+    assert search.tally.eligible[known] == cases
+    assert search.no_longer_failing == ([known] if said else [])
 
 
 @pytest.mark.parametrize(
@@ -255,21 +261,21 @@ def test_a_pattern_excuses_nothing_that_it_does_not_match(
     requirement: str, observable: str
 ) -> None:
     with pytest.raises(Violation):
-        cell_of(Excused(KnownFailure(requirement, observable, "of others"))).examine()
+        search_of(Excused(KnownFailure(requirement, observable, "of others"))).examine()
 
 
 def test_a_known_failure_may_cover_several_requirements_and_observables() -> None:
-    cell = cell_of(Excused(KnownFailure("RUN-*", "running_*", "both")))
-    cell.examine()
-    assert [known.reason for known in cell.tally.known] == ["both"]
-    assert cell.tally.eligible[cell.tally.known[0]] == cell.tally.examples
+    search = search_of(Excused(KnownFailure("RUN-*", "running_*", "both")))
+    search.examine()
+    assert [known.reason for known in search.tally.known] == ["both"]
+    assert search.tally.eligible[search.tally.known[0]] == search.tally.examples
 
 
 def test_the_share_of_an_excused_observable_does_not_count() -> None:
-    cell = cell_of(excused(), body=judged("running_mean", "running_var"))
-    cell.examine()
-    assert 0 < cell.tally.shares["running_mean"] <= 1
-    assert cell.tally.shares.get("running_var", 0.0) <= 1
+    search = search_of(excused(), body=judged("running_mean", "running_var"))
+    search.examine()
+    assert 0 < search.tally.shares["running_mean"] <= 1
+    assert search.tally.shares.get("running_var", 0.0) <= 1
 
 
 @pytest.mark.parametrize(
@@ -280,11 +286,11 @@ def test_a_known_failure_excuses_its_requirement_and_observable_alone(
 ) -> None:
     backend = Excused(KnownFailure("RUN-03", "running_mean", "never mind"))
     with pytest.raises(Violation) as found:
-        cell_of(backend, **other).examine()
+        search_of(backend, **other).examine()
     assert found.value.finding.discrepancy.observable == "running_var"
 
 
-# What it judges ----------------------------------------------------------------------------------------
+# What it judges -----------------------------------------------------------------------------------
 
 
 class Counting(Reference):
@@ -308,13 +314,13 @@ class Counting(Reference):
 
 def test_a_case_is_played_once_however_many_grades_are_measured() -> None:
     backend = Counting()
-    cell = cell_of(
+    search = search_of(
         backend,
         body=lambda cell, case: cell.measure(case, "output", "running_var"),
         profile="smoke",
     )
-    cell.examine()
-    assert backend.forwards == cell.tally.examples == 15
+    search.examine()
+    assert backend.forwards == search.tally.examples == 15
 
 
 class Unsteady(Reference):
@@ -334,7 +340,7 @@ class Unsteady(Reference):
 
 def test_what_does_not_fail_again_is_found_and_said_to_be_unsteady() -> None:
     with pytest.raises(Violation) as found:
-        cell_of(Unsteady()).examine()
+        search_of(Unsteady()).examine()
     assert found.value.finding.discrepancy.observable == "running_var"
     assert (
         found.value.finding.note
@@ -345,7 +351,7 @@ def test_what_does_not_fail_again_is_found_and_said_to_be_unsteady() -> None:
 @pytest.mark.parametrize("values", [1, 20])
 def test_a_case_is_judged_in_parts_as_it_is_as_a_whole(values: int) -> None:
     whole, parts = (
-        cell_of(SPECIMENS["two-pass-sequential"], body=body)
+        search_of(SPECIMENS["two-pass-sequential"], body=body)
         for body in (
             judged(*VALUES),
             lambda cell, case: cell.judge_in_parts(case, *VALUES, values=values),
@@ -353,30 +359,33 @@ def test_a_case_is_judged_in_parts_as_it_is_as_a_whole(values: int) -> None:
     )
     whole.examine()
     parts.examine()
-    assert (parts.examples, parts.outside) == (whole.examples, whole.outside)
-    assert parts.shares == whole.shares
-    assert parts.judged > whole.examples
+    assert (parts.tally.examples, parts.tally.outside) == (
+        whole.tally.examples,
+        whole.tally.outside,
+    )
+    assert parts.tally.shares == whole.tally.shares
+    assert parts.tally.judged > whole.tally.examples
 
 
 def test_channels_of_which_one_is_wrong_are_named() -> None:
-    cell = cell_of(
+    search = search_of(
         SPECIMENS["channel-tail-dropped"],
         body=lambda cell, case: cell.judge_in_parts(case, *VALUES, values=100),
         choices={"shape": shapes("channel edge")},
     )
     with pytest.raises(Violation) as found:
-        cell.examine()
+        search.examine()
     assert re.search(
         r" of channels \d+ to \d+, taken alone$", found.value.finding.discrepancy.expected
     )
 
 
 def test_shares_are_the_worst_of_all_examples_and_elements_are_counted() -> None:
-    cell = cell_of(
+    search = search_of(
         SPECIMENS["two-pass-sequential"], body=judged("output", "running_var"), profile="smoke"
     )
-    cell.examine()
-    assert set(cell.tally.shares) == {"output", "running_var"}
-    assert all(0 < share <= 1 for share in cell.tally.shares.values())
-    assert cell.tally.judged > 2 * cell.tally.examples
-    assert cell.tally.outside == 0
+    search.examine()
+    assert set(search.tally.shares) == {"output", "running_var"}
+    assert all(0 < share <= 1 for share in search.tally.shares.values())
+    assert search.tally.judged > 2 * search.tally.examples
+    assert search.tally.outside == 0

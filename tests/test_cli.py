@@ -96,7 +96,7 @@ def _read(terminal: int) -> bytes:
 
 def test_who_asks_pytest_for_more_gets_that(tmp_path: Path) -> None:
     done = bn_spec("run", "reference", *QUICK, "--", "-v", cwd=tmp_path)
-    assert "[reference-float32] PASSED" in done.stdout
+    assert "[TRN-01-reference-float32] PASSED" in done.stdout
     assert " of 6 checks" not in done.stdout.partition(" bn-spec ===")[0]
 
 

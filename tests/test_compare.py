@@ -1,4 +1,4 @@
-"""What changed between two runs is told, and what got worse first."""
+"""The comparison of two runs: what got worse, what changed, and in which order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from bn_spec.cli import main
-from bn_spec.report.comparison import GONE, MOST_SHARES, Change, Comparison, Share
+from bn_spec.report.comparison import GONE, MOST_SHARES, Change, Comparison, ShareChange
 from bn_spec.report.records import (
     BAD,
     CRASHED,
@@ -82,7 +82,7 @@ def test_cells_of_one_run_alone_are_counted() -> None:
         "two: 3 checks of GRD, RUN, TRN"
     ]
     assert section(
-        "not there any more, and not claimed before", run(*SEVERAL), run(*SEVERAL[:-1])
+        "dropped checks that were not claimed before", run(*SEVERAL), run(*SEVERAL[:-1])
     ) == ["other: 1 check of GRD"]
 
 
@@ -93,7 +93,7 @@ def test_a_finding_is_another_when_something_else_is_wrong() -> None:
     assert section("new findings", before, after) == [
         f"RUN-03 one (float32): running_mean is wrong: {sentence}"
     ]
-    assert section("vanished findings", before, after) == [
+    assert section("findings that are gone", before, after) == [
         f"RUN-03 one (float32): running_var is wrong: {sentence}"
     ]
     assert told(before, after)[-1] == "no check got worse"
@@ -104,14 +104,14 @@ def test_shares_are_told_that_grew_or_shrank_by_half() -> None:
     after = {"a": 0.299, "b": 0.1875, "c": 0.25, "d": 0.4, "e": 0.0, "f": 0.0, "only after": 1.0}
     old, new = run(record("TRN-01", shares=before)), run(record("TRN-01", shares=after))
     assert section("err/bound grew", old, new) == [
-        "TRN-01 one (float32) d: 0.00 → 0.40 (from nothing)",
+        "TRN-01 one (float32) d: 0.00 → 0.40 (was zero)",
         "TRN-01 one (float32) b: 0.12 → 0.19 (1.5 times)",
     ]
     assert section("err/bound shrank", old, new) == [
-        "TRN-01 one (float32) e: 0.50 → 0.00 (to nothing)",
+        "TRN-01 one (float32) e: 0.50 → 0.00 (is zero now)",
         "TRN-01 one (float32) c: 0.38 → 0.25 (1.5 times)",
     ]
-    assert Share(("", "", ""), "", 0.0, 0.0).factor == 1
+    assert ShareChange(("", "", ""), "", 0.0, 0.0).factor == 1
 
 
 def test_small_shares_are_told_in_more_digits() -> None:
@@ -139,7 +139,7 @@ def test_versions_and_grades_that_differ_are_told() -> None:
     after = replace(
         after, environment={**after.environment, "packages": {"numpy": "2.5", "jax": "1"}}
     )
-    assert section("judged otherwise", before, after) == [
+    assert section("judged under different conditions", before, after) == [
         "profile: ci → smoke",
         "numpy: 2.4.6 → 2.5",
         "backend one: torch 2.12 → torch 2.13",
@@ -167,8 +167,8 @@ def test_what_others_wrote_moves_no_cursor() -> None:
         (("good", "good"), 0, "no check got worse"),
         (("good", "bad"), 1, "RUN-03 one (float32): pass → fail"),
         (("bad", "good"), 0, "RUN-03 one (float32): fail → pass"),
-        (("good", "missing"), 2, "missing: there is no such file; allowed: a run.json"),
-        (("damaged", "good"), 2, "no record of a run, or a damaged one"),
+        (("good", "missing"), 2, "missing: no such file; expected a run.json"),
+        (("damaged", "good"), 2, "not a record of a bn-spec run, or damaged"),
         (("good",), 2, "Missing argument 'AFTER'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Example databases: what failed is tried first the next time, by the same cell, and nothing in them fails a run."""
+"""Example databases: a cell retries its failures first, and no stored entry fails a run."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ def opened(text: str, folder: Path) -> Databases:
     return open_databases(text, relative_to=folder, downloads=folder / "downloads")
 
 
-def cell_of(backend: Backend, databases: Databases | None, profile: str = "smoke") -> Cell:
+def search_of(backend: Backend, databases: Databases | None, profile: str = "smoke") -> Search:
     prop = PROPERTIES["EVL-01" if backend is RARE else "RUN-03"]
     return Search(Cell(prop, backend, "float32"), PROFILES[profile].settings(), databases=databases)
 
 
-def rare(databases: Databases | None) -> Cell:
-    return cell_of(RARE, databases, "ci")
+def rare(databases: Databases | None) -> Search:
+    return search_of(RARE, databases, "ci")
 
 
-def looks(cell: Cell) -> int:
+def looks(search: Search) -> int:
     """Return how often a cell looked at a case until it had shown the one that fails."""
     with pytest.raises(Violation):
-        cell.examine()
-    return cell.tally.examples
+        search.examine()
+    return search.tally.examples
 
 
 def keys_and_values(folder: Path) -> dict[str, set[bytes]]:
@@ -79,7 +79,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# What a database is for -------------------------------------------------------------------------------------
+# What a database is for ---------------------------------------------------------------------------
 
 
 def test_what_took_many_examples_is_found_on_the_first_the_next_time(found: Path) -> None:
@@ -110,30 +110,33 @@ def test_other_cells_do_not_get_it(tmp_path: Path, other: tuple[str, str, str]) 
 
 def test_what_is_kept_stands_under_the_names_of_its_cell() -> None:
     memory = InMemoryExampleDatabase()
-    looks(replace(cell_of(PLAIN, Databases((), memory)), dtype="float64"))
+    search = search_of(PLAIN, Databases((), memory))
+    search.cell.dtype = "float64"
+    looks(search)
     assert memory.data
     assert all(key.startswith(b"RUN-03 runvar-bias float64 ") for key in memory.data)
 
 
 def test_an_empty_database_changes_nothing_that_is_drawn(tmp_path: Path) -> None:
-    """But for properties that steer towards a target, which Hypothesis helps with what is in the database."""
+    """Except for properties with a target: Hypothesis mutates their stored examples."""
 
     def drawn(databases: Databases | None) -> list[str]:
         drawn: list[str] = []
-        cell = cell_of(Reference(), databases)
-        body = cell.prop.body
+        search = search_of(Reference(), databases)
+        body = search.cell.prop.body
 
         def watched(cell: Cell, case: Case) -> None:
             drawn.append(str(case))
             body(cell, case)
 
-        replace(cell, prop=replace(cell.prop, body=watched)).examine()
+        search.cell.prop = replace(search.cell.prop, body=watched)
+        search.examine()
         return drawn
 
     assert drawn(None) == drawn(opened("kept", tmp_path))
 
 
-# What is in it fails no run ---------------------------------------------------------------------------------
+# What is in it fails no run -----------------------------------------------------------------------
 
 
 STALE = (
@@ -152,44 +155,44 @@ def test_what_does_not_fail_any_more_or_cannot_be_read_is_let_go_of(
 ) -> None:
     memory = InMemoryExampleDatabase()
     databases = Databases((), memory)
-    assert looks(cell_of(PLAIN, databases)) > FIRST
-    assert looks(cell_of(PLAIN, databases)) == FIRST
+    assert looks(search_of(PLAIN, databases)) > FIRST
+    assert looks(search_of(PLAIN, databases)) == FIRST
     (primary,) = (key for key in memory.data if not key.endswith(b".secondary"))
     assert memory.data[primary]
     memory.data[primary].update(values)
-    mended = cell_of(Mended(), databases)
+    mended = search_of(Mended(), databases)
     mended.examine()
-    assert mended.examples >= PROFILES["smoke"].examples
+    assert mended.tally.examples >= PROFILES["smoke"].examples
     assert not memory.data[primary]
 
 
 def test_what_is_damaged_hides_no_failure() -> None:
     memory = InMemoryExampleDatabase()
     databases = Databases((), memory)
-    looks(cell_of(PLAIN, databases))
+    looks(search_of(PLAIN, databases))
     for values in memory.data.values():
         values.clear()
         values.update(STALE, DAMAGED)
-    assert looks(cell_of(PLAIN, databases)) >= FIRST
+    assert looks(search_of(PLAIN, databases)) >= FIRST
 
 
 def test_a_folder_that_is_gone_fails_nothing(tmp_path: Path) -> None:
     databases = opened("kept", tmp_path)
     (tmp_path / "kept").rmdir()
     (tmp_path / "kept").write_text("in the way")
-    assert looks(cell_of(PLAIN, databases)) > FIRST
+    assert looks(search_of(PLAIN, databases)) > FIRST
 
 
-# Where it may be ---------------------------------------------------------------------------------------------
+# Where it may be ----------------------------------------------------------------------------------
 
 
 def test_the_first_of_several_is_written_to_and_all_are_read(tmp_path: Path) -> None:
-    looks(cell_of(PLAIN, opened("theirs", tmp_path)))
+    looks(search_of(PLAIN, opened("theirs", tmp_path)))
     before = keys_and_values(tmp_path / "theirs")
-    assert looks(cell_of(PLAIN, opened("ours, theirs", tmp_path))) == FIRST
-    cell_of(Mended(), opened("new, theirs", tmp_path)).examine()
+    assert looks(search_of(PLAIN, opened("ours, theirs", tmp_path))) == FIRST
+    search_of(Mended(), opened("new, theirs", tmp_path)).examine()
     assert keys_and_values(tmp_path / "theirs") == before
-    assert looks(cell_of(PLAIN, opened("ours", tmp_path))) == FIRST
+    assert looks(search_of(PLAIN, opened("ours", tmp_path))) == FIRST
 
 
 @pytest.mark.parametrize(
@@ -201,7 +204,8 @@ def test_the_first_of_several_is_written_to_and_all_are_read(tmp_path: Path) -> 
         ("redis:host", f"a database is 'redis:host'; allowed: {ALLOWED}"),
         (
             "github:owner",
-            "a database is 'github:owner'; allowed: github:OWNER/REPO or github:OWNER/REPO/ARTIFACT",
+            "a database is 'github:owner'; allowed: github:OWNER/REPO or "
+            "github:OWNER/REPO/ARTIFACT",
         ),
         (
             "kept,missing",
@@ -243,7 +247,7 @@ def test_without_the_package_for_redis_the_extra_is_named(
         opened("redis://127.0.0.1/0", tmp_path)
 
 
-# Redis -------------------------------------------------------------------------------------------------------
+# Redis --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -289,8 +293,8 @@ def wait_for(port: int) -> None:
 
 
 def test_a_redis_server_shares_what_failed(tmp_path: Path, server: str) -> None:
-    assert looks(cell_of(PLAIN, opened(server, tmp_path))) > FIRST
-    assert looks(cell_of(PLAIN, opened(server, tmp_path))) == FIRST
+    assert looks(search_of(PLAIN, opened(server, tmp_path))) > FIRST
+    assert looks(search_of(PLAIN, opened(server, tmp_path))) == FIRST
     with Redis.from_url(server) as client:
         keys = client.keys()
         assert keys
@@ -307,19 +311,19 @@ def test_a_redis_server_that_goes_away_fails_nothing_and_is_noted(
     databases = opened(server, tmp_path)
     with Redis.from_url(server) as client:
         client.shutdown(nosave=True)
-    sound = cell_of(Reference(), databases)
+    sound = search_of(Reference(), databases)
     sound.examine()
-    assert sound.examples == PROFILES["smoke"].examples
+    assert sound.tally.examples == PROFILES["smoke"].examples
     (note,) = databases.notes
     assert note.startswith(f"database {server}: ConnectionError: ")
     assert note.endswith("; the run went on without it")
 
 
-# GitHub ------------------------------------------------------------------------------------------------------
+# GitHub -------------------------------------------------------------------------------------------
 
 
 def artifact(folder: Path, content: Path | None, name: str = ARTIFACT) -> None:
-    """Put a fresh download of an artifact where it is kept, so that nobody asks the network for it."""
+    """Store a fresh download of an artifact where it is cached: no test uses the network."""
     downloads = folder / "owner" / "repo" / name
     downloads.mkdir(parents=True)
     path = downloads / f"{datetime.now(UTC).isoformat().replace(':', '_')}.zip"
@@ -335,26 +339,26 @@ def artifact(folder: Path, content: Path | None, name: str = ARTIFACT) -> None:
     ("text", "name"), [("github:owner/repo", ARTIFACT), ("github:owner/repo/mine", "mine")]
 )
 def test_the_artifact_of_a_workflow_is_read(tmp_path: Path, text: str, name: str) -> None:
-    looks(cell_of(PLAIN, opened("kept", tmp_path)))
+    looks(search_of(PLAIN, opened("kept", tmp_path)))
     artifact(tmp_path / "downloads", tmp_path / "kept", name)
     databases = opened(text, tmp_path)
-    assert looks(cell_of(PLAIN, databases)) == FIRST
-    cell_of(Mended(), databases).examine()  # would let go of what it holds, if it could
-    assert looks(cell_of(PLAIN, databases)) == FIRST
+    assert looks(search_of(PLAIN, databases)) == FIRST
+    search_of(Mended(), databases).examine()  # would let go of what it holds, if it could
+    assert looks(search_of(PLAIN, databases)) == FIRST
     assert databases.notes == []
 
 
 def test_an_artifact_that_is_no_archive_fails_nothing_and_is_noted(tmp_path: Path) -> None:
     artifact(tmp_path / "downloads", None)
     databases = opened("kept,github:owner/repo", tmp_path)
-    assert looks(cell_of(PLAIN, databases)) > FIRST
+    assert looks(search_of(PLAIN, databases)) > FIRST
     (note,) = databases.notes
     assert note.startswith(
         "database github:owner/repo: The downloaded artifact from GitHub is invalid"
     )
 
 
-# In a run ----------------------------------------------------------------------------------------------------
+# In a run -----------------------------------------------------------------------------------------
 
 
 def test_the_workers_of_a_run_share_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The expectation is the same in either arithmetic and in blocks of any size, up to what its bound pays for."""
+"""An expectation depends neither on the arithmetic of the reference nor on the size of blocks."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from bn_spec.oracle.bounds import GRADES, OWN_ERROR, SUMMATIONS, Accuracy
 from bn_spec.oracle.expectation import Context, Expectation, Past, expect
 from bn_spec.oracle.reference import Extended
 from bn_spec.strategies import BALANCED, FAMILIES, MIXED, WIDE, cases, shapes, values
-
-from .common import examples
+from tests.common import examples
 
 NARROW = [name for name, row in DTYPES.items() if row.accumulation.name == "float32"]
 OBSERVABLES = ("output", "running_mean", "running_var")
 SHARPEST = Accuracy("two-pass", "wide")
-"""The claim that leaves the reference itself the least room."""
+"""Claims with the narrowest bounds, which leave the reference itself the least room."""
 
 
 HISTORIES = (
@@ -41,7 +40,7 @@ each_history = pytest.mark.parametrize("history", HISTORIES, ids=" ".join)
 
 
 def expected(case: Case, accuracy: Accuracy) -> Expectation:
-    """Expect the last step of a case, of whose forwards each starts from the state of the case."""
+    """Return the expectation of the last step; every forward starts from the state of the case."""
     before = case.state or initial_state(case.config)
     training = not any(isinstance(step, Eval) for step in case.steps)
     forwards = [
@@ -63,7 +62,7 @@ def difference(a: Bounded, b: Bounded) -> np.ndarray[tuple[int, ...], np.dtype[n
 
 @each_history
 @pytest.mark.parametrize("dtype", NARROW)
-def test_what_float64_costs_the_reference_is_paid_by_the_bound(
+def test_the_bound_pays_for_the_error_of_the_reference_in_float64(
     dtype: str, history: tuple[str, ...]
 ) -> None:
     hard = values(

@@ -1,4 +1,4 @@
-"""Double-double arithmetic keeps the relative errors that its docstring states, by exact rational arithmetic."""
+"""Double-double arithmetic stays within its stated relative errors, by rational arithmetic."""
 
 import operator
 from collections.abc import Callable
@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_spec.oracle.reference import Extended
-
-from .common import examples
+from tests.common import examples
 
 U = Fraction(1, 2**53)
 BOUNDS = {
@@ -28,7 +27,7 @@ TAILS = st.floats(-1, 1)
 
 
 def normalised(hi: float, lo: float) -> Extended:
-    """Return ``hi + lo`` with ``hi`` the float64 nearest to it, as every result of the arithmetic is."""
+    """Return ``hi + lo`` normalised, as every result is: ``hi`` is the nearest float64."""
     nearest = hi + lo
     return Extended(nearest, float(Fraction(hi) + Fraction(lo) - Fraction(nearest)))
 
@@ -39,7 +38,10 @@ def exact(number: Extended) -> Fraction:
 
 @st.composite
 def numbers(draw: st.DrawFn, largest: int = 200) -> Extended:
-    """Double-doubles of either sign between 2**-largest and 2**largest; no operation on two of them underflows."""
+    """Double-double numbers of magnitude 2**-largest to 2**largest.
+
+    No operation on two such numbers underflows.
+    """
     hi = ldexp(draw(SIGNIFICANDS), draw(st.integers(-largest, largest)))
     return normalised(hi, draw(TAILS) * abs(hi) * 2.0**-53)
 
@@ -87,7 +89,7 @@ def test_a_sum_that_cancels_errs_by_at_most_the_stated_bound(
 @examples(360)
 @given(numbers())
 def test_a_square_root_errs_by_at_most_its_stated_bound(x: Extended) -> None:
-    """|r − √a| <= e √a just when (1 − e)² a <= r² <= (1 + e)² a, for a root r >= 0."""
+    """For a root r >= 0, |r − √a| <= e √a exactly if (1 − e)² a <= r² <= (1 + e)² a."""
     square = -x if x.hi < 0 else x
     root, e = exact(square.sqrt()), BOUNDS["sqrt"]
     assert root > 0
@@ -134,8 +136,8 @@ def test_rounding_gives_a_nearest_float32_or_float64(x: Extended) -> None:
     for dtype, u in ((np.dtype(np.float32), Fraction(1, 2**24)), (np.dtype(np.float64), U)):
         rounded = x.rounded(dtype)
         assert rounded.dtype == dtype
-        # Rounding to float64 first costs at most U; the second rounding is of a number that is
-        # larger by at most U.
+        # Rounding to float64 first costs at most U. The number in the second rounding is larger by
+        # at most U.
         assert abs(Fraction(float(rounded)) - exact(x)) <= (u + 2 * U) * abs(exact(x))
 
 

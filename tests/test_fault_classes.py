@@ -1,4 +1,4 @@
-"""Every faulty specimen has a class of faults, and every class of faults a specimen or a reason why it has none."""
+"""Every faulty specimen has a class; every class has a specimen, or a reason for having none."""
 
 from __future__ import annotations
 
@@ -66,10 +66,8 @@ def test_no_two_classes_say_the_same() -> None:
 
 
 def test_classes_stand_family_by_family() -> None:
-    assert (
-        tuple(family for family, _ in groupby(FAULT_CLASSES.values(), attrgetter("family")))
-        == FAMILIES
-    )
+    groups = groupby(FAULT_CLASSES.values(), attrgetter("family"))
+    assert tuple(family for family, _ in groups) == FAMILIES
 
 
 @by_name

@@ -1,4 +1,4 @@
-"""The grade of a kernel is measured beside what it claims: the best whose bounds every example satisfied."""
+"""The measured grade of a kernel is the best one whose bounds every example satisfied."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ import_module("conformance.test_num")  # declares its properties
 import_module("conformance.test_run")
 
 
-def cell_of(
+def search_of(
     specimen: str, dtype: str = "float32", requirement: str = "NUM-01", grade: str = ""
-) -> Cell:
+) -> Search:
     """A cell for a specimen that claims its own grade, or another."""
     prop = PROPERTIES[requirement]
     known = SPECIMENS[specimen]
@@ -49,68 +49,68 @@ def cell_of(
     ],
 )
 def test_a_kernel_is_measured_as_what_it_is(specimen: str, grade: str, dtype: str) -> None:
-    cell = cell_of(specimen, dtype)
-    cell.examine()
-    assert cell.tally.measured_grade == grade
-    assert list(cell.tally.grades) == list(GRADES)
-    ascending = [cell.tally.grades[name] for name in reversed(GRADES)]
+    search = search_of(specimen, dtype)
+    search.examine()
+    assert search.tally.measured_grade == grade
+    assert list(search.tally.grades) == list(GRADES)
+    ascending = [search.tally.grades[name] for name in reversed(GRADES)]
     assert ascending == sorted(ascending)  # who satisfies a grade satisfies all that admit it
 
 
 @pytest.mark.parametrize("specimen", ["two-pass-sequential", "welford"])
-def test_a_kernel_that_claims_less_than_it_can_passes_and_is_measured_all_the_same(
+def test_a_kernel_that_claims_too_little_passes_and_is_measured_all_the_same(
     specimen: str,
 ) -> None:
-    cell = cell_of(specimen, grade="textbook")
-    cell.examine()
-    assert cell.tally.measured_grade == SPECIMENS[specimen].capabilities.grade
+    search = search_of(specimen, grade="textbook")
+    search.examine()
+    assert search.tally.measured_grade == SPECIMENS[specimen].capabilities.grade
 
 
 @pytest.mark.parametrize(("specimen", "claim"), [("textbook", "welford"), ("welford", "two-pass")])
-def test_a_kernel_that_claims_more_than_it_can_fails_with_what_it_is_instead(
+def test_a_kernel_that_claims_too_much_fails_with_its_measured_grade(
     specimen: str, claim: str
 ) -> None:
-    cell = cell_of(specimen, grade=claim)
+    search = search_of(specimen, grade=claim)
     with pytest.raises(Violation) as found:
-        cell.examine()
+        search.examine()
     is_instead = SPECIMENS[specimen].capabilities.grade
     assert found.value.finding.note == f"claimed is {claim}; what was got is {is_instead}"
     assert f"  note      claimed is {claim}; what was got is {is_instead}" in str(found.value)
-    assert cell.tally.measured_grade == is_instead
+    assert search.tally.measured_grade == is_instead
 
 
 def test_a_kernel_can_be_worse_than_the_textbook() -> None:
-    cell = cell_of("sums-in-half-precision", grade="textbook")
+    search = search_of("sums-in-half-precision", grade="textbook")
     with pytest.raises(Violation) as found:
-        cell.examine()
+        search.examine()
     assert found.value.finding.note == f"claimed is textbook; what was got is {WORSE}"
-    assert min(cell.tally.grades.values()) > 1
-    assert cell.tally.measured_grade == WORSE
+    assert min(search.tally.grades.values()) > 1
+    assert search.tally.measured_grade == WORSE
 
 
 class DropsAnAxis(Kernel):
-    """The output has no width."""
+    """A kernel whose output lacks the last axis."""
 
     def forward(self, x: Array) -> Array:
         return super().forward(x)[..., 0]
 
 
 def test_a_kernel_whose_answers_have_no_error_to_measure_is_of_no_grade() -> None:
-    cell = cell_of("two-pass-sequential")
-    cell.backend = replace(SPECIMENS["two-pass-sequential"], kernel=DropsAnAxis)
+    search = search_of("two-pass-sequential")
+    search.cell.backend = replace(SPECIMENS["two-pass-sequential"], kernel=DropsAnAxis)
     with pytest.raises(Violation):
-        cell.examine()
-    assert cell.tally.measured_grade == WORSE
+        search.examine()
+    assert search.tally.measured_grade == WORSE
 
 
 def test_where_nothing_is_measured_there_is_no_grade() -> None:
-    cell = cell_of("two-pass-sequential", requirement="RUN-01")
-    assert cell.tally.measured_grade == ""
-    cell.examine()
-    assert cell.tally.measured_grade == ""
+    search = search_of("two-pass-sequential", requirement="RUN-01")
+    assert search.tally.measured_grade == ""
+    search.examine()
+    assert search.tally.measured_grade == ""
 
 
-# The table ---------------------------------------------------------------------------------------------
+# The table
 
 
 def record(

@@ -35,11 +35,9 @@ from tests.process import bn_spec, pytest_suite, python, strange
 from tests.strange_backends import HOSTILE
 
 WIDE = Case(Config(2), steps=(Train(), Forward(array([0, 1, 2, 3], (2, 2, 1, 1)))))
-
 NARROW = Case(Config(1), steps=(Forward(array([0, 1, 2, 3], (2, 1, 2, 1))),))
 
 AT = r" in step 2 \(forward\)"
-
 DEATHS = {
     "segfaults": rf"killed by SIGSEGV{AT}, at strange_backends.py:\d+ in <lambda>$",
     "aborts": rf"killed by SIGABRT{AT}, at strange_backends.py:\d+ in forward$",
@@ -49,10 +47,9 @@ DEATHS = {
     "spins": rf"gave no answer within 1 s{AT}, at strange_backends.py:\d+ in _spin$",
     "hogs-in-c": rf"killed by SIGSEGV{AT}, at .* in _hog_in_c( \(\d+ MiB of memory were taken\))?$",
     "interrupts": "raised KeyboardInterrupt, which ends a process$",
-    "writes-everywhere": "wrote what is no answer into the channel of its answers",
-    "closes-everything": "(closed the channel of its answers|exited with code 1)",
+    "writes-everywhere": "wrote something that is not an answer into the answer channel",
+    "closes-everything": "(closed the answer channel|exited with code 1)",
 }
-
 ERRORS = {
     "hogs": r"raised (_Array)?MemoryError: .*\(256 MiB are allowed\)$",
     "leaves": "raised SystemExit: done$",
@@ -62,7 +59,6 @@ ERRORS = {
     "unprintable": r"raised RuntimeError: \\udcff",
     "verbose": "raised RuntimeError: words words",
 }
-
 ANSWERS = {
     "gives-nothing": "forward returned None",
     "gives-text": "forward returned str",
@@ -71,9 +67,8 @@ ANSWERS = {
     "gives-another-shape": r"shape \(2, 2, 1, 1, 1\)",
     "wavers": ".",
 }
-
 HARMLESS = ("gives-a-liar", "floods", "meddles", "forks")
-"""What they do is no business of anybody's, once it is undone: a subclass of an array is taken for what it holds."""
+"""Backends whose effects are undone and cause no finding; an array subclass is an array."""
 
 TABLE = [
     *((name, SURVIVAL, said) for name, said in DEATHS.items()),
@@ -82,9 +77,7 @@ TABLE = [
     ("gives-the-world", "error", r"raised (_Array)?MemoryError"),
     *((name, "", "") for name in HARMLESS),
 ]
-
 LIMITS = Limits(seconds=1.0, mebibytes=256)
-
 PATIENT = Limits(seconds=60.0, mebibytes=256)
 """For those that end by themselves, however busy the machine is."""
 
@@ -142,26 +135,24 @@ def test_a_death_among_threads_is_one(isolated: Isolated) -> None:
 
 
 def test_a_death_that_is_declared_is_a_known_failure(isolated: Isolated) -> None:
-    cell = cell_of(isolated)
-    cell.excused = (KnownFailure("RUN-05", SURVIVAL, "it dies of several channels"),)
-    assert cell.violation(WIDE) is None
-    assert [known.reason for known in cell.tally.known] == ["it dies of several channels"]
+    search = search_of(isolated)
+    search.cell.excused = (KnownFailure("RUN-05", SURVIVAL, "it dies of several channels"),)
+    assert search.cell.violation(WIDE) is None
+    assert [known.reason for known in search.tally.known] == ["it dies of several channels"]
 
 
-def cell_of(backend: Any, requirement: str = "RUN-05") -> Cell:
+def search_of(backend: Any, requirement: str = "RUN-05") -> Search:
     load_suite()
-    return Search(
-        Cell(PROPERTIES[requirement][0], backend, "float32"), PROFILES["smoke"].settings()
-    )
+    return Search(Cell(PROPERTIES[requirement], backend, "float32"), PROFILES["smoke"].settings())
 
 
 def test_a_death_shrinks_and_the_search_ends_after_so_many(
     isolated: Isolated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bn_spec.suite.cell.MOST_DEATHS", 6)
-    cell = cell_of(isolated)
+    monkeypatch.setattr("bn_spec.suite.search.MOST_DEATHS", 6)
+    search = search_of(isolated)
     with pytest.raises(Violation, match="killed by SIGSEGV") as raised:
-        cell.run()
+        search.run()
     found = raised.value.finding
     assert found.discrepancy.observable == SURVIVAL
     assert found.faults is None
@@ -186,7 +177,10 @@ def test_after_the_first_hang_nobody_waits_as_long_again(isolated: Isolated) -> 
             "import os; os.abort()",
             "does not load in a process of its own: killed by SIGABRT, at bad.py:1 in <module>",
         ),
-        ("print('no licence'); import os; os._exit(1)", "exited with code 1; it said: no licence"),
+        (
+            "print('no licence'); import os; os._exit(1)",
+            "exited with code 1; last output: no licence",
+        ),
         (
             "raise OSError('no device')",
             "failed to load: OSError: no device (in a process of its own)",
@@ -202,7 +196,6 @@ def test_a_backend_that_kills_who_loads_it_is_broken(tmp_path: Path, body: str, 
 # Runs ---------------------------------------------------------------------------------------------
 
 ISOLATED = ("--bn-isolate=process", "--bn-timeout=1", "--bn-memory=256")
-
 QUICK = ("--bn-profile=smoke", "--bn-requirement=TRN-04")
 
 SOME = (

@@ -99,7 +99,7 @@ def test_of_several_checkpoints_the_one_that_is_asked_for_must_come_back() -> No
     assert places(found) == [("num_batches_tracked", step) for step in (5, 6, 8, 9)]
 
 
-def test_a_new_layer_that_is_restored_into_starts_in_training_mode_with_the_tensors_of_the_checkpoint() -> (
+def test_a_new_layer_that_is_restored_into_starts_in_training_mode_with_the_tensors_of_the_checkpoint() -> (  # noqa: E501
     None
 ):
     case = case_of(

@@ -29,19 +29,13 @@ def normalised(y: Array, state: State, eps: float) -> Array:
 
 
 RNG = np.random.default_rng(0)
-
 IMAGES, CONVOLUTION, CONVOLUTION_BIAS = (
     RNG.normal(size=size) for size in ((2, 2, 5, 4), (3, 2, 3, 2), 3)
 )
-
 GAMMA, BETA, MEAN = RNG.normal(size=(3, 3))
-
 HELD = State(GAMMA, BETA, MEAN, 1 + RNG.random(3), np.array(1))
-
 NOT_AFFINE = State(None, None, MEAN, HELD.running_var, HELD.num_batches_tracked)
-
 each_fold = pytest.mark.parametrize("bias", [None, CONVOLUTION_BIAS], ids=["no bias", "bias"])
-
 each_state = pytest.mark.parametrize("state", [HELD, NOT_AFFINE], ids=["affine", "no affine"])
 
 

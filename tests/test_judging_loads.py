@@ -28,7 +28,6 @@ from tests.judged_histories import (
 from tests.spoilt_backends import changed, raises, returns
 
 ALL = STATE.tensors()
-
 LONG = np.ones(3, np.float32)
 
 REFUSED: dict[str, tuple[dict[str, Array], bool, dict[str, Any], str]] = {

@@ -16,7 +16,7 @@ from bn_spec.play.player import play
 from bn_spec.strategies import ABSENT, RUNNING_STYLES, cases, shapes
 from bn_spec.suite.cell import Violation
 from tests.common import examples
-from tests.kernels import CORRECT, X, backward, cell_of, forward_inference, forward_training
+from tests.kernels import CORRECT, X, backward, forward_inference, forward_training, search_of
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -114,20 +114,20 @@ def test_a_correct_backward_gives_every_gradient_that_is_asked(
     "requirement", [f"GRD-{number:02}" for number in (1, 4, 6, 7, 8, 14, 15, 16)]
 )
 def test_a_correct_backward_conforms(requirement: str, dtype: str) -> None:
-    cell = cell_of(requirement, CORRECT, dtype)
-    assert cell.not_claimed == ""
-    cell.examine()
-    assert cell.tally.judged > 0
+    search = search_of(requirement, CORRECT, dtype)
+    assert search.cell.not_claimed == ""
+    search.examine()
+    assert search.tally.judged > 0
 
 
 @pytest.mark.parametrize(
     "requirement", [*(f"STA-{number:02}" for number in range(1, 12)), "ERR-05", "ERR-06"]
 )
 def test_a_layer_of_correct_kernels_conforms_in_what_is_done_to_its_state(requirement: str) -> None:
-    cell = cell_of(requirement, CORRECT)
-    assert cell.not_claimed == ""
-    cell.examine()
-    assert cell.tally.judged > 0
+    search = search_of(requirement, CORRECT)
+    assert search.cell.not_claimed == ""
+    search.examine()
+    assert search.tally.judged > 0
 
 
 def test_statistics_that_are_updated_in_place_are_those_of_the_forward_in_its_backward() -> None:
@@ -140,7 +140,7 @@ def test_statistics_that_are_updated_in_place_are_those_of_the_forward_in_its_ba
         running_mean[...], running_var[...] = mean, var
         return y, running_mean, running_var
 
-    cell_of("GRD-15", kernel_backend("in-place", in_place, forward_inference, backward)).examine()
+    search_of("GRD-15", kernel_backend("in-place", in_place, forward_inference, backward)).examine()
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_backward_that_disregards_what_it_is_told_does_not(
 
     wrongly: Any = disregarding
     with pytest.raises(Violation) as found:
-        cell_of(
+        search_of(
             requirement, kernel_backend("wrong", forward_training, forward_inference, wrongly)
         ).examine()
     assert found.value.finding.discrepancy.observable in GRADIENTS

@@ -8,7 +8,7 @@ import pytest
 
 from bn_spec import Capabilities, Config, ConfigError, kernel_backend
 from bn_spec.case.dtypes import Array
-from tests.kernels import WRT, X, backward, cell_of, forward_inference, forward_training
+from tests.kernels import WRT, X, backward, forward_inference, forward_training, search_of
 
 
 def test_the_backend_has_the_name_and_description_that_were_given() -> None:
@@ -53,21 +53,32 @@ def test_without_a_backward_the_layer_says_so() -> None:
 def test_what_a_kernel_does_not_claim_of_gradients_is_not_asked() -> None:
     silent = replace(Capabilities(), inference=False)
     backend = kernel_backend("mine", forward_training, capabilities=silent)
-    assert cell_of("GRD-01", backend).not_claimed == "mine does not claim gradients"
+    assert search_of("GRD-01", backend).cell.not_claimed == "mine does not claim gradients"
     differentiable = kernel_backend("mine", forward_training, None, backward)
-    assert cell_of("GRD-01", differentiable).not_claimed == ""
-    assert cell_of("GRD-04", differentiable).not_claimed == "mine does not claim inference"
-    assert cell_of("GRD-22", differentiable).not_claimed == "mine does not claim gradient_layout"
-    assert cell_of("GRD-23", differentiable).not_claimed == "mine does not claim double_backward"
+    assert search_of("GRD-01", differentiable).cell.not_claimed == ""
+    assert search_of("GRD-04", differentiable).cell.not_claimed == "mine does not claim inference"
+    assert (
+        search_of("GRD-22", differentiable).cell.not_claimed
+        == "mine does not claim gradient_layout"
+    )
+    assert (
+        search_of("GRD-23", differentiable).cell.not_claimed
+        == "mine does not claim double_backward"
+    )
 
 
 @pytest.mark.parametrize(
     ("claims", "sentence"),
     [
-        ({"gradients": True}, "mine claims gradients but has no backward; give one, or claim less"),
+        (
+            {"gradients": True},
+            "mine claims gradients but has no backward;"
+            " pass backward=..., or claim gradients=False",
+        ),
         (
             {"double_backward": ("float32",)},
-            "mine claims a double backward, which takes a layer of its own; claim less, or write one",
+            "mine claims a double backward, which kernel functions cannot have;"
+            " write a layer of your own (bn_spec.Layer), or claim double_backward=()",
         ),
     ],
 )
@@ -87,7 +98,8 @@ def test_checkpoints_and_attributes_are_claimed_since_the_helper_keeps_them(
 ) -> None:
     backend = kernel_backend("mine", forward_training, capabilities=given)
     assert {
-        cell_of(requirement, backend).not_claimed for requirement in ("STA-01", "STA-07", "ERR-05")
+        search_of(requirement, backend).cell.not_claimed
+        for requirement in ("STA-01", "STA-07", "ERR-05")
     } == {""}
 
 
@@ -98,7 +110,9 @@ def test_claims_that_were_given_are_kept() -> None:
 
 
 def test_a_claim_of_inference_without_a_kernel_for_it_is_refused() -> None:
-    sentence = "mine claims inference but has no forward_inference; give one, or claim less"
+    sentence = (
+        "mine claims inference but has no forward_inference; pass forward_inference=..., or claim"
+    )
     with pytest.raises(ConfigError, match=sentence):
         kernel_backend("mine", forward_training, capabilities=Capabilities())
 
@@ -108,12 +122,13 @@ def test_a_claim_of_inference_without_a_kernel_for_it_is_refused() -> None:
     [
         (
             {"dtypes": ("float23",)},
-            "dtype 'float23' is not known; known: bfloat16, float16, float32, float64, mixed_bfloat16, mixed_float16;"
-            " did you mean 'float32'?",
+            "dtype 'float23' is not known; known: bfloat16, float16, float32, float64, "
+            "mixed_bfloat16, mixed_float16; did you mean 'float32'?",
         ),
         (
             {"double_backward": ("float64",)},
-            "dtype with a double backward 'float64' is not known; known: float32; did you mean 'float32'?",
+            "dtype with a double backward 'float64' is not known; known: float32; "
+            "did you mean 'float32'?",
         ),
         (
             {"layouts": ("channel_last",)},
@@ -143,8 +158,8 @@ def test_a_function_of_other_arguments_is_refused_before_it_is_called() -> None:
     said = str(refused.value)
     assert "mine: forward_training takes (x: Any, weight: Any, bias: Any, mean: Any" in said
     assert (
-        "it is called with x, and by name with weight, bias, running_mean, running_var, momentum, eps"
-        in said
+        "it is called with x by position and with "
+        "weight, bias, running_mean, running_var, momentum, eps by name" in said
     )
 
 

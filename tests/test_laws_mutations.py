@@ -33,16 +33,13 @@ for _chapter in ("trn", "run", "evl", "met"):  # importing a chapter declares it
     import_module(f"conformance.test_{_chapter}")
 
 CI = PROFILES["ci"].settings()
-
 UNSHRUNK = [phase for phase in CI.phases if phase != Phase.shrink]
-
 CHAPTER = [name for name in REQUIREMENTS if name.startswith("MET")]
-
 VALUES = ("TRN-01", "RUN-02", "EVL-01")
 
 
 class Mutation(NamedTuple):
-    """A function of the formulas, an expression in it, what stands there instead, and the laws that this breaks."""
+    """A formula, an expression in it, the wrong expression, and the laws that this breaks."""
 
     function: str
     right: str
@@ -101,7 +98,7 @@ each_mutation = pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTA
 
 @contextmanager
 def mutated(mutation: Mutation) -> Iterator[None]:
-    """Replace an expression of a formula, for the reference and for the judge, which look it up there."""
+    """Replace an expression of a formula, for the reference and for the judge alike."""
     function, right, wrong, _ = mutation
     text = inspect.getsource(getattr(f, function))
     assert text.count(right) == 1
@@ -174,7 +171,6 @@ def agrees(case: Case, observation: Observation) -> bool:
 
 
 CONFIG = Config(2, eps=0.5, momentum=1.0)
-
 X = np.array([[0, 1, 4, 3, -1, 2], [7, -5, 3, 2, 6, 8]], np.float32).reshape(2, 2, 1, 3)
 
 

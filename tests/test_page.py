@@ -1,4 +1,4 @@
-"""The page of a report in a real browser: it renders, complains of nothing, and fits a phone, by day and by night."""
+"""The page of a report in a real browser: no errors, on a desk and a phone, light and dark."""
 
 from __future__ import annotations
 
@@ -36,14 +36,16 @@ READABLE = """
   for (const element of document.querySelectorAll("body *")) {
     const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
     if (!own || !element.checkVisibility() || element.closest("svg, script, .skip")) continue;
-    const [light, dark] = [getComputedStyle(element).color, behind(element)].map(luminance).sort((a, b) => b - a);
+    const colors = [getComputedStyle(element).color, behind(element)];
+    const [light, dark] = colors.map(luminance).sort((a, b) => b - a);
     const contrast = (light + 0.05) / (dark + 0.05);
-    if (contrast < worst.contrast) Object.assign(worst, { contrast, text: element.outerHTML.slice(0, 200) });
+    const text = element.outerHTML.slice(0, 200);
+    if (contrast < worst.contrast) Object.assign(worst, { contrast, text });
   }
   return worst;
 })()
 """
-"""The least contrast of a text with what is behind it, as WCAG measures it, and whose it is."""
+"""Script that returns the text with the lowest contrast, as WCAG measures it."""
 
 
 @pytest.fixture(scope="module")
@@ -123,5 +125,6 @@ def test_the_pictures_are_drawn_where_the_numbers_say(page: Page, tmp_path: Path
     assert page.value("document.querySelectorAll('.plot').length") == 3 * 6
     middle = "(({ left, width }) => left + width / 2)"
     limit = f"{middle}(document.querySelector('.limit').getBoundingClientRect())"
-    tick = f"{middle}([...document.querySelectorAll('.ticks span')].find((each) => each.innerText === '1')"
-    assert page.value(f"Math.abs({limit} - {tick}.getBoundingClientRect()))") < 2
+    ticks = "[...document.querySelectorAll('.ticks span')]"
+    tick = f"{middle}({ticks}.find((each) => each.innerText === '1').getBoundingClientRect())"
+    assert page.value(f"Math.abs({limit} - {tick})") < 2

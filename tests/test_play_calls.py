@@ -225,7 +225,7 @@ def test_a_checkpoint_that_was_not_saved_is_not_loaded(
     assert not calls
 
 
-def test_a_new_layer_that_cannot_be_built_is_what_restoring_raised_and_the_last_that_is_played() -> (
+def test_a_new_layer_that_cannot_be_built_is_what_restoring_raised_and_the_last_that_is_played() -> (  # noqa: E501
     None
 ):
     built: list[object] = []

@@ -25,13 +25,9 @@ from tests.spoilt_backends import (
 )
 
 STORED = Case(Config(2), None, (Save(), Forward(X), Restore()))
-
 LOADED = Case(Config(2), None, (Load(bias=np.ones(2, np.float32), strict=False), Forward(X)))
-
 LIVE = Case(Config(2), None, (Set("eps", 0.5), Forward(X)))
-
 KERNEL = np.arange(4, dtype=np.float32).reshape(2, 1, 2, 1)
-
 FOLDING = Case(
     Config(2), None, (Eval(), Fold(KERNEL, np.ones(2, np.float32)), Fold(KERNEL), Forward(X))
 )

@@ -20,7 +20,7 @@ from tests.spoilt_backends import TRAINING, X, mutates, spoilt, with_members
 
 
 def handed_over(*steps: Step) -> list[int]:
-    """Number the native tensors that the forwards of a case were handed, in the order in which they first appear."""
+    """Number the native tensors that forwards received, by their first appearance."""
     met: list[Array] = []
 
     def forward(original: Callable[..., Any], x: Array, *wrt: object) -> Any:

@@ -21,7 +21,7 @@ from tests.spoilt_backends import changed
 
 
 def altered(observation: Observation) -> list[tuple[int, str]]:
-    """Return what was different after all steps from what it was at its own: the step and the name."""
+    """Return the step and name of each tensor that changed between its step and the end."""
     return [
         (place, name)
         for place, answer in enumerate(observation.answers)
@@ -57,7 +57,7 @@ def _overwriting(old: Array, new: Array) -> Array:
 
 
 class ByReference(Reference):
-    """The reference, whose layers update statistics in place, and save or load the very tensors that they hold."""
+    """The reference, but statistics change in place, and saves or loads make no copies."""
 
     def __init__(self, saving: bool, loading: bool) -> None:
         self.saving, self.loading = saving, loading
@@ -101,9 +101,7 @@ def overwriting_the_input_before() -> Backend:
 
 
 STATISTICS = STATE_FIELDS[2:]
-
 NEW = (Load(**STATE.tensors()), Forward(X))  # type: ignore[arg-type]
-
 CHANGED_LATER: dict[str, tuple[Callable[[], Backend], tuple[Step, ...], list[tuple[int, str]]]] = {
     "outputs in one workspace": (
         lambda: changed(forward=in_one_workspace),

@@ -91,9 +91,9 @@ def test_of_a_step_that_hands_nothing_over_nothing_is_told(step: Step) -> None:
 
 
 class Writing(Reference):
-    """The reference, a method of whose layers writes into a tensor that was handed over, or beside it.
+    """The reference, but one method writes into a tensor that was handed over, or beside it.
 
-    ``which`` counts the tensors as they are handed over.
+    ``which`` is the number of the tensor, in the order in which they were handed over.
     """
 
     def __init__(self, member: str, which: int, write: Callable[[Array], None]) -> None:
@@ -155,7 +155,6 @@ PLACES: dict[str, tuple[str, Step, int, str]] = {
 at_each_place = pytest.mark.parametrize(
     ("member", "step", "which", "name"), PLACES.values(), ids=PLACES
 )
-
 SPOTS = ("far before", "just before", "between", "just after", "far after")
 
 
@@ -186,9 +185,7 @@ def test_a_write_beside_a_tensor_is_told_by_its_name(
     case = case_of(ASKED, step)
     observation = play(case, Writing(member, which, partial(around, spot)))
     assert [answer.overrun for answer in observation.answers] == [(), (name,)]
-    assert found(case, observation, "overrun") == [
-        (1, f"written to, around the elements of {name}")
-    ]
+    assert found(case, observation, "overrun") == [(1, f"changed around the elements of {name}")]
     assert found(case, observation, "handed") == []
 
 
@@ -228,7 +225,7 @@ def test_a_write_beside_several_tensors_names_them_all() -> None:
 
 
 class Elsewhere(Writing):
-    """Likewise, with tensors in memory of its own, as on a device; there, nothing but gaps is in sight."""
+    """Likewise, with tensors in other memory, as on a device: only gaps can be checked there."""
 
     def to_native(self, array: Array) -> Array:
         return super().to_native(private_copy(array))

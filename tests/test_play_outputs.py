@@ -242,7 +242,8 @@ STRANGE_OUTPUTS = (
         "to_numpy",
         raises(OSError("lost")),
         "output",
-        "forward returned ndarray, which the backend's to_numpy could not move out (raised OSError: lost)",
+        "forward returned ndarray, which the backend's to_numpy could not convert "
+        "(raised OSError: lost)",
         SHAPE,
     ),
     Row(

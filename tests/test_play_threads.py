@@ -85,9 +85,8 @@ def test_a_layer_that_cannot_be_built_does_not_disturb_those_beside_it() -> None
 
 needs_linux = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in TOWARDS_ZERO,
-    reason="the modes of fesetround are those of glibc on x86 and ARM, and only there are they set back",
+    reason="the numbers for fesetround are those of glibc, on x86 and ARM",
 )
-
 NOT_NEAREST = ("does not round to nearest",)
 
 

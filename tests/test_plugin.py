@@ -101,8 +101,15 @@ def test_ids_are_stable_and_ordered(tmp_path: Path) -> None:
     ids = [line for line in first.stdout.splitlines() if "::" in line]
     assert ids == [line for line in second.stdout.splitlines() if "::" in line]
     assert [line.partition("[")[2] for line in ids[: 2 * len(DTYPES)]] == [
-        *(f"{backend}-{dtype}]" for backend in ("reference", "welford") for dtype in DTYPES),
+        f"CFG-01-{backend}-{dtype}]" for backend in ("reference", "welford") for dtype in DTYPES
     ]
+
+
+def test_a_chapter_is_a_marker(tmp_path: Path) -> None:
+    done = pytest_suite("--collect-only", "-q", "-m", "RUN", "--strict-markers", cwd=tmp_path)
+    ids = [line.partition("[")[2] for line in done.stdout.splitlines() if "::" in line]
+    assert ids
+    assert all(name.startswith("RUN-") for name in ids)
 
 
 class Found(NamedTuple):
@@ -136,9 +143,12 @@ def test_a_finding_prints_requirement_case_expected_and_got(found: Found) -> Non
 
 
 def test_of_a_finding_summaries_and_junit_files_have_its_headline_also_in_ci(found: Found) -> None:
-    headline = "RUN-03 running_var is updated with the unbiased variance of the batch runvar-bias · float32"
+    headline = (
+        "RUN-03 running_var is updated with the unbiased variance of the batch "
+        "runvar-bias · float32"
+    )
     assert re.search(
-        rf"^FAILED .*\[runvar-bias-float32\] - {headline}$", found.stdout, re.MULTILINE
+        rf"^FAILED .*\[RUN-03-runvar-bias-float32\] - {headline}$", found.stdout, re.MULTILINE
     )
     assert found.stdout.count("  expected  ") == 1
     (failure,) = found.junit.iter("failure")
@@ -166,7 +176,7 @@ def test_a_deterministic_profile_finds_the_same_again(tmp_path: Path) -> None:
         folder.mkdir()
     first, second = (table_of(pytest_suite(*arguments, cwd=folder).stdout) for folder in folders)
     assert first == second
-    assert any(re.search(r"they are: SHP-02 \(.*float32.*\)", line) for line in first)
+    assert any(re.search(r"failing requirements: SHP-02 \(.*float32.*\)", line) for line in first)
 
 
 def test_nightly_prints_a_seed_that_repeats_the_run(tmp_path: Path) -> None:
@@ -247,7 +257,7 @@ def test_a_property_about_some_dtypes_has_cells_for_no_other(
         line.partition("[")[2].rstrip("]") for line in done.stdout.splitlines() if "::" in line
     }
     prop = PROPERTIES[requirement]
-    assert cells == {f"reference-{dtype}" for dtype in prop.dtypes}
+    assert cells == {f"{requirement}-reference-{dtype}" for dtype in prop.dtypes}
     assert without in DTYPES.keys() - set(prop.dtypes)
 
 
@@ -310,7 +320,9 @@ def test_workers_use_one_thread_each(tmp_path: Path) -> None:
 
 def test_a_session_without_the_suite_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "test_own.py").write_text(
-        "import sys\ndef test_own(): assert not any(m in sys.modules for m in ('bn_spec.suite.cell', 'torch'))\n"
+        "import sys\n"
+        "def test_own():\n"
+        "    assert not any(m in sys.modules for m in ('bn_spec.suite.cell', 'torch'))\n"
     )
     done = python(
         "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", cwd=tmp_path
@@ -326,7 +338,8 @@ def test_a_users_own_hypothesis_profile_stays_in_force(tmp_path: Path) -> None:
         "settings.load_profile('mine')\n"
     )
     (tmp_path / "test_own.py").write_text(
-        "from hypothesis import settings\ndef test_own(): assert settings.default.max_examples == 7\n"
+        "from hypothesis import settings\n"
+        "def test_own(): assert settings.default.max_examples == 7\n"
     )
     done = pytest_suite(SMOKE, "--bn-requirement=TRN-01", "test_own.py", cwd=tmp_path)
     assert done.returncode == 0, done.stdout

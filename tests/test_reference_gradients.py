@@ -1,8 +1,8 @@
-"""The reference's gradients against differences of its definition in 60 digits, and against torch.autograd."""
+"""The reference's gradients against 60-digit differences of the forward, and torch.autograd."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal, localcontext
 from typing import TypeAlias
 
@@ -35,8 +35,7 @@ from bn_spec.strategies import (
     shapes,
     values,
 )
-
-from .common import examples
+from tests.common import examples
 
 Row: TypeAlias = list[Decimal]
 STEP = Decimal(10) ** -25
@@ -47,10 +46,12 @@ def mean(row: Row) -> Decimal:
     return sum(row, Decimal()) / len(row)
 
 
-def normalised(x: Row, eps: Decimal, given: tuple[Decimal, Decimal] | None) -> tuple[Row, Decimal]:
-    """Return x̂ and s, of the batch or of given statistics."""
-    mu = given[0] if given else mean(x)
-    var = given[1] if given else mean([(value - mu) ** 2 for value in x])
+def normalised(
+    x: Row, eps: Decimal, running: tuple[Decimal, Decimal] | None
+) -> tuple[Row, Decimal]:
+    """Return x̂ and s, by the batch statistics or by a ``running`` mean and variance."""
+    mu = running[0] if running else mean(x)
+    var = running[1] if running else mean([(value - mu) ** 2 for value in x])
     s = 1 / (var + eps).sqrt()
     return [(value - mu) * s for value in x], s
 
@@ -61,10 +62,10 @@ def loss(
     weight: Decimal,
     bias: Decimal,
     eps: Decimal,
-    given: tuple[Decimal, Decimal] | None,
+    running: tuple[Decimal, Decimal] | None,
 ) -> Decimal:
-    """Return Σ dy · y by the definition of the forward alone."""
-    x_hat, _ = normalised(x, eps, given)
+    """Return Σ dy y, by the definition of the forward."""
+    x_hat, _ = normalised(x, eps, running)
     return sum((g * (weight * value + bias) for g, value in zip(dy, x_hat, strict=True)), Decimal())
 
 
@@ -82,7 +83,7 @@ def each(f: Callable[[Row], Decimal], row: Row, scale: Decimal) -> Row:
 
 @st.composite
 def layers(draw: st.DrawFn) -> tuple[BatchNorm2d, Array, Array]:
-    """A float64 layer of one channel, an input and a gradient; also far from zero and almost without variance."""
+    """A float64 layer of one channel, an input and a gradient; some inputs are ill-conditioned."""
     rng = np.random.default_rng(draw(st.integers(0, 999)))
     n, offset, scale = (
         draw(st.integers(2, 6)),
@@ -101,13 +102,24 @@ def decimals(a: Array) -> Row:
 
 
 def close(got: Array | None, exact: Row) -> bool:
-    """Whether float64 results are the exact ones, rounded; differences are good to some 20 digits of the largest."""
+    """Return whether float64 results are the exact ones, rounded.
+
+    The differences have about 20 correct digits, relative to the largest one.
+    """
     assert got is not None
     room = max(map(abs, exact)) * Decimal(10) ** -18
     return all(
         abs(a - b) <= abs(b) * Decimal(2) ** -52 + room
         for a, b in zip(decimals(got), exact, strict=True)
     )
+
+
+def statistics_in_use(state: Mapping[str, Array], training: bool) -> tuple[Decimal, Decimal] | None:
+    """Return the running mean and variance that normalise in eval mode, None in training mode."""
+    if training:
+        return None
+    (mean,), (var,) = decimals(state["running_mean"]), decimals(state["running_var"])
+    return mean, var
 
 
 @MODES
@@ -117,12 +129,8 @@ def test_gradients_are_the_differences_of_the_forward(
     training: bool, drawn: tuple[BatchNorm2d, Array, Array]
 ) -> None:
     layer, x, dy = drawn
-    held = layer.state_dict()
-    given = (
-        None
-        if training
-        else (Decimal(float(held["running_mean"][0])), Decimal(float(held["running_var"][0])))
-    )
+    state = layer.state_dict()
+    running = statistics_in_use(state, training)
     _, record = layer.train(training).record(x)
     before = layer.state_dict()
     dx, dweight, dbias = layer.backward(record, dy)
@@ -132,18 +140,18 @@ def test_gradients_are_the_differences_of_the_forward(
     with localcontext() as context:
         context.prec = 90
         (weight,), (bias,), eps = (
-            decimals(held["weight"]),
-            decimals(held["bias"]),
+            decimals(state["weight"]),
+            decimals(state["bias"]),
             Decimal(layer.config.eps),
         )
         row, g = decimals(x), decimals(dy)
-        s = normalised(row, eps, given)[1]
-        assert close(dx, each(lambda r: loss(r, g, weight, bias, eps, given), row, 1 / s))
+        s = normalised(row, eps, running)[1]
+        assert close(dx, each(lambda r: loss(r, g, weight, bias, eps, running), row, 1 / s))
         assert close(
-            dweight, [difference(lambda w: loss(row, g, w, bias, eps, given), weight, Decimal(1))]
+            dweight, [difference(lambda w: loss(row, g, w, bias, eps, running), weight, Decimal(1))]
         )
         assert close(
-            dbias, [difference(lambda b: loss(row, g, weight, b, eps, given), bias, Decimal(1))]
+            dbias, [difference(lambda b: loss(row, g, weight, b, eps, running), bias, Decimal(1))]
         )
 
 
@@ -154,32 +162,30 @@ def test_second_derivatives_are_the_differences_of_the_gradients(
     training: bool, drawn: tuple[BatchNorm2d, Array, Array], seed: int
 ) -> None:
     layer, x, dy = drawn
-    held = layer.state_dict()
-    given = (
-        None
-        if training
-        else (Decimal(float(held["running_mean"][0])), Decimal(float(held["running_var"][0])))
-    )
+    state = layer.state_dict()
+    running = statistics_in_use(state, training)
     rng = np.random.default_rng(seed)
     v, of_weight, of_bias = rng.normal(size=x.shape), rng.normal(size=1), rng.normal(size=1)
     _, record = layer.train(training).record(x)
     ddy, ddx, ddweight = layer.double_backward(record, dy, v, of_weight, of_bias)
     with localcontext() as context:
         context.prec = 90
-        (weight,), eps = decimals(held["weight"]), Decimal(layer.config.eps)
+        (weight,), eps = decimals(state["weight"]), Decimal(layer.config.eps)
         row, g, cotangent = decimals(x), decimals(dy), decimals(v)
         (w_dot,), (b_dot,) = decimals(of_weight), decimals(of_bias)
 
         def inner(row: Row, g: Row, weight: Decimal) -> Decimal:
-            x_hat, s = normalised(row, eps, given)
+            x_hat, s = normalised(row, eps, running)
             c = mean([a * b for a, b in zip(g, x_hat, strict=True)])
-            projected = g if given else [a - mean(g) - b * c for a, b in zip(g, x_hat, strict=True)]
+            projected = (
+                g if running else [a - mean(g) - b * c for a, b in zip(g, x_hat, strict=True)]
+            )
             along = sum(
                 (a * weight * s * b for a, b in zip(cotangent, projected, strict=True)), Decimal()
             )
             return along + w_dot * c * len(row) + b_dot * sum(g, Decimal())
 
-        s = normalised(row, eps, given)[1]
+        s = normalised(row, eps, running)[1]
         assert close(ddx, each(lambda r: inner(r, g, weight), row, 1 / s))
         assert close(ddy, each(lambda r: inner(row, r, weight), g, Decimal(1)))
         assert close(ddweight, [difference(lambda w: inner(row, g, w), weight, Decimal(1))])
@@ -190,9 +196,9 @@ def steps_of(
 ) -> Iterator[Backward | DoubleBackward | Eval | Forward]:
     (x,) = case.forwards()
     wrt = DIFFERENTIABLE if case.config.affine else DIFFERENTIABLE[:1]
-    held = case.config.arithmetic.parameters.dtype
+    dtype = case.config.arithmetic.parameters.dtype
     of_parameters = (
-        rng.normal(size=(2, x.shape[1])).astype(held) if case.config.affine else (None, None)
+        rng.normal(size=(2, x.shape[1])).astype(dtype) if case.config.affine else (None, None)
     )
     for mode in ((), (Eval(),)):
         yield from mode

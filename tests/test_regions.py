@@ -1,4 +1,4 @@
-"""The coverage ledger says which regions cases really reached, and a property that misses its own is vacuous."""
+"""Cases are counted by the regions that they reach; a property that misses its own is vacuous."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from bn_spec.report.records import PASS, Record, Run
 from bn_spec.report.table import summary
 from bn_spec.specification.requirement import CHAPTERS, requirement_named
 from bn_spec.strategies import cases, histories, shapes
+from bn_spec.strategies.case_choices import Choices
 from bn_spec.suite.cell import Cell
 from bn_spec.suite.profiles import PROFILES
 from bn_spec.suite.property import PROPERTIES, Property
@@ -27,8 +28,9 @@ from bn_spec.suite.regions import (
     AXES,
     CONSTANT,
     NOT_FINITE,
-    OR,
     REGIONS,
+    Wanted,
+    alternatives,
     decades,
     reached,
     unreached,
@@ -188,7 +190,7 @@ def test_no_two_axes_share_a_region() -> None:
     assert len(REGIONS) == sum(len(axis.regions) for axis in AXES.values())
 
 
-# What a property is about ------------------------------------------------------------------------------
+# What a property is about -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -210,20 +212,20 @@ def test_no_two_axes_share_a_region() -> None:
     ],
 )
 def test_a_region_is_missed_only_where_it_could_be_reached(
-    region: str, claims: dict[str, Any], dtype: str, missed: bool
+    region: Wanted, claims: dict[str, Any], dtype: str, missed: bool
 ) -> None:
     assert unreached([region], {}, replace(EVERYTHING, **claims), dtype) == [region] * missed
 
 
 def test_one_of_several_regions_is_enough() -> None:
     wanted = decades("var/eps", -2, 0)
-    assert wanted == "var/eps 1e-2 or var/eps 1e-1 or var/eps 1e0"
+    assert wanted == ("var/eps 1e-2", "var/eps 1e-1", "var/eps 1e0")
     assert unreached([wanted], {"var/eps 1e-1": 1}, EVERYTHING, "float32") == []
     assert unreached([wanted], {"var/eps 1e1": 1}, EVERYTHING, "float32") == [wanted]
 
 
-def cell_of(reaches: tuple[str, ...], examples: int = 100, share: float = 1.0) -> Cell:
-    choices = {"shape": shapes("tiny"), "momentum": (1.0,)}
+def search_of(reaches: tuple[Wanted, ...], examples: int = 100, share: float = 1.0) -> Search:
+    choices = Choices(shape=shapes("tiny"), momentum=(1.0,))
     prop = Property(
         requirement_named("RUN-03"),
         lambda cell, case: cell.judge(case, "running_var"),
@@ -239,16 +241,16 @@ def test_a_property_that_never_reaches_its_region_is_vacuous() -> None:
     with pytest.raises(
         Vacuous, match=r"RUN-03: 100 examples, none of which reached n > 4096, or momentum 0"
     ):
-        cell_of(("n > 4096", "momentum 1", "momentum 0")).examine()
+        search_of(("n > 4096", "momentum 1", "momentum 0")).examine()
 
 
 @pytest.mark.parametrize(
-    "cell",
+    "search",
     [
-        cell_of(("n 3-16", "momentum 1")),
-        cell_of(("n > 4096 or n 3-16",)),
-        cell_of(("n > 4096",), examples=99),
-        cell_of(("n > 4096",), share=0.3),
+        search_of(("n 3-16", "momentum 1")),
+        search_of((("n > 4096", "n 3-16"),)),
+        search_of(("n > 4096",), examples=99),
+        search_of(("n > 4096",), share=0.3),
     ],
     ids=[
         "reached",
@@ -257,19 +259,22 @@ def test_a_property_that_never_reaches_its_region_is_vacuous() -> None:
         "another dtype has them all",
     ],
 )
-def test_it_is_not_where_it_did_or_where_too_little_was_looked_at(cell: Cell) -> None:
-    cell.examine()
-    assert cell.tally.reached["momentum 1"] == cell.tally.examples > 0
+def test_it_is_not_where_it_did_or_where_too_little_was_looked_at(search: Search) -> None:
+    search.examine()
+    assert search.tally.reached["momentum 1"] == search.tally.examples > 0
 
 
 def test_a_region_that_is_not_known_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"region 'n = 3' is not known; .*; did you mean 'n = "):
-        cell_of(("n = 2 or n = 3",))
+        search_of((("n = 2", "n = 3"),))
 
 
 def test_what_the_properties_of_the_suite_are_about_can_be_reached() -> None:
     named = {
-        one for prop in PROPERTIES.values() for region in prop.reaches for one in region.split(OR)
+        region
+        for prop in PROPERTIES.values()
+        for wanted in prop.reaches
+        for region in alternatives(wanted)
     }
     assert len(named) > 25
     assert named <= REGIONS
@@ -284,7 +289,7 @@ def test_what_the_properties_of_the_suite_are_about_can_be_reached() -> None:
     } <= named
 
 
-# The report --------------------------------------------------------------------------------------------
+# The report ---------------------------------------------------------------------------------------
 
 
 def test_the_summary_adds_up_what_all_cells_reached_and_shows_what_none_did() -> None:
@@ -293,16 +298,20 @@ def test_the_summary_adds_up_what_all_cells_reached_and_shows_what_none_did() ->
         [Record("RUN-01", "mine", "float32", PASS, examples=1000, reached=one) for one in counts]
     )
     lines = [" ".join(line.split()) for line in summary(run)]
-    assert "regions, by the number of cases that reached them, of 2,000:" in lines
-    assert "n: = 1 0, = 2 1,234, 3-16 0, 17-64 0, 65-256 0, 257-4096 0, > 4096 0" in lines
-    assert "momentum: 0 1, 1 0, None 0, between 0" in lines
+    assert "regions, and how many of 2,000 cases reached each:" in lines
+    assert (
+        "n: = 1 (0), = 2 (1,234), 3-16 (0), 17-64 (0), 65-256 (0), 257-4096 (0), > 4096 (0)"
+        in lines
+    )
+    assert "momentum: 0 (1), 1 (0), None (0), between (0)" in lines
 
 
 def test_a_backend_of_few_claims_is_not_vacuous() -> None:
     claims = Capabilities(layouts=("contiguous",), cumulative_momentum=False)
-    cell = replace(cell_of(("sliced", "momentum None", "momentum 1")), backend=_Modest(claims))
-    cell.examine()
-    assert not cell.unreached
+    search = search_of(("sliced", "momentum None", "momentum 1"))
+    search.cell.backend = _Modest(claims)
+    search.examine()
+    assert not search.unreached
 
 
 class _Modest(Reference):

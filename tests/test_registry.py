@@ -1,4 +1,4 @@
-"""Backends are found by name, import string or file; whatever prevents it is told in a sentence that helps."""
+"""Backends are found by name, import string or file; an error says what to do instead."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -64,7 +64,7 @@ Write = Callable[[str, str], Path]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
-    """Write a file into a folder from which Python imports; what is imported there is forgotten afterwards."""
+    """Write a file into a folder on the path of imports; its modules are unloaded afterwards."""
     before = set(sys.modules)
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -109,7 +109,7 @@ def refusal(name: str, kind: type[BackendError]) -> str:
     return str(refused.value)
 
 
-# Where a backend is found ------------------------------------------------------------------------------
+# Where a backend is found -------------------------------------------------------------------------
 
 
 def test_the_backends_of_a_run_without_names_are_registered_in_the_order_of_their_names() -> None:
@@ -163,7 +163,7 @@ def test_a_file_that_failed_is_read_anew_the_next_time(write: Write) -> None:
     assert load(f"{path}:kernel").name == "kernel"
 
 
-# What is not found -------------------------------------------------------------------------------------
+# What is not found --------------------------------------------------------------------------------
 
 
 def test_an_unknown_name_is_answered_with_what_exists_the_nearest_and_the_other_forms() -> None:
@@ -185,14 +185,15 @@ def test_a_missing_module_is_named(write: Write) -> None:
     ):
         sentence = refusal(name, UnknownBackend)
         assert (
-            f"backend {name!r}: there is no module {missing!r}; it must be importable from here"
+            f"backend {name!r}: there is no module {missing!r}; it must be importable from"
             in sentence
         )
 
 
 def test_a_missing_file_is_named_with_the_folder_that_was_searched() -> None:
     assert refusal("nowhere/own.py:kernel", UnknownBackend) == (
-        f"backend 'nowhere/own.py:kernel': there is no file {Path('nowhere/own.py')} (looked in {Path.cwd()})"
+        f"backend 'nowhere/own.py:kernel': there is no file {Path('nowhere/own.py')};"
+        f" a relative path starts from {Path.cwd()}"
     )
 
 
@@ -203,7 +204,7 @@ def test_a_missing_attribute_is_answered_with_the_public_ones_and_the_nearest(mo
     assert "_private" not in sentence
 
 
-# What is found and broken ------------------------------------------------------------------------------
+# What is found and broken -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -238,11 +239,12 @@ def test_a_module_that_cannot_be_imported_is_a_broken_backend(
         ("number", "is int without name, description, capabilities, layer, to_native, to_numpy;"),
         (
             "incomplete",
-            "is Incomplete without capabilities, to_native, to_numpy; a backend has name, description,",
+            "is Incomplete without capabilities, to_native, to_numpy; "
+            "a backend has name, description,",
         ),
         ("boastful", "has capabilities of type dict; expected bn_spec.Capabilities"),
-        ("spaced", "is called 'two words'; allowed: letters, digits, '-', '_' and '.'"),
-        ("numbered", "is called 7; allowed: letters, digits, '-', '_' and '.'"),
+        ("spaced", "has the name 'two words'; allowed: letters, digits, '-', '_' and '.'"),
+        ("numbered", "has the name 7; allowed: letters, digits, '-', '_' and '.'"),
         ("failing", "failed to load: RuntimeError: the driver is too old"),
         (
             "greedy",
@@ -259,7 +261,7 @@ def test_what_keeps_no_backends_contract_is_a_broken_backend(
     )
 
 
-# Selections --------------------------------------------------------------------------------------------
+# Selections ---------------------------------------------------------------------------------------
 
 
 def test_backends_are_selected_once_each_in_the_order_and_by_the_names_they_were_asked_for(
@@ -274,7 +276,9 @@ def test_backends_are_selected_once_each_in_the_order_and_by_the_names_they_were
 
 
 def test_two_backends_of_one_name_are_refused(module: str) -> None:
-    with pytest.raises(BrokenBackend, match="two backends are called reference; names must differ"):
+    with pytest.raises(
+        BrokenBackend, match="two backends are called reference; give each backend a name"
+    ):
         select(["reference", f"{module}:impostor"])
 
 

@@ -1,4 +1,4 @@
-"""Reports of runs: what they say, that several runs are made one, and that nobody's text breaks out of its place."""
+"""Reports of runs: their text, merged runs, and text from backends that stays harmless."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ONE = merged({"run.json": run(*SEVERAL, unavailable={"torch-cuda": "no CUDA devi
 
 
 class Seen(HTMLParser):
-    """The tags and the text of a page."""
+    """Tags, event handlers and text of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Seen(HTMLParser):
         self.text.append(data)
 
 
-# What is said
+# Text of reports
 
 
 def test_the_markdown_says_who_conforms_what_was_found_and_what_is_known() -> None:
@@ -73,7 +73,7 @@ def test_the_markdown_says_who_conforms_what_was_found_and_what_is_known() -> No
     assert "- **one**: running\\_var is updated with the biased variance" in told
     assert (
         told.index("## Findings")
-        < told.index("1 known failure, understood and declared")
+        < told.index("1 known failure, each declared with its reason")
         < told.index("## Not run")
     )
 
@@ -89,7 +89,7 @@ def test_the_page_says_it_too() -> None:
     assert "torch-cuda not run: no CUDA device" in said
     assert "bn-spec run one.py:it other.py:it --profile ci --seed 0" in said
     assert 'class="unreached"><th scope="row">&gt; 4096</th>' in page
-    assert "none by other" in said
+    assert "not by other" in said
 
 
 def test_the_badge_says_it_in_a_word() -> None:
@@ -155,7 +155,7 @@ def test_the_bounds_of_grades_are_ratios_of_shares() -> None:
     assert (two.exponent, two.error, two.bounds) == (3, 8.0, {"two-pass": 1.0, "welford": 16.0})
 
 
-# Text of others
+# Text from backends
 
 
 def test_text_that_does_not_print_is_shown_as_python_writes_it() -> None:
@@ -202,10 +202,7 @@ def test_markdown_is_cut_where_a_summary_would_not_take_it() -> None:
     long = run(*(record("RUN-03", FAIL, f"backend {number}", text=text) for number in range(600)))
     told = markdown(merged({"run.json": long}))
     assert len(told.encode()) <= LIMIT
-    assert (
-        "further findings not shown here, to stay below 1 MB; report.html and run.json have them."
-        in told
-    )
+    assert "more findings left out to stay below 1 MB; see report.html and run.json." in told
     assert told.count("é" * 2000) > 100
     (one,) = View(run(record("RUN-03", FAIL, text="x" * 50_000))).findings
     assert "30,000 characters more" in markdown(merged({"a": run(*one.records)}))
@@ -215,7 +212,7 @@ def test_a_page_of_three_backends_is_not_heavy() -> None:
     assert len(html(merged({"run.json": large()})).encode()) < 1_500_000
 
 
-# Several runs
+# Merged runs
 
 
 def test_runs_are_made_one_and_the_later_file_counts() -> None:
@@ -236,7 +233,7 @@ def test_runs_are_made_one_and_the_later_file_counts() -> None:
     assert both.run.timing == {**TIMING, "seconds": 3.0}
     assert [each.measured for each in both.run.backends] == [{}, {"float32": "two-pass"}]
     assert both.notes == (
-        "1 cell is in several files (one float32 RUN-03); the later file counts",
+        "1 check is in more than one file (one float32 RUN-03); the last file counts",
         "the seed differs: 0 in a.json, 7 in b.json",
     )
     assert merged({"b.json": later, "a.json": first}).run.exit_code == 1
@@ -313,17 +310,17 @@ def test_the_command_writes_what_is_asked_for_of_several_runs(tmp_path: Path) ->
     [
         (
             ("missing.json",),
-            "missing.json: there is no such file; allowed: a run.json, or a folder with one",
+            "missing.json: no such file; expected a run.json or a folder that has one",
         ),
-        (("empty",), "empty: this folder holds none; allowed: a run.json"),
-        (("damaged.json",), "damaged.json: no record of a run, or a damaged one"),
+        (("empty",), "empty: this folder has no run.json; expected a run.json"),
+        (("damaged.json",), "damaged.json: not a record of a bn-spec run, or damaged"),
         (("a", "--format", "pdf,md"), "'pdf'; allowed: html, md, json, badge"),
         (
             ("a", "b", "--output", "b"),
-            "run.json is one of these runs and would be lost; choose another --output",
+            "run.json, which is one of the runs; choose another --output",
         ),
-        (("a", "--output", "damaged.json"), "the reports cannot be written: "),
-        (("a", "old"), "these runs are of different specifications (0.6 in a, 0.5 in old)"),
+        (("a", "--output", "damaged.json"), "cannot write the reports: "),
+        (("a", "old"), "the runs have different specifications (0.6 in a, 0.5 in old)"),
     ],
 )
 def test_what_cannot_be_done_ends_with_two_and_says_why(

@@ -1,4 +1,4 @@
-"""Records of runs: written whole, the same however many workers there were, read back or refused."""
+"""The file of a run: written, read back, refused if damaged, the same for any number of workers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bn_spec.errors import RunFileError
 from bn_spec.report.records import FAIL, KNOWN, NOT_CLAIMED, PASS, Record, Run
 from bn_spec.report.run_file import NAME, Judged, RunFile
 from bn_spec.specimens import SPECIMENS
+from bn_spec.suite.chapters import load_suite
 from scripts.scoreboard import ENVIRONMENTS, TABLE, table
 
 from .process import pytest_suite, table_of
@@ -111,9 +112,9 @@ def test_a_backend_is_kept_with_the_departures_of_its_dialect() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "no record of a run, or a damaged one"),
-        (b"\xff\x00", "no record of a run, or a damaged one"),
-        (b"[]", "no record of a run, or a damaged one"),
+        (b"", "not a record of a bn-spec run, or damaged"),
+        (b"\xff\x00", "not a record of a bn-spec run, or damaged"),
+        (b"[]", "not a record of a bn-spec run, or damaged"),
         (
             b'{"format": "bn-spec case", "version": 1}',
             "format 'bn-spec case'; expected 'bn-spec run'",
@@ -170,6 +171,7 @@ def test_record_and_summary_of_a_run_are_the_same_with_any_number_of_workers(
 
 
 def test_the_scoreboard_says_what_the_records_say() -> None:
+    load_suite()
     text = table([kept()], {"other": "it is not installed"})
     assert "| [one](#one) | framework 1.0 | 1 of 1 | 1 of 2 | not claimed | not claimed |" in text
     assert (
@@ -186,7 +188,9 @@ def test_every_backend_of_the_scoreboard_is_in_one_environment() -> None:
     names = [backend for environment in ENVIRONMENTS for backend in environment.backends]
     assert len(names) == len(set(names))
     own = {
-        name for name, entry in registered().items() if entry.value.startswith("bn_spec.backends.")
+        name
+        for name, entry in registered().items()
+        if entry.value.startswith("bn_spec.backend.adapters.")
     }
     assert own - set(names) == {"reference", "torch-cuda", "torch-compile"}
     assert TABLE.name == "scoreboard.md"

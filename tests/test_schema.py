@@ -1,4 +1,4 @@
-"""The JSON Schema of run.json: what a run leaves obeys it, and what does not is refused, by us as by others."""
+"""The JSON Schema of run.json: runs obey it, and two validators refuse every damaged file."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from bn_spec.report.records import BAD, FAIL, KNOWN, NOT_CLAIMED, PASS, VACUOUS,
 from bn_spec.report.run_file import NAME, VERSION, Judged, RunFile
 from bn_spec.report.schema import first_error, schema
 from bn_spec.specification.requirement import REQUIREMENTS
+from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
 from bn_spec.suite.tally import WORSE
 
@@ -33,7 +34,7 @@ TABLES: dict[str, type] = {
     "dialect": Dialect,
     "record": Record,
 }
-"""The dataclasses that parts of the schema describe."""
+"""Dataclasses that parts of the schema describe."""
 
 WRONG: dict[str, Any] = {
     "string": 7,
@@ -43,12 +44,12 @@ WRONG: dict[str, Any] = {
     "array": {},
     "object": [],
 }
-"""For each type of JSON something of another."""
+"""A value of a wrong type for each type of JSON."""
 
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What a run leaves behind: with findings, known failures, cells not claimed, and one that is made vacuous."""
+    """Return the content of run.json with every status that the test needs."""
     folder = tmp_path_factory.mktemp("run")
     named = (strange("excused"), strange("no_inference"), "bn_spec.specimens:another_dialect")
     backends = [f"--bn-backend={name}" for name in named]
@@ -61,6 +62,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Any:
     done = pytest_suite(*backends, *options, cwd=folder)
     assert done.returncode == 1, done.stdout
     run = RunFile.load(folder / NAME)
+    # A vacuous record is hard to get from a run, so one is made by hand.
     vacuous = replace(
         run.records[0],
         requirement="TRN-01",
@@ -82,7 +84,7 @@ def test_what_a_run_leaves_obeys_the_schema(kept: Any) -> None:
 
 
 def objects(value: Any, rule: Mapping[str, Any]) -> Iterator[tuple[Any, Mapping[str, Any]]]:
-    """Yield each object in a file with the part of the schema that describes it, the first of every list."""
+    """Yield each object in a file with its schema; of a list, the first item only."""
     rule = schema()["$defs"][rule["$ref"].rpartition("/")[2]] if "$ref" in rule else rule
     if isinstance(value, dict):
         yield value, rule
@@ -95,7 +97,10 @@ def objects(value: Any, rule: Mapping[str, Any]) -> Iterator[tuple[Any, Mapping[
 
 
 def damaged(content: Any) -> Iterator[tuple[str, Any]]:
-    """Yield a file with one field dropped, of another type, or too many, in turn; it is always the same object."""
+    """Yield a damaged file and its damage: a missing field, a wrong type, or an unknown field.
+
+    The file is the same object every time, since a copy for each damage takes long.
+    """
     for each, rule in objects(content, schema()):
         for name, own in rule.get("properties", {}).items():
             sound = each.pop(name)
@@ -128,22 +133,22 @@ def test_a_field_that_is_missing_of_another_type_or_too_many_is_refused(kept: An
         (
             "status",
             "broken",
-            "records[0].status is 'broken'; allowed: 'pass', 'fail', 'known failure'",
+            "records[0].status is 'broken'; expected 'pass', 'fail', 'known failure'",
         ),
-        ("judged", True, "records[0].judged is True; allowed: integer"),
-        ("judged", -1, "records[0].judged is -1; allowed: at least 0"),
+        ("judged", True, "records[0].judged is True; expected integer"),
+        ("judged", -1, "records[0].judged is -1; expected at least 0"),
         (
             "shares",
             {"output": "large"},
-            "records[0].shares.output is 'large'; allowed: what matches",
+            "records[0].shares.output is 'large'; expected text that matches",
         ),
         (
             "requirement",
             "RUN-3",
-            "records[0].requirement is 'RUN-3'; allowed: what matches ^[A-Z]{3}-[0-9]{2}$",
+            "records[0].requirement is 'RUN-3'; expected text that matches ^[A-Z]{3}-[0-9]{2}$",
         ),
-        ("cases", "0123", "records[0].cases is '0123'; allowed: array"),
-        ("text", ["x" * 99], f"records[0].text is ['{'x' * 58}…; allowed: string"),
+        ("cases", "0123", "records[0].cases is '0123'; expected array"),
+        ("text", ["x" * 99], f"records[0].text is ['{'x' * 58}…; expected string"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_is_allowed(
@@ -187,6 +192,8 @@ def test_the_schema_knows_what_the_package_knows() -> None:
     assert len(conventions) == 7
     assert all(Dialect(**{name: value}) for name, values in conventions.items() for value in values)
     assert schema()["properties"]["judged_by"]["properties"]["profile"]["enum"] == list(PROFILES)
+    load_suite()
+    assert REQUIREMENTS
     assert all(
         re.search(properties["record"]["requirement"]["pattern"], name) for name in REQUIREMENTS
     )

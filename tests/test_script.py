@@ -37,7 +37,6 @@ def recorded(wrt: tuple[str, ...] = ("input",), *backwards: Step) -> tuple[Step,
 
 
 ONES = np.ones((2, 1, 1, 1), np.float32)
-
 ONE = np.ones(1, np.float32)
 
 
@@ -140,9 +139,7 @@ def test_cases_that_differ_in_a_stride_or_in_the_sign_of_zero_are_not_identical(
 # What makes no sense ------------------------------------------------------------------------------
 
 X = np.ones((3, 2, 2, 1), np.float32)
-
 ASKED = Forward(X, DIFFERENTIABLE)
-
 NO_AFFINE = Config(2, affine=False)
 
 SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
@@ -153,32 +150,33 @@ SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
     ),
     "a buffer": (
         (Forward(X, ("running_mean",)),),
-        "step 1: tensor that requires a gradient 'running_mean' is not known; known: bias, input, weight",
+        "step 1: tensor that requires a gradient 'running_mean' is not known; "
+        "known: bias, input, weight",
     ),
     "a backward before any forward": (
         (Backward(X), ASKED),
-        "step 1: a backward of forward -1; the case has 0 until then",
+        "step 1: forward -1 does not exist; the case has 0 Forward steps before it",
     ),
     "a backward of a later forward": (
         (ASKED, Backward(X, 1), ASKED),
-        "step 2: a backward of forward 1; the case has 1 until then",
+        "step 2: forward 1 does not exist; the case has 1 Forward step before it",
     ),
     "a backward of one forward too far back": (
         (ASKED, Eval(), ASKED, DoubleBackward(X, X, of=-3)),
-        "step 4: a backward of forward -3; the case has 2 until then",
+        "step 4: forward -3 does not exist; the case has 2 Forward steps before it",
     ),
     "a backward of a forward that is not recorded": (
         (Forward(X), Backward(X)),
-        "step 2: a backward of forward -1, in which nothing requires a gradient; give it"
-        " wrt=('input', 'weight', 'bias')",
+        "step 2: forward -1 requires no gradient;"
+        " write it as Forward(x, wrt=('input', 'weight', 'bias'))",
     ),
     "a backward of one of several that is not recorded": (
         (ASKED, Forward(X), ASKED, Backward(X, 1)),
-        "step 4: a backward of forward 1, in which nothing requires a gradient",
+        "step 4: forward 1 requires no gradient",
     ),
     "a double backward of a forward that is not recorded": (
         (Forward(X), DoubleBackward(X, X)),
-        "step 2: a backward of forward -1, in which nothing requires a gradient",
+        "step 2: forward -1 requires no gradient",
     ),
     "a dy of another shape in a double backward": (
         (ASKED, DoubleBackward(X[:2], X)),
@@ -206,20 +204,21 @@ SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
     ),
     "a checkpoint before any is saved": (
         (Restore(), Save()),
-        "step 1: checkpoint -1; the case has 0 until then",
+        "step 1: checkpoint -1 does not exist; the case has 0 Save steps before it",
     ),
     "a later checkpoint": (
         (Save(), Restore(1), Save()),
-        "step 2: checkpoint 1; the case has 1 until then",
+        "step 2: checkpoint 1 does not exist; the case has 1 Save step before it",
     ),
     "one checkpoint too far back": (
         (Save(), Forward(X), Save(), Restore(-3, fresh=True)),
-        "step 4: checkpoint -3; the case has 2 until then",
+        "step 4: checkpoint -3 does not exist; the case has 2 Save steps before it",
     ),
     "a tensor that no checkpoint has": (
         (Save(), Restore(only=("bias", "wieght"))),
-        "step 2: tensor of a checkpoint 'wieght' is not known; known: bias, num_batches_tracked, running_mean,"
-        " running_var, weight; did you mean 'weight'?",
+        "step 2: tensor of a checkpoint 'wieght' is not known; "
+        "known: bias, num_batches_tracked, "
+        "running_mean, running_var, weight; did you mean 'weight'?",
     ),
     "an attribute that cannot be set": (
         (Train(), Set("num_features", 3)),
@@ -237,19 +236,19 @@ SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
     ),
     "a convolution of other channels": (
         (Eval(), Fold(X)),
-        "step 2: a convolution of weight (3, 2, 2, 1); allowed: (2, I, h, w)",
+        "step 2: the convolution's weight has shape (3, 2, 2, 1); allowed: (2, I, h, w)",
     ),
     "a convolution of another rank": (
         (Fold(X[:2, 0]),),
-        "step 1: a convolution of weight (2, 2, 1); allowed: (2, I, h, w)",
+        "step 1: the convolution's weight has shape (2, 2, 1); allowed: (2, I, h, w)",
     ),
     "a convolution whose bias has other channels": (
         (Fold(X[:2], X[:, 0, 0, 0]),),
-        "step 1: a convolution of bias (3,); allowed: (2,)",
+        "step 1: the convolution's bias has shape (3,); allowed: (2,)",
     ),
     "a convolution whose bias is a column": (
         (Fold(X[:2], X[:2, 0, 0]),),
-        "step 1: a convolution of bias (2, 1); allowed: (2,)",
+        "step 1: the convolution's bias has shape (2, 1); allowed: (2,)",
     ),
 }
 
@@ -298,7 +297,7 @@ def test_every_momentum_with_which_a_layer_is_built_can_be_set(value: float | No
 # The opposite case --------------------------------------------------------------------------------
 
 
-def test_the_opposite_case_has_the_numbers_of_forwards_and_backwards_with_other_signs_and_all_else_as_it_was() -> (
+def test_the_opposite_case_has_the_numbers_of_forwards_and_backwards_with_other_signs_and_all_else_as_it_was() -> (  # noqa: E501
     None
 ):
     others = (Eval(), Save(), Restore(), Load(ONE), Set("eps", 0.5), Fold(X[:2]))

@@ -160,7 +160,7 @@ def test_a_backend_of_expensive_signatures_is_run_only_by_name() -> None:
     assert "torch-compile" not in select().backends
     selection = select(["all"])
     assert "torch-compile" not in selection.backends
-    assert "ask for it by name" in selection.unavailable["torch-compile"]
+    assert "name it to run it" in selection.unavailable["torch-compile"]
 
 
 # torch.compile ------------------------------------------------------------------------------------------

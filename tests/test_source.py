@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_spec import Case, Config, State
-from bn_spec.case.script import identical
-from bn_spec.case.source import LONGEST_LISTING, source
+from bn_spec.case.packing import LONGEST_LISTING
+from bn_spec.case.script import identical, source
 from bn_spec.case.steps import (
     STEPS,
     Backward,
@@ -71,7 +71,8 @@ def test_the_source_is_what_a_person_would_write() -> None:
             "Case(\n"
             "    config=Config(2, eps=0.001),\n"
             "    state=State(weight=array([1, 1], (2,))),\n"
-            "    steps=(Eval(), Forward(array([0, -0.0, 0.1, float('nan'), float('-inf'), 3], (3, 2, 1, 1))),),\n"
+            "    steps=(Eval(), "
+            "Forward(array([0, -0.0, 0.1, float('nan'), float('-inf'), 3], (3, 2, 1, 1))),),\n"
             ")"
         )
     )
@@ -113,8 +114,10 @@ def test_what_is_left_out_of_a_step_of_state_is_left_out_of_the_source() -> None
         "    config=Config(1),\n"
         "    steps=(Save(), Restore(), Restore(of=0, only=('bias',)), Restore(fresh=True),"
         " Load(array([1], (1,)), num_batches_tracked=array(5, dtype='int64')),"
-        " Load(bias=array([1], (1,)), strict=False), Set(name='momentum', value=None), Set(name='eps', value=0.5),"
-        " Fold(array([2], (1, 1, 1, 1))), Fold(array([2], (1, 1, 1, 1)), bias=array([1], (1,))),),\n"
+        " Load(bias=array([1], (1,)), strict=False),"
+        " Set(name='momentum', value=None), Set(name='eps', value=0.5),"
+        " Fold(array([2], (1, 1, 1, 1))),"
+        " Fold(array([2], (1, 1, 1, 1)), bias=array([1], (1,))),),\n"
         ")"
     )
 

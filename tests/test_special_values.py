@@ -1,4 +1,4 @@
-"""NaN, infinity and −0.0 stay where they are and show there; and what one thread does stays there as well."""
+"""NaN, infinity and −0.0 show where they belong and nowhere else; threads do not mix."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ import_module("conformance.test_det")
 NAN, INF = np.nan, np.inf
 SPECIALS = (NAN, INF, -INF, -0.0)
 PLACE = (0, 1, 0, 1)
-"""Where something special is put: in channel 1 of two."""
+"""Index of the special value: in channel 1 of two."""
 
 CONFIG = Config(2, eps=0.5, momentum=0.25)
 X = np.array([[1, 3, 4, 0.5, 0, 2], [7, -5, 3, 2, 6, 8]]).reshape(2, 2, 1, 3)
@@ -45,11 +45,12 @@ def with_special(array: Array, value: float) -> Array:
 
 
 def case_of(mode: str, value: float, dtype: str = "float32", config: Config = CONFIG) -> Case:
-    """Return a case whose last two steps differ by something special in one element."""
+    """Return a case whose last two steps differ by a special value in one element."""
     row = DTYPES[dtype]
     x, dy = X.astype(row.data.dtype), DY.astype(row.data.dtype)
-    held = np.array([[2, -3], [1, 5], [1, -2], [3, 0.25]]).astype(row.parameters.dtype)
-    state = State(held[0], held[1], held[2], held[3], np.array(4))
+    tensors = np.array([[2, -3], [1, 5], [1, -2], [3, 0.25]]).astype(row.parameters.dtype)
+    weight, bias, mean, var = tensors
+    state = State(weight, bias, mean, var, np.array(4))
     steps: dict[str, tuple[Step, ...]] = {
         "training": (Forward(x), Forward(with_special(x, value))),
         "eval": (Eval(), Forward(x), Forward(with_special(x, value))),
@@ -72,19 +73,19 @@ SOUND: list[Backend] = [
     reference,
     *(s for s in SPECIMENS.values() if s.sound and s.capabilities.normalises_by_batch),
 ]
-"""Where running statistics normalise, what is not finite is so in later batches too."""
+"""Sound backends. Where running statistics normalise, NaN also shows in later batches."""
 
 
 def judged(case: Case, backend: Backend, *observables: str) -> Verdict:
     return judge(case, play(case, backend), observables, backend.capabilities)
 
 
-# What is right
+# Sound kernels
 
 
 @each_mode
 @pytest.mark.parametrize("backend", SOUND, ids=attrgetter("name"))
-def test_of_a_sound_kernel_nothing_leaks_and_nothing_is_swallowed(backend: Any, mode: str) -> None:
+def test_a_sound_kernel_neither_leaks_nor_swallows_a_special_value(backend: Any, mode: str) -> None:
     for dtype in backend.capabilities.dtypes:
         for value in SPECIALS:
             case = case_of(mode, value, dtype)
@@ -95,7 +96,7 @@ def test_of_a_sound_kernel_nothing_leaks_and_nothing_is_swallowed(backend: Any, 
 
 
 @pytest.mark.parametrize("momentum", [0.25, 1.0, 0.0, None])
-def test_statistics_are_asked_to_show_what_is_not_finite_if_they_move(
+def test_running_statistics_must_show_a_special_value_if_they_move(
     momentum: float | None,
 ) -> None:
     of_output = 1
@@ -123,11 +124,11 @@ def _numbers(answer: Any) -> list[Array]:
     return [answer.output, answer.after.running_mean, answer.after.running_var]
 
 
-# What is wrong: a reference that puts a number of its own into one result of something special
+# Faulty kernels: a reference with one wrong number in a result of a special value
 
 
 class Meddling(Reference):
-    """The reference, but for one number that it puts into a result whenever it is given something special."""
+    """The reference, but with one wrong number in a result whenever a special value comes in."""
 
     def __init__(
         self, tensor: str, place: tuple[int, ...], number: float | Callable[[Any], float]
@@ -161,8 +162,8 @@ class _MeddlingLayer:
         if not is_special(x):
             return y
         if self.meddling.tensor in STATE_FIELDS:
-            held = getattr(self.inner.layer, self.meddling.tensor)
-            setattr(self.inner.layer, self.meddling.tensor, self.meddling.into(held))
+            tensor = getattr(self.inner.layer, self.meddling.tensor)
+            setattr(self.inner.layer, self.meddling.tensor, self.meddling.into(tensor))
         return self.meddling.into(y) if self.meddling.tensor == "output" else y
 
     def backward(self, record: Any, dy: Array) -> Any:
@@ -178,7 +179,7 @@ def one_bit_more(number: Any) -> float:
 
 
 OUTSIDE, INSIDE = (1, 0, 0, 2), (1, 1, 0, 2)
-"""An element of the other channel, and one of the channel with something special."""
+"""An element of the other channel, and one of the channel with the special value."""
 
 LEAKS = [
     *(
@@ -210,12 +211,12 @@ LEAKS = [
         for number in (NAN, 0.0)
     ),
 ]
-"""Mode, tensor and place of what is no longer what it was, and what is there."""
+"""Mode, tensor and index of a changed number, and the number there."""
 
 
 @pytest.mark.parametrize("special", SPECIALS)
 @pytest.mark.parametrize(("mode", "tensor", "place", "number"), LEAKS)
-def test_what_leaks_from_something_special_is_found_elsewhere(
+def test_a_leak_of_a_special_value_is_found_elsewhere(
     mode: str, tensor: str, place: tuple[int, ...], number: Any, special: float
 ) -> None:
     backend = Meddling(tensor, place, number)
@@ -242,7 +243,7 @@ SWALLOWED = [
         for name in ("grad_weight", "grad_bias")
     ),
 ]
-"""Mode, tensor and place of what should show that something was special."""
+"""Mode, tensor and index of a number that should show the special value."""
 
 each_swallowed = pytest.mark.parametrize(("mode", "tensor", "place"), SWALLOWED)
 
@@ -251,7 +252,7 @@ each_swallowed = pytest.mark.parametrize(("mode", "tensor", "place"), SWALLOWED)
 @pytest.mark.parametrize(
     ("special", "number"), [(NAN, 0.0), (NAN, INF), (NAN, -INF), (INF, 0.0), (-INF, 65504.0)]
 )
-def test_what_swallows_something_special_is_found(
+def test_a_swallowed_special_value_is_found(
     mode: str, tensor: str, place: tuple[int, ...], special: float, number: float
 ) -> None:
     backend = Meddling(tensor, place, number)
@@ -267,7 +268,7 @@ def test_what_swallows_something_special_is_found(
 @pytest.mark.parametrize(
     ("special", "number"), [(INF, NAN), (INF, INF), (INF, -INF), (-0.0, 0.0), (-0.0, -0.0)]
 )
-def test_an_infinite_number_may_give_what_is_not_finite_and_a_negative_zero_anything(
+def test_an_infinity_may_give_infinity_or_nan_and_a_negative_zero_any_number(
     mode: str, tensor: str, place: tuple[int, ...], special: float, number: float
 ) -> None:
     verdict = judged(
@@ -278,7 +279,7 @@ def test_an_infinite_number_may_give_what_is_not_finite_and_a_negative_zero_anyt
 
 @pytest.mark.parametrize("tensor", ["running_mean", "running_var"])
 @pytest.mark.parametrize("number", [NAN, INF, one_bit_more, lambda old: old * 1.01 + 0.01])
-def test_what_leaks_into_the_running_statistics_of_another_channel_is_judged_by_their_bounds(
+def test_a_leak_into_running_statistics_of_another_channel_is_judged_by_their_bounds(
     tensor: str, number: Any
 ) -> None:
     for special in SPECIALS:
@@ -289,7 +290,7 @@ def test_what_leaks_into_the_running_statistics_of_another_channel_is_judged_by_
 
 
 @pytest.mark.parametrize("number", [NAN, INF, 0.0])
-def test_a_negative_zero_that_is_no_zero_is_judged_by_the_bounds(number: float) -> None:
+def test_a_wrong_answer_to_a_negative_zero_is_judged_by_the_bounds(number: float) -> None:
     for mode in ("training", "eval"):
         (found,) = judged(
             case_of(mode, -0.0), Meddling("output", PLACE, number), *DATA
@@ -297,7 +298,7 @@ def test_a_negative_zero_that_is_no_zero_is_judged_by_the_bounds(number: float) 
         assert found.observable == "output"
 
 
-# What is none of it
+# Cases in which there is nothing to judge
 
 
 def spoilt_again(case: Case, **changes: Any) -> Case:
@@ -306,7 +307,9 @@ def spoilt_again(case: Case, **changes: Any) -> Case:
 
 
 @pytest.mark.parametrize("mode", ["training", "eval"])
-def test_of_another_shape_order_or_nothing_before_there_is_no_elsewhere(mode: str) -> None:
+def test_elsewhere_is_not_judged_after_another_shape_or_order_or_without_a_forward_before(
+    mode: str,
+) -> None:
     x = with_special(X.astype(np.float32), NAN)
     in_another_order = np.asfortranarray(x)
     for changed in (x[:1], in_another_order):
@@ -317,7 +320,7 @@ def test_of_another_shape_order_or_nothing_before_there_is_no_elsewhere(mode: st
     assert judged(alone, reference, "special").judged == 3
 
 
-def test_between_modes_and_between_forwards_there_is_no_elsewhere() -> None:
+def test_elsewhere_is_not_judged_between_modes_or_between_forwards() -> None:
     x, dy = X.astype(np.float32), DY.astype(np.float32)
     steps: list[tuple[Step, ...]] = [
         (Forward(x), Eval(), Forward(x)),
@@ -328,7 +331,7 @@ def test_between_modes_and_between_forwards_there_is_no_elsewhere() -> None:
     assert judged_of == [0, 1, 0]  # the same input twice gives the same output
 
 
-def test_where_every_channel_is_spoilt_there_is_no_elsewhere() -> None:
+def test_elsewhere_is_not_judged_where_every_channel_has_a_special_value() -> None:
     case = case_of("training", NAN)
     assert (
         judged(
@@ -339,16 +342,19 @@ def test_where_every_channel_is_spoilt_there_is_no_elsewhere() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 1, 1), (1, 3, 1, 2)])
-def test_what_is_refused_shows_nothing_special(shape: tuple[int, ...]) -> None:
+def test_a_refused_input_need_not_show_a_special_value(shape: tuple[int, ...]) -> None:
     x = np.full(shape, NAN, np.float32)
     assert judged(Case(CONFIG, None, (Forward(x),)), reference, "special").judged == 0
 
 
-# Threads: kernels that let the other thread go on before they read what they wrote
+# Threads: kernels that wait for another thread between writing and reading a workspace
 
 
 class WorkspaceOfItsOwn(Kernel):
-    """The statistics of a batch pass through a workspace of the layer, while another thread is at the same place."""
+    """A kernel that passes statistics through a workspace of the layer.
+
+    It waits there until another thread has reached the same place.
+    """
 
     together: ClassVar = Barrier(2)
     workspace: list[tuple[Array, Array]]
@@ -364,7 +370,7 @@ class WorkspaceOfItsOwn(Kernel):
 
 
 class SharedWorkspace(WorkspaceOfItsOwn):
-    """The workspace is that of all layers."""
+    """A kernel whose workspace is shared by all layers."""
 
     of_all: ClassVar[list[tuple[Array, Array]]] = []
 
@@ -396,8 +402,8 @@ def test_a_workspace_of_each_layer_is_not_caught_though_both_threads_are_at_work
     assert max(cell.tally.shares.values()) <= 1
 
 
-def test_what_goes_wrong_in_either_thread_is_found() -> None:
-    """The two play opposite numbers, and so differ in what a kernel does to negative ones."""
+def test_a_fault_in_either_thread_is_found() -> None:
+    """The two threads play opposite numbers, so a kernel may be wrong in one of them alone."""
     for sign in (1, -1):
 
         class Wrong(WorkspaceOfItsOwn):

@@ -1,4 +1,4 @@
-"""The suite flags no sound specimen, catches every faulty one, and shows each fault on a handful of numbers."""
+"""The suite flags no sound specimen, catches every faulty one, and shows faults on small cases."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from bn_spec.case.dtypes import DTYPES
 from bn_spec.oracle.bounds import GRADES
 from bn_spec.specification.requirement import CHAPTERS, REQUIREMENTS
 from bn_spec.specimens import SPECIMENS, Specimen
+from bn_spec.specimens.catalogue import sound
+from bn_spec.specimens.kernel import Kernel
 from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
-from bn_spec.suite.property import PROPERTIES, Property
+from bn_spec.suite.property import PROPERTIES
 from bn_spec.suite.search import Search
 from bn_spec.tools.audit import scaled_down
 
@@ -30,10 +32,10 @@ FAULTY = [specimen for specimen in SPECIMENS.values() if not specimen.sound]
 
 CI = PROFILES["ci"].settings()
 UNSHRUNK = PROFILES["ci"].settings(shrink=False)
-"""Whether a fault is caught does not depend on how small it is shown."""
+"""Settings for tests of whether a fault is caught, for which the size of the case is irrelevant."""
 
 BRIEF = PROFILES["ci"].settings(5)
-"""For sound specimens: the soak benchmark looks at them long and hard."""
+"""Settings for sound specimens; the soak benchmark tests them with many more examples."""
 
 
 @pytest.fixture(autouse=True)
@@ -42,42 +44,46 @@ def small_numbers_beyond_32_bits() -> Iterator[None]:
         yield
 
 
-def the_property(requirement: str) -> Property:
-    declared = PROPERTIES[requirement]
-    return declared
-
-
 def violation(
     specimen: Specimen, requirement: str, dtype: str, profile: settings = UNSHRUNK
 ) -> Violation | None:
+    cell = Cell(PROPERTIES[requirement], specimen, dtype)
     try:
-        Search(Cell(the_property(requirement), specimen, dtype), profile).examine()
+        Search(cell, profile).examine()
     except Violation as found:
         return found
     return None
 
 
 def claimed(specimen: Specimen, requirement: str) -> list[str]:
-    """The dtypes that a specimen claims and a requirement is about; pinned cases are looked at in the first."""
-    return [d for d in specimen.capabilities.dtypes if d in the_property(requirement).dtypes]
+    """Return the dtypes that a specimen claims and that a requirement is about."""
+    dtypes = PROPERTIES[requirement].dtypes
+    return [dtype for dtype in specimen.capabilities.dtypes if dtype in dtypes]
 
 
 def in_turn(dtypes: list[str], specimen: Specimen, requirement: str) -> list[str]:
-    """One of the dtypes, if there are any: another for each specimen and requirement."""
+    """Return one of the dtypes, or none if there is none.
+
+    Specimens and requirements take different ones, so that all dtypes have their turn.
+    """
     turn = len(specimen.name) + int(requirement.partition("-")[2])
     return dtypes[turn % max(len(dtypes), 1) :][:1]
 
 
 STATEFUL = ("CFG", "STA", "LAY", "DTY", "SPV", "ERR", "DET")
-"""Chapters about what sound specimens have in common."""
+"""Chapters about code that sound specimens share."""
 
-PAIRS = [
-    (specimen, chapter)
-    for turn, chapter in enumerate(CHAPTERS)
-    for every in [6 if chapter in STATEFUL else 3]
-    for specimen in SOUND[turn % every :: every]
-]
-"""Each chapter looks at some of the specimens, at others than the chapter before; the audit looks at them all."""
+
+def sound_ones_of(chapter: str) -> list[Specimen]:
+    """Return the sound specimens that a chapter judges here: every sixth or every third one.
+
+    Neighbouring chapters judge different ones; the audit judges them all.
+    """
+    every = 6 if chapter in STATEFUL else 3
+    return SOUND[list(CHAPTERS).index(chapter) % every :: every]
+
+
+PAIRS = [(specimen, chapter) for chapter in CHAPTERS for specimen in sound_ones_of(chapter)]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +91,7 @@ PAIRS = [
 )
 def test_no_sound_specimen_is_flagged(specimen: Specimen, chapter: str) -> None:
     cells = [
-        Search(Cell(the_property(name), specimen, dtype), BRIEF)
+        Cell(PROPERTIES[name], specimen, dtype)
         for name, requirement in REQUIREMENTS.items()
         if requirement.chapter == chapter
         for dtype in in_turn([*specimen.capabilities.dtypes], specimen, name)
@@ -93,7 +99,7 @@ def test_no_sound_specimen_is_flagged(specimen: Specimen, chapter: str) -> None:
     for cell in cells:
         if cell.not_claimed or cell.prop.deep or cell.prop.huge:
             continue
-        cell.examine()
+        Search(cell, BRIEF).examine()
         assert cell.tally.judged > 0
         assert max(cell.tally.shares.values(), default=0) <= 1
 
@@ -109,8 +115,8 @@ def test_no_sound_specimen_is_flagged_by_a_deep_property(name: str, dtype: str) 
     deep = [prop for prop in PROPERTIES.values() if prop.deep or prop.huge]
     assert deep
     for prop in deep:
-        cell = Search(Cell(prop, SPECIMENS[name], dtype), CI)
-        cell.examine()
+        cell = Cell(prop, SPECIMENS[name], dtype)
+        Search(cell, CI).examine()
         assert cell.tally.judged > 0
 
 
@@ -127,44 +133,39 @@ def test_a_faulty_specimen_is_caught_by_each_requirement_that_it_names(specimen:
 
 def test_faults_are_looked_for_in_every_dtype() -> None:
     pairs = [(specimen, name) for specimen in FAULTY for name in specimen.caught_by]
-    looked = {
-        dtype
-        for specimen, name in pairs
-        for dtype in in_turn(claimed(specimen, name), specimen, name)
-    }
-    assert looked == set(DTYPES)
+    judged: set[str] = set()
+    for specimen, name in pairs:
+        judged |= set(in_turn(claimed(specimen, name), specimen, name))
+    assert judged == set(DTYPES)
 
 
 def test_every_dtype_has_sound_specimens_of_every_grade() -> None:
     assert len(SOUND) >= 12
     for dtype in DTYPES:
-        assert {s.capabilities.grade for s in SOUND if dtype in s.capabilities.dtypes} == set(
-            GRADES
-        )
+        claims = [specimen.capabilities for specimen in SOUND]
+        assert {claim.grade for claim in claims if dtype in claim.dtypes} == set(GRADES)
 
 
 def test_faults_are_shown_in_two_steps_on_four_input_elements_or_fewer() -> None:
     shown = []
     for specimen in FAULTY[::4]:
-        prop = the_property(specimen.caught_by[0])
+        requirement = specimen.caught_by[0]
+        prop = PROPERTIES[requirement]
         if prop.deep or prop.huge:
-            continue  # large by nature
-        found = violation(
-            specimen, specimen.caught_by[0], claimed(specimen, specimen.caught_by[0])[0], CI
-        )
+            continue  # its cases are large by nature
+        found = violation(specimen, requirement, claimed(specimen, requirement)[0], CI)
         assert found is not None, specimen.name
         shown.append(found.finding.case)
     sizes = [case.values for case in shown]
-    # Faults of construction need no input at all; they would only flatter the median.
+    # Faults of construction need no input at all, and would lower the median.
     assert median(filter(None, sizes)) <= 4, sizes
     assert median(len(case.steps) for case in shown) <= 2
 
 
 def test_every_requirement_catches_a_fault() -> None:
     assert len(FAULTY) >= 110
-    assert {requirement for specimen in FAULTY for requirement in specimen.caught_by} == set(
-        REQUIREMENTS
-    )
+    catching = {requirement for specimen in FAULTY for requirement in specimen.caught_by}
+    assert catching == set(REQUIREMENTS)
 
 
 @pytest.mark.parametrize("specimen", SPECIMENS.values(), ids=attrgetter("name"))
@@ -172,12 +173,21 @@ def test_a_specimen_has_a_plain_name_a_sentence_and_a_history(specimen: Specimen
     assert SPECIMENS[specimen.name] is specimen
     assert re.fullmatch(r"[a-z]+(-[a-z0-9]+)*", specimen.name)
     assert re.fullmatch(r"[^\n]+\.", specimen.sentence)
-    assert (
-        specimen.description
-        == f"{'sound' if specimen.sound else 'faulty'} specimen: {specimen.sentence}"
-    )
+    kind = "sound" if specimen.sound else "faulty"
+    assert specimen.description == f"{kind} specimen: {specimen.sentence}"
     for entry in specimen.history:
         assert re.fullmatch(r"[\w.-]+/[\w.-]+#\d+", entry)
+
+
+def test_the_sentence_of_a_specimen_is_the_first_line_of_its_docstring() -> None:
+    class Explained(Kernel):
+        """The kernel is explained.
+
+        It has details.
+        """
+
+    sound("explained", grade="two-pass")(Explained)
+    assert SPECIMENS.pop("explained").sentence == "The kernel is explained."
 
 
 def test_no_two_specimens_make_the_same_mistake_in_the_same_words() -> None:

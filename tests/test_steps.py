@@ -25,7 +25,6 @@ from bn_spec.case.steps import (
 )
 
 X = np.ones((3, 2, 2, 1), np.float32)
-
 ASKED = Forward(X, DIFFERENTIABLE)
 
 KEEPING = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from bn_spec.case.arrays import take_apart
 from bn_spec.case.dtypes import DTYPES
 from bn_spec.strategies import ABSENT, RUNNING_STYLES, among, cases, values
 from tests.draws import drawn, sample, tensor
+from tests.process import python
 
 
 def test_nothing_unclaimed_is_drawn() -> None:
@@ -102,3 +104,13 @@ def test_a_state_fits_its_config() -> None:
                 if not wanted or case.state is None
                 else (held is not None and held.shape == shape)
             )
+
+
+def test_the_strategies_are_functions_whatever_is_imported_first(tmp_path: Path) -> None:
+    script = (
+        "import bn_spec.suite.search\n"
+        "from bn_spec.strategies import among, cases, chosen\n"
+        "cases(), chosen(among([1]))\n"
+    )
+    done = python("-c", script, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr

@@ -42,16 +42,13 @@ ANYTHING: dict[str, Any] = {
     "running": (*RUNNING_STYLES, ABSENT),
     "strided": True,
 }
-
 ANY_WORDS = partial(histories, *WORDS, *("record", "eval", "save") * 4, least=0, most=10)
 """Any words, and more often those to which others refer."""
 
 FEWER = Capabilities(
     inference=False, affine_off=False, input_checks=False, layouts=("contiguous",), gradients=True
 )
-
 STORED = Capabilities(checkpoints=True, empty_batch=True, folding=True, cumulative_momentum=False)
-
 CHANGED = Capabilities(
     live_attributes=True, gradients=True, double_backward=("float32",), strided_state=True
 )

@@ -68,7 +68,6 @@ SHAPES: Reached = {
     "a single sample": lambda case: shape_of(case)[0] == 1,
     "more samples than a warp": lambda case: shape_of(case)[0] > 32,
 }
-
 CONFIGS: Reached = {
     **{f"eps {eps!r}": partial(_configured, eps=eps) for eps in EPS},
     **{f"momentum {momentum!r}": partial(_configured, momentum=momentum) for momentum in MOMENTA},
@@ -83,7 +82,6 @@ CONFIGS: Reached = {
         (1e3 * case.config.eps < rows_of(case).var(axis=1)).any()
     ),
 }
-
 STATES: Reached = {
     "the state as built": lambda case: case.state is None,
     "negative weights": lambda case: bool((tensor(case, "weight") < 0).any()),
@@ -105,7 +103,6 @@ STATES: Reached = {
     ),
     **{f"{count} batches before": partial(_counted, count=count) for count in COUNTS},
 }
-
 INPUTS: Reached = {
     **{f"the layout {layout!r}": partial(_laid_out, layout=layout) for layout in USUAL_LAYOUTS},
     "a constant channel": lambda case: bool((rows_of(case).std(axis=1) == 0).any()),

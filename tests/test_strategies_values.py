@@ -111,7 +111,7 @@ def test_balanced_values_are_drawn_where_they_are_asked_for_alone() -> None:
 
 
 def exponents(x: Array) -> Array:
-    """The exponent of the largest value of each channel, as a share of the exponent range of its format."""
+    """Exponent of each channel's largest value, as a share of the format's largest exponent."""
     limits = format_named(x.dtype.name)
     largest = np.abs(x.astype(np.float64)).max(axis=(0, 2, 3))
     shares: Array = np.log2(largest) / np.log2(limits.largest)

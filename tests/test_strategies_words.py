@@ -142,7 +142,7 @@ def test_a_word_that_has_nothing_to_refer_to_adds_no_step(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "claim"), [(word, claim) for word in WORDS for claim in WORDS[word].needs]
+    ("word", "claim"), [(word, claim) for word in WORDS for claim in WORDS[word].claims]
 )
 def test_a_word_that_a_backend_does_not_claim_adds_no_step(word: str, claim: str) -> None:
     past, _ = ADDED[word]

@@ -30,8 +30,9 @@ def batch(*numbers: float, dtype: Any = np.float32) -> Array:
 
 def state_with(mean: float, var: float) -> State:
     """Return a state of one channel with weight 1 and bias 0."""
-    tensors = (np.array([number], np.float32) for number in (1, 0, mean, var))
-    weight, bias, running_mean, running_var = tensors
+    weight, bias, running_mean, running_var = (
+        np.array([number], np.float32) for number in (1, 0, mean, var)
+    )
     return State(weight, bias, running_mean, running_var, np.zeros((), np.int64))
 
 

@@ -1,4 +1,4 @@
-"""Cases and observations as bytes: nothing is lost on the way, and nothing is believed that cannot be."""
+"""Cases and observations as bytes: nothing is lost, and a damaged frame is refused."""
 
 from __future__ import annotations
 

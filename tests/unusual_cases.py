@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bn_spec import Case, Config, State
 from bn_spec.case.dtypes import DTYPES, Array
 from bn_spec.case.layouts import PLACED
-from bn_spec.case.source import LONGEST_LISTING
+from bn_spec.case.packing import LONGEST_LISTING
 from bn_spec.case.steps import (
     DIFFERENTIABLE,
     Backward,
@@ -103,9 +103,7 @@ EVERY_STEP = Case(
         Forward(np.arange(6.0)[::2].reshape(3, 1, 1, 1)),
     ),
 )
-
 HALVES = np.arange(12, dtype=np.uint16).view(np.dtype("bfloat16")).reshape(3, 2, 2, 1)
-
 GRADIENT_STEPS = Case(
     Config(2, dtype="bfloat16"),
     None,
@@ -119,9 +117,7 @@ GRADIENT_STEPS = Case(
         DoubleBackward(PLACED["permuted"](HALVES), HALVES, bias=HALVES[1, :, 1, 0], of=-3),
     ),
 )
-
 NUMBERS = np.arange(12, dtype=np.float32)
-
 STATE_STEPS = Case(
     Config(2, dtype="mixed_bfloat16"),
     None,
@@ -142,13 +138,9 @@ STATE_STEPS = Case(
         Fold(HALVES[:2, :, ::2], HALVES[1, :, 1, 0]),
     ),
 )
-
 EXPANDED = Case(Config(2), None, (Forward(np.broadcast_to(np.float32(0.1), (2, 2, 3, 3))),))
-
 EMPTY = Case(Config(2), None, (Forward(np.zeros((0, 2, 3, 3), np.float32)),))
-
 SCALAR = Case(Config(2), None, (Forward(np.array(1.5, np.float32)),))
-
 LARGE = Case(
     Config(2), None, (Forward(PLACED["sliced"](np.ones((LONGEST_LISTING, 2, 1, 1), np.float32))),)
 )

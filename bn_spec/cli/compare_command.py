@@ -1,4 +1,4 @@
-"""``bn-spec compare``: what changed between two runs."""
+"""``bn-spec compare``: show what changed between two runs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from bn_spec.report.writers import read
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", type=click.Path(path_type=Path))
 def compare(before: Path, after: Path) -> None:
-    """Tell what changed from one run to another; each is a run.json, or the folder that holds it.
+    """Show what changed between two runs; BEFORE and AFTER are run.json files or their folders.
 
-    Told are versions that differ, checks whose status changed, those that got worse first, findings
-    that are new or have vanished, grades, and err/bound that grew or shrank by a factor of 1.5 or
-    more.
+    Shows different versions and settings; checks whose status changed, worse ones first; findings
+    that are new or gone; grades; and err/bound that grew or shrank by a factor of 1.5 or more.
 
-    Exit codes: 0 nothing got worse; 1 a check that passed, or whose failure was known, now fails,
-    or a check is no longer there; 2 a file cannot be read.
+    Exit codes: 0 no check got worse; 1 a check that passed, or whose failure was known, now fails,
+    or a check is no longer judged; 2 a file cannot be read.
     """
     try:
         comparison = Comparison(read(before), read(after))

@@ -1,8 +1,9 @@
-"""``bn-spec report``: renders the records of runs."""
+"""``bn-spec report``: write reports of runs."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from bn_spec.report.writers import WRITERS, located, read, write
 from bn_spec.tools.stored_cases import FOLDER
 
 OUTPUT = Path(FOLDER) / "report"
+"""Default folder of the reports."""
 
 
 def _formats(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -34,21 +36,21 @@ def _formats(_context: click.Context, _parameter: click.Parameter, value: str) -
     metavar=",".join(WRITERS),
     default=",".join(WRITERS),
     callback=_formats,
-    help="What to write, with commas between (default: all).",
+    help="Formats to write, separated by commas (default: all).",
 )
 @click.option(
     "--output",
     metavar="DIR",
     type=click.Path(path_type=Path),
     default=OUTPUT,
-    help=f"Folder (default: {OUTPUT}).",
+    help=f"Folder to write to (default: {OUTPUT}).",
 )
 def report(runs: tuple[Path, ...], formats: tuple[str, ...], output: Path) -> None:
-    """Write reports of runs: a page, Markdown for a CI summary, one record of all of them, and a badge.
+    """Write reports of runs: a page, a Markdown summary for CI, a merged run.json, and a badge.
 
-    A RUN is the run.json of a run, or the folder that holds it (default: .bn_spec). Several are
-    made one, as when backends or shards of the suite were judged apart; of a cell that is in two,
-    the later file's counts.
+    A RUN is a run.json file, or the folder that has one (default: .bn_spec). Several runs are
+    merged into one, such as runs of different backends or parts of the suite. If two runs judge
+    the same check, the later RUN counts.
 
     Exit codes: 0 conforming, known failures apart; 1 a finding, or a fault of a run; 2 a wrong
     option, or a file that cannot be read or written; 3 an incomplete run; 5 nothing tested.
@@ -58,18 +60,12 @@ def report(runs: tuple[Path, ...], formats: tuple[str, ...], output: Path) -> No
         whole = merged({str(path): read(path) for path in paths})
     except RunFileError as error:
         raise click.UsageError(in_a_line(str(error))) from None
-    if (
-        len(paths) > 1
-        and "json" in formats
-        and any(_same(located(path), output / NAME) for path in paths)
-    ):
-        raise click.UsageError(
-            f"{output / NAME} is one of these runs and would be lost; choose another --output"
-        )
+    if "json" in formats:
+        _refuse_to_overwrite(paths, output / NAME)
     try:
         written = write(whole, formats, output)
     except OSError as error:
-        raise click.UsageError(f"the reports cannot be written: {error}") from None
+        raise click.UsageError(f"cannot write the reports: {error}") from None
     for backend in View(whole.run).backends:
         click.echo(in_a_line(verdict(backend.backend, backend.records)))
     for sentence in (*whole.notes, *whole.run.faults, *whole.run.incomplete):
@@ -78,5 +74,11 @@ def report(runs: tuple[Path, ...], formats: tuple[str, ...], output: Path) -> No
     sys.exit(whole.run.exit_code)
 
 
-def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
+def _refuse_to_overwrite(paths: Sequence[Path], target: Path) -> None:
+    """Raise if a merged run would replace one of the runs that it is made of."""
+    # A single run is written as it was read, so replacing its file loses nothing.
+    if len(paths) > 1 and target.resolve() in [located(path).resolve() for path in paths]:
+        raise click.UsageError(
+            f"the merged run would overwrite {target}, which is one of the runs;"
+            " choose another --output"
+        )

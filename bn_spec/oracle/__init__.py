@@ -1,1 +1,1 @@
-"""What the right answer is: the reference, error bounds, and the expectation of each step."""
+"""The right answers: the reference, the error bounds, and the expectation of each step."""

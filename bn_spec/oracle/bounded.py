@@ -1,4 +1,4 @@
-"""Values with bounds: what any correct kernel must come close to, and what is asked where no bound holds."""
+"""Reference values with error bounds, and the demands on numbers that have no bound."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from bn_spec.oracle.reference import Extended
 
 
 class Demand(IntEnum):
-    """What is asked of an element as a number, outside the domain of the bounds too."""
+    """The kind of number that an element must be, even outside the domain of the bounds."""
 
     NOTHING = 0
+    """Any value, NaN included."""
     NUMBER = 1
-    """It is not NaN."""
+    """Any value but NaN."""
     FINITE = 2
+    """Neither NaN nor infinite."""
 
 
 @dataclass(frozen=True, eq=False)
 class Bounded:
-    """A reference value and a bound on any correct kernel's distance from it, element by element.
+    """A reference value, and a bound on the distance of any correct kernel from it, per element.
 
-    An infinite bound marks elements outside the domain of the theorem. Of those, ``demand`` (of the
-    shape of the bound; nothing by default) says what is asked all the same.
+    ``value`` and ``bound`` have the same shape. An infinite bound marks an element outside the
+    domain of the theorem. ``demand`` has a ``Demand`` per element, for those outside the
+    domain; None stands for ``Demand.NOTHING`` throughout.
     """
 
     value: Extended
@@ -36,43 +39,43 @@ class Bounded:
 
     @cached_property
     def inside(self) -> Bools:
-        """Where the bound is a theorem."""
+        """Whether the bound of an element is a theorem."""
         return np.isfinite(self.bound)
 
     @property
-    def asked(self) -> Array:
-        """The demand on every element."""
-        return (
-            np.full(self.bound.shape, Demand.NOTHING, np.int8)
-            if self.demand is None
-            else self.demand
-        )
+    def demand_outside(self) -> Array:
+        """The demand on each element outside the domain."""
+        if self.demand is None:
+            return np.full(self.bound.shape, Demand.NOTHING, np.int8)
+        return self.demand
 
     @cached_property
     def demanded(self) -> Array:
-        """What is asked of each element as a number; a finite bound leaves room for finite ones alone."""
-        return np.where(self.inside, Demand.FINITE, self.asked)
+        """The demand on each element; within a finite bound, it is ``Demand.FINITE``."""
+        return np.where(self.inside, Demand.FINITE, self.demand_outside)
 
     def map(self, view: Callable[[Array], Array]) -> Bounded:
-        """Return the same values and bounds in another shape."""
+        """Return the values and bounds after a change of shape, without the demands."""
         low = np.broadcast_to(self.value.lo, self.bound.shape)
         return Bounded(Extended(view(self.value.hi), view(low)), view(self.bound))
 
     @np.errstate(all="ignore")
     def signed_share(self, got: Array) -> Floats:
-        """Return the signed err / bound: positive where too large, 0 outside the domain."""
+        """Return err / bound with the sign of err = got − value; 0 outside the domain.
+
+        It has no unit; the limit is ±1. The error of NaN is infinite.
+        """
         error = (got.astype(np.float64) - self.value.hi) - self.value.lo
         share = np.where(np.isnan(error), np.inf, error) / self.bound
-        return np.where(
-            self.inside & (error != 0), share, 0.0
-        )  # a bound of zero allows no error at all
+        # Without an error, the share is 0 even where the bound is 0, which allows no error.
+        return np.where(self.inside & (error != 0), share, 0.0)
 
     def share(self, got: Array) -> Floats:
-        """Return err / bound: the share of the error budget used, 0 outside the domain."""
+        """Return |err| / bound, the share of the bound that is used; 0 outside the domain."""
         return np.abs(self.signed_share(got))
 
     def unmet(self, got: Array) -> Bools:
-        """Where ``got`` is not the number that it is asked to be."""
+        """Return whether each element of ``got`` fails the demand on it."""
         unmet: Bools = np.where(
             self.demanded == Demand.FINITE,
             ~np.isfinite(got),
@@ -82,27 +85,35 @@ class Bounded:
 
 
 class Joined:
-    """Blocks of channels put side by side, one after the other, so that only one of them takes memory at a time."""
+    """Blocks of channels, put together one after the other in arrays of a given shape.
+
+    Only one block takes memory at a time beside the whole.
+
+    Args:
+        shape: the shape of the whole, (N, C, H, W) or (C,).
+
+    """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.shape = shape
         self.whole: Bounded | None = None
 
     def add(self, channels: slice, part: Bounded) -> None:
-        """Put a block beside those before it."""
+        """Put a block in the place of its channels."""
         if part.bound.shape == self.shape:
             self.whole = part
             return
-        whole = self.whole = self.whole or self._empty(type(part.value))
+        if self.whole is None:
+            self.whole = self._empty(type(part.value))
+        whole = self.whole
         place = (slice(None), channels) if len(self.shape) > 1 else (channels,)
-        whole.value.hi[place], whole.bound[place], whole.asked[place] = (
-            part.value.hi,
-            part.bound,
-            part.asked,
-        )
-        if whole.value.lo.ndim:
+        whole.value.hi[place] = part.value.hi
+        whole.bound[place] = part.bound
+        whole.demand_outside[place] = part.demand_outside
+        if whole.value.lo.ndim:  # the low part of Double is one zero for all elements
             whole.value.lo[place] = part.value.lo
 
     def _empty(self, number: type[Extended]) -> Bounded:
+        """Return arrays of the whole shape, not yet filled."""
         value = number(np.empty(self.shape))
         return Bounded(value, np.empty(self.shape), np.empty(self.shape, np.int8))

@@ -1,50 +1,56 @@
-"""A priori error bounds: how far a correct kernel can be from the exact result, element by element.
+"""A priori error bounds: the largest error that a correct kernel can have, per element.
 
-Every bound is a theorem about a *model kernel*, not a tolerance: the kernel works in a
-floating-point arithmetic of unit roundoff u, sums as it claims to, and spends at most the roundings
-of :data:`BUDGET` per elementwise expression. ``err / bound <= 1`` is the only thing judged.
+Every bound is a theorem about a *model kernel*, not a tolerance. The model kernel works in a
+floating-point arithmetic of unit roundoff u. Its sums are of the class that it claims. It spends
+at most the roundings of ``BUDGET`` on an elementwise expression. Only ``err / bound <= 1`` is
+judged. docs/numerics.md has the derivations in full.
 
-Notation: n values per channel; mu, var the exact mean and biased variance; Q² = var + mu² the mean
-square; γ(k) = k u / (1 − k u) the growth of k roundings (Higham, *Accuracy and Stability of
-Numerical Algorithms*, 2nd ed., lemma 3.1); G the largest number of roundings that a term of a sum
-of n goes through (:data:`SUMMATIONS`); η what one underflowing operation loses: the smallest
-subnormal, or the smallest normal number where subnormals are flushed.
+Notation:
 
-**Mean.** A sum of n terms, then a division or a multiplication by a rounded reciprocal, spends at
-most G + 1 roundings per term (Higham, section 4.2): |dmu| <= γ(G+1) mean|x|; in any order, G = n. A
-running mean (Welford) rounds mu_k once (weight k/n) and its increment (x_k − mu_{k−1}) / k twice:
-the errors add up to at most (n + 3 + 2 H_n) u mean|x|, H_n the harmonic number. Each merge of a
-balanced tree (Chan, Golub, LeVeque 1983) adds at most 7 roundings. M = 7 log2 n + 2 more roundings
-cover both, and blocks of the one merged by the other.
+- n: the number of values per channel.
+- mu, var: the exact mean and the exact biased variance. σ² = var.
+- Q² = var + mu²: the mean square.
+- γ(k) = k u / (1 − k u): the growth of k roundings (Higham, *Accuracy and Stability of Numerical
+  Algorithms*, 2nd ed., lemma 3.1).
+- G: the largest number of roundings that a term of a sum of n goes through (``SUMMATIONS``).
+- η: the largest loss of one operation that underflows. It is the smallest subnormal number, or the
+  smallest normal number where subnormals are flushed.
+- dmu, dvar: bounds on the absolute errors of the kernel's mean and variance.
 
-**Variance.** With a mean that is off by e, the deviations x − mu − e have the mean square var + e²,
-and var + 2 e σ + e² if e changes from term to term, by Cauchy–Schwarz:
+**Mean.** A sum of n terms, and then a division or a multiplication by a rounded reciprocal, spends
+at most G + 1 roundings per term (Higham, section 4.2): |dmu| <= γ(G+1) mean|x|. In any order, G is
+n. A running mean (Welford) rounds mu_k once (weight k/n) and its increment (x_k − mu_{k−1}) / k
+twice. The errors add up to at most (n + 3 + 2 H_n) u mean|x|, where H_n is the harmonic number.
+Each merge of a balanced tree (Chan, Golub, LeVeque 1983) adds at most 7 roundings. M = 7 log2 n + 2
+more roundings cover both, and blocks of either kind merged by the other.
 
-====================  ======================================================
-============================ grade                 |dvar| at most
-who ====================  ======================================================
-============================ two-pass              γ(G+4) (var + dmu²) + dmu²
-subtracts the final mean welford               γ(G+M+4) (σ + e)² + 2 e σ + e²
-Welford, Chan's merges textbook              the above + γ(G+4) Q² + 2 |mu| dmu + dmu²
-E[x²] − E[x]² ====================  ======================================================
-============================
+**Variance.** If the mean is off by e, the deviations x − mu − e have the mean square var + e². If e
+changes from term to term, it is at most var + 2 e σ + e², by Cauchy–Schwarz:
 
-where e = γ(G+M+1) Q bounds the errors of all intermediate means in the root mean square (in any
-order, each is at most (k + 3 + 2 H_k) u sqrt(n/k) Q; the sum of their squares, weighted as they
-enter, stays below e²; in a tree, each of 1 + log2 n levels contributes a square of its own). The
-first-order growths with κ² = 1 + mu²/var are 1, κ and κ² (Chan & Lewis 1979; Higham, section 1.9).
+==========  ==============================================  =======================
+grade       |dvar| at most                                  kernels
+==========  ==============================================  =======================
+two-pass    γ(G+4) (var + dmu²) + dmu²                      subtract the final mean
+welford     γ(G+M+4) (σ + e)² + 2 e σ + e²                  Welford, Chan's merges
+textbook    the above + γ(G+4) Q² + 2 |mu| dmu + dmu²       E[x²] − E[x]²
+==========  ==============================================  =======================
 
-**Exact sums.** Where all values of a channel are multiples of some q and Σ|x| <= q/u, every partial
-sum in any order is representable, so that nothing is rounded; where n is a power of two, neither is
-the mean. The same holds for the squares. Such channels have dmu = dvar = 0, for kernels that sum
-first and divide once.
+Here e = γ(G+M+1) Q bounds the root mean square of the errors of all intermediate means. In any
+order, each error is at most (k + 3 + 2 H_k) u sqrt(n/k) Q, and the sum of their squares, with their
+weights, stays below e². In a tree, each of 1 + log2 n levels contributes squares of its own. With
+κ² = 1 + mu²/var, the first-order growths are 1, κ and κ² (Chan & Lewis 1979; Higham, section 1.9).
 
-**The reference's own error.** The reference is itself a two-pass kernel whose sums spend at most 64
-roundings per term, in float64 where the kernel accumulates in float32, and in double-double
-arithmetic (unit roundoff below 2**-98) where it accumulates in float64. Every bound grows at least
-linearly in u, and its least multiple is 2 u; so the error of the reference is below 2**-53 · 64 /
-2**-23 = 2**-24 of the bound. That and the rounding of the bound's evaluation in float64 are paid by
-the factor :data:`OWN_ERROR`.
+**Exact sums.** Let all values of a channel be multiples of some q, and Σ|x| <= q/u. Every partial
+sum in any order is then representable, and nothing is rounded. If n is a power of two, the mean is
+not rounded either. The same holds for the squares. On such channels dmu = dvar = 0, for kernels
+that sum first and divide once.
+
+**The reference's own error.** The reference is itself a two-pass kernel. Its sums spend at most 64
+roundings per term. It works in float64 where the kernel accumulates in float32, and in
+double-double arithmetic (unit roundoff below 2**-98) where the kernel accumulates in float64. Every
+bound grows at least linearly in u, and its least multiple is 2 u. The error of the reference is
+therefore below 2**-53 · 64 / 2**-23 = 2**-24 of the bound. The factor ``OWN_ERROR`` pays for it
+and for the rounding of the bound's evaluation in float64.
 """
 
 from __future__ import annotations
@@ -63,7 +69,7 @@ from bn_spec.errors import ConfigError, allowed
 BUDGET: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
         "inverse std": {
-            "eps held in the layer's dtype, halved by the root": 0.5,
+            "eps rounded to the layer's dtype, halved by the root": 0.5,
             "var + eps, halved by the root": 0.5,
             "root and division, or an rsqrt of 2 ulp": 4,
         },
@@ -74,7 +80,7 @@ BUDGET: Mapping[str, Mapping[str, float]] = MappingProxyType(
             "plus beta, or plus (beta − mu a)": 1,
         },
         "running": {
-            "momentum held in the layer's dtype": 1,
+            "momentum rounded to the layer's dtype": 1,
             "n / (n − 1), and the product with it": 2,
             "1 − m, or b − r": 1,
             "products with m and 1 − m": 1,
@@ -99,19 +105,22 @@ BUDGET: Mapping[str, Mapping[str, float]] = MappingProxyType(
         },
     }
 )
-"""Roundings that an elementwise expression may spend, by operation; an FMA spends fewer."""
+"""Number of roundings that each elementwise expression may spend, by operation.
+
+A fused multiply-add spends fewer. docs/numerics.md derives the numbers.
+"""
 
 OWN_ERROR = 1 + 2.0**-20
-"""Factor on every bound that pays for the error of the reference and of the bound's evaluation."""
+"""Factor on every bound, for the errors of the reference and of the bound's own evaluation."""
 
 LEAST_VARIANCE = 2.0**-960
-"""Below it, products of double-double numbers lose bits to underflow and the reference its precision."""
+"""Smallest var + eps in the domain; below it, double-double products lose bits to underflow."""
 
 GRADES = ("two-pass", "welford", "textbook")
-"""Numerical classes of the variance, each admitting all before it."""
+"""Numerical classes of the variance; each admits every kernel of those before it."""
 
 LEAF = 32
-"""Additions that a value may go through before a pairwise sum starts to pair; NumPy's, in blocks of 128, needs 26."""
+"""Maximum number of additions within a leaf of a pairwise sum; NumPy's blocks of 128 need 26."""
 
 SUMMATIONS: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
     {
@@ -120,33 +129,28 @@ SUMMATIONS: Mapping[str, Callable[[float, float], float]] = MappingProxyType(
         "wide": lambda n, u: 1 + n * u,
     }
 )
-"""Classes of summation, from n and u to G: the roundings that a term goes through, at most.
+"""G, the maximum number of roundings per term, as a function of n and u, by class of summation.
 
-``pairwise`` pairs the sums of leaves of at most :data:`LEAF` additions; ``wide`` accumulates in a
-unit roundoff of at most u² and rounds the sum once. Sources: Higham, section 4.2 and problem 4.2.
+A ``pairwise`` sum pairs the sums of leaves of at most ``LEAF`` additions. A ``wide`` sum
+accumulates in a unit roundoff of at most u² and is rounded once. Sources: Higham, section 4.2 and
+problem 4.2.
 """
 
 KEEPING = ("accumulation", "parameters")
-"""Formats in which a kernel may keep its intermediate results; those of the table of dtypes."""
+"""Formats in which a kernel may keep intermediate results.
+
+They are fields of :class:`bn_spec.case.dtypes.DType`.
+"""
 
 KEPT_OF_VARIANCE = 3
-"""Roundings on the way to a variance that is kept: the sum of squares, n, and their quotient."""
+"""Number of roundings of a variance kept coarsely: the sum of squares, n, and their quotient."""
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """What a kernel claims about its arithmetic; the defaults claim little.
+    """The claims of a kernel about its arithmetic. The defaults claim little.
 
-    ``grade`` is the numerical class of the variance (:data:`GRADES`), ``summation`` the class of
-    its sums (:data:`SUMMATIONS`). ``statistics`` is the format (:data:`KEEPING`) in which mean,
-    variance and inverse standard deviation are kept and running statistics are updated,
-    ``elementwise`` the one in which the output is computed from them. ``direct_means``: a mean is a
-    sum divided once, never a running or merged mean; a two-pass kernel claims it anyway.
-    ``centred_products``: in a backward pass, Σ dy x̂ is formed from deviations x − mu, never as s
-    (Σ dy x − mu Σ dy). ``subnormals``: subnormal numbers are kept, not flushed to zero.
-    ``overflow_safe``: where squares overflow and sums of values do not, the variance is infinite
-    and nothing is NaN (compensated sums, E[x²] − E[x]² and Newton steps make NaN of infinities).
-    ``dialect``: the conventions by which it is to be judged.
+    A stronger claim narrows the bounds.
 
     Raises:
         ConfigError: a grade, a class of summation or a format is not known.
@@ -154,14 +158,32 @@ class Accuracy:
     """
 
     grade: str = "welford"
+    """Numerical class of the variance: one of ``GRADES``."""
     summation: str = "any order"
+    """Class of all sums: a key of ``SUMMATIONS``."""
     statistics: str = "accumulation"
+    """Format of the kept mean, variance, inverse standard deviation, and of running updates.
+
+    One of ``KEEPING``.
+    """
     elementwise: str = "accumulation"
+    """Format in which the output is computed from the statistics: one of ``KEEPING``."""
     direct_means: bool = False
+    """A mean is a sum divided once, never a running or a merged mean.
+
+    A two-pass kernel claims it in any case.
+    """
     centred_products: bool = False
+    """In a backward, Σ dy x̂ is formed from deviations x − mu, never as s (Σ dy x − mu Σ dy)."""
     subnormals: bool = True
+    """Subnormal numbers are kept, not flushed to zero."""
     overflow_safe: bool = False
+    """Where squares overflow and sums of values do not, the variance is infinite and no NaN arises.
+
+    Compensated sums, E[x²] − E[x]² and Newton steps make NaN of infinities.
+    """
     dialect: Dialect = PYTORCH
+    """Conventions that the kernel is judged by."""
 
     def __post_init__(self) -> None:
         for kind, received, known in (
@@ -176,7 +198,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Model:
-    """The model kernel: its formats, the number of values per channel, and what it claims."""
+    """The model kernel: its row of formats, n values per channel, and its claims."""
 
     dtype: DType
     n: int
@@ -189,15 +211,16 @@ class Model:
 
     @property
     def statistics(self) -> Format:
-        """The format in which the statistics are kept."""
+        """Format in which the statistics are kept."""
         return self._coarser(self.accuracy.statistics)
 
     @property
     def elementwise(self) -> Format:
-        """The format in which the output is computed from the statistics."""
+        """Format in which the output is computed from the statistics."""
         return self._coarser(self.accuracy.elementwise)
 
     def _coarser(self, keeping: str) -> Format:
+        """Return the claimed format if it is coarser than the accumulation, else the latter."""
         claimed: Format = getattr(self.dtype, keeping)
         return claimed if claimed.u > self.u else self.dtype.accumulation
 
@@ -208,55 +231,61 @@ class Model:
 
     @property
     def summing(self) -> float:
-        """G: the most roundings that a term of a sum goes through."""
+        """G: the maximum number of roundings that a term of a sum goes through."""
         return SUMMATIONS[self.accuracy.summation](self.n, self.u)
 
     @property
     def merging(self) -> float:
-        """M: the roundings that merged or running means spend beyond one sum."""
-        roundings = 0.0 if self.sums_once else 7 * log2(self.n) + 2
-        return roundings * (self.u if self.accuracy.summation == "wide" else 1)
+        """M: the number of roundings that merged or running means spend beyond one sum."""
+        if self.sums_once:
+            return 0.0
+        roundings = 7 * log2(self.n) + 2
+        # Roundings of at most u² count as u roundings of u.
+        return roundings * self.u if self.accuracy.summation == "wide" else roundings
 
     @property
     def wandering(self) -> float:
-        """Factor by which the errors of all intermediate means of a tree exceed those of the final one."""
+        """Factor from the error of a tree's final mean to that of all its intermediate means."""
         return sqrt(1 + log2(self.n)) if self.accuracy.summation == "pairwise" else 1.0
 
     @property
     def sums_once(self) -> bool:
-        """Whether means are sums divided once."""
+        """Whether every mean is a sum divided once."""
         return self.accuracy.direct_means or self.accuracy.grade == "two-pass"
 
     def gamma(self, roundings: float, format: Format | None = None) -> float:
-        """γ(k) = k u / (1 − k u), in the accumulation or another format; infinite once k u reaches 1."""
+        """Return γ(k) = k u / (1 − k u) for k roundings in a format, by default the accumulation.
+
+        It is infinite from k u = 1 on.
+        """
         growth = roundings * (format or self.dtype.accumulation).u
         return growth / (1 - growth) if growth < 1 else np.inf
 
     def spent(self, expression: str) -> float:
-        """γ of the roundings in the budget of an expression of :data:`BUDGET`."""
-        format = self.statistics if expression in ("inverse std", "running") else self.elementwise
+        """Return γ of the whole budget of an expression of ``BUDGET``."""
+        of_statistics = expression in ("inverse std", "running")
+        format = self.statistics if of_statistics else self.elementwise
         return self.gamma(sum(BUDGET[expression].values()), format)
 
     def underflow(self, format: Format) -> float:
-        """η: the most that one operation loses to underflow in a format."""
+        """Return η: the largest loss of one operation to underflow, in a format."""
         return format.smallest_subnormal if self.accuracy.subnormals else format.smallest_normal
 
     def unread(self, format: Format) -> float:
-        """The most that a number loses when it is read: where subnormals are flushed, it may be taken for zero."""
+        """Return the largest loss of a number that is read: a subnormal may be flushed to zero."""
         return 0.0 if self.accuracy.subnormals else format.smallest_normal
 
     def kept(self, size: Floats, roundings: int = 1) -> Floats:
-        """Bound of the error of keeping a statistic of at most that size in a coarser format."""
+        """Return a bound on the error of keeping a statistic of magnitude <= size coarsely."""
         if not self.keeps_coarsely:
             return np.zeros_like(size)
-        return self.gamma(roundings, self.statistics) * size + roundings * self.underflow(
-            self.statistics
-        )
+        lost = roundings * self.underflow(self.statistics)
+        return self.gamma(roundings, self.statistics) * size + lost
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Per channel, shape (C, 1): exact statistics with a bound on a kernel's error in each."""
+    """Exact mean and variance per channel, and a bound on a kernel's error in each: (C, 1) all."""
 
     mean: Floats
     var: Floats
@@ -267,27 +296,33 @@ class Moments:
 def batch_moments(
     model: Model, mean: Floats, var: Floats, mean_abs: Floats, exact: Bools | bool = False
 ) -> Moments:
-    """Bound the errors of batch statistics; ``mean_abs`` is mean|x|, all of shape (C, 1).
+    """Return the batch statistics with bounds on a kernel's errors in them.
 
-    Derivation: this module's docstring. The mean is rounded once more when it is kept (u |mu|),
-    each of n terms may underflow before it is summed (n η and its growth), and ``exact`` marks the
-    channels of :func:`sums_exactly`.
+    The derivation is in the docstring of this module. In addition, the mean is rounded once more
+    when it is kept (u |mu|), and each of n terms may underflow before it is summed (n η and its
+    growth).
+
+    Args:
+        model: the model kernel.
+        mean: exact mean, shape (C, 1).
+        var: exact biased variance, shape (C, 1).
+        mean_abs: mean|x|, shape (C, 1).
+        exact: whether ``sums_exactly`` holds for each channel, shape (C, 1).
+
     """
     u, grade = model.u, model.accuracy.grade
     sigma, rms = np.sqrt(var), np.sqrt(var + mean**2)
     roundings = model.summing + model.merging
-    underflow = (
-        model.n * model.underflow(model.dtype.accumulation) * (1 + model.gamma(roundings + 4))
-    )
+    growth = 1 + model.gamma(roundings + 4)
+    underflow = model.n * model.underflow(model.dtype.accumulation) * growth
     summed = model.gamma(roundings + 1) * mean_abs + u * np.abs(mean)
     unread = model.unread(model.dtype.data)
     dmean = np.where(exact, 0, summed) + underflow + unread
     dmean = dmean + model.kept(np.abs(mean) + dmean)
     dvar = model.gamma(model.summing + 4) * (var + dmean**2) + dmean**2
     if grade != "two-pass":
-        any_order = (
-            model.n + model.merging + 1
-        )  # covers trees as well, and is the smaller for few values
+        # The bound for any order holds for trees too, and is the smaller one for few values.
+        any_order = model.n + model.merging + 1
         e = model.gamma(min((roundings + 1) * model.wandering, any_order)) * rms + underflow
         dvar = dmean**2 + model.gamma(roundings + 4) * (sigma + e) ** 2 + 2 * e * sigma + e**2
     if grade == "textbook":
@@ -296,30 +331,41 @@ def batch_moments(
     return Moments(mean, var, dmean, dvar + model.kept(var + dvar, KEPT_OF_VARIANCE))
 
 
-def given_moments(model: Model, mean: Floats, var: Floats) -> Moments:
-    """Statistics that the layer holds (eval mode): exact, if they are read as they are."""
+def stored_moments(model: Model, mean: Floats, var: Floats) -> Moments:
+    """Return statistics stored in the layer (eval mode), shape (C, 1), with bounds on their errors.
+
+    They are exact, except that a subnormal number may be read as zero.
+    """
     unread = model.unread(model.dtype.parameters)
     return Moments(mean, var, np.full_like(mean, unread), np.full_like(var, unread))
 
 
 def sums_exactly(model: Model, rows: Floats, mean: Floats) -> Bools:
-    """Where mean and variance are computed without any rounding, in whatever order: shape (C, 1).
+    """Return whether mean and variance are computed without rounding in any order, shape (C, 1).
 
-    Sums of multiples of q stay exact up to q/u (this module's docstring): applied to the values,
-    the deviations and their squares, and to the squares and the mean of the textbook formula.
-    ``rows`` has shape (C, n), ``mean`` (C, 1).
+    Sums of multiples of q stay exact up to q/u, as the docstring of this module shows. This applies
+    to the values, to the deviations and to their squares; in the textbook formula also to the
+    squares of the values and of the mean.
+
+    Args:
+        model: the model kernel.
+        rows: the values, shape (C, n).
+        mean: their exact mean, shape (C, 1).
+
     """
     nowhere = np.zeros((len(rows), 1), bool)
+    power_of_two = (model.n & (model.n - 1)) == 0
     one_by_one = not model.sums_once and model.n > 2  # a running mean divides by 3, 5, 7 …
-    if model.n & (model.n - 1) or one_by_one:
+    if not power_of_two or one_by_one:
         return nowhere
     deviations = rows - mean
     q, q_mean, q_deviations = _quantum(rows), _quantum(mean), _quantum(deviations)
-    exact = _fits(model, np.abs(rows).sum(axis=-1, keepdims=True), q) & _is_kept(model, mean)
-    exact = exact & _fits(
-        model, np.abs(rows).max(axis=-1, keepdims=True) + np.abs(mean), np.minimum(q, q_mean)
-    )
-    exact = exact & _fits(model, (deviations**2).sum(axis=-1, keepdims=True), q_deviations**2)
+    total = np.abs(rows).sum(axis=-1, keepdims=True)
+    furthest = np.abs(rows).max(axis=-1, keepdims=True) + np.abs(mean)
+    scatter = (deviations**2).sum(axis=-1, keepdims=True)
+    exact = _fits(model, total, q) & _is_kept(model, mean)
+    exact = exact & _fits(model, furthest, np.minimum(q, q_mean))
+    exact = exact & _fits(model, scatter, q_deviations**2)
     if model.accuracy.grade == "textbook":
         squares = (rows**2).sum(axis=-1, keepdims=True)
         exact = exact & _fits(model, squares, q**2)
@@ -328,42 +374,43 @@ def sums_exactly(model: Model, rows: Floats, mean: Floats) -> Bools:
 
 
 def _quantum(values: Floats) -> Floats:
-    """Return the largest power of two of which all values of a row are multiples; infinite for zeros."""
+    """Return the largest power of two that divides all values of a row; infinite for zeros."""
     mantissa, exponent = np.frexp(values)
     whole = np.ldexp(mantissa, 53).astype(np.int64)
-    least = np.where(
-        values == 0, np.inf, np.ldexp((whole & -whole).astype(np.float64), exponent - 53)
-    )
+    lowest_bit = (whole & -whole).astype(np.float64)
+    least = np.where(values == 0, np.inf, np.ldexp(lowest_bit, exponent - 53))
     quantum: Floats = least.min(axis=-1, keepdims=True)
     return quantum
 
 
 def _fits(model: Model, size: Floats, quantum: Floats) -> Bools:
-    """Whether multiples of ``quantum`` up to ``size`` are representable; a size at the limit may be a rounded one."""
+    """Return whether all multiples of ``quantum`` up to ``size`` are representable.
+
+    A size at the limit does not fit, because it may itself be a rounded one.
+    """
     fits: Bools = (size < quantum / model.u) & (quantum > model.dtype.accumulation.smallest_normal)
     return fits
 
 
 def _is_kept(model: Model, statistic: Floats) -> Bools:
-    """Whether a statistic survives being kept."""
+    """Return whether a statistic is representable in the format in which it is kept."""
     same: Bools = statistic == statistic.astype(model.statistics.dtype).astype(np.float64)
     return same
 
 
 def inverse_std_error(model: Model, m: Moments, eps: float) -> Floats:
-    """Relative error of s = 1 / sqrt(var + eps), shape (C, 1).
+    """Return a bound on the relative error of s = 1 / sqrt(var + eps), shape (C, 1).
 
-    Never just first order: the computed variance lies in [max(var − dvar, 0), var + dvar], and s is
-    monotone in it. The two ends are written so that nothing cancels: √(1+r) − 1 = r / (√(1+r) + 1).
-    The upper end of s is the farther one while var − dvar > 0; the lower one can be once the
-    variance is clipped at 0. Where statistics are kept in a coarser format, var + eps and s may
-    underflow in it.
+    It is more than a first-order bound. The computed variance lies in
+    [max(var − dvar, 0), var + dvar], and s is monotone in it. Both ends are written without
+    cancellation: √(1+r) − 1 = r / (√(1+r) + 1). The upper end of s is the farther one while
+    var − dvar > 0. The lower end can be once the variance is clipped at 0. Where statistics are
+    kept in a coarser format, var + eps and s may underflow in it.
     """
     kept = 2 * model.underflow(model.statistics) if model.keeps_coarsely else 0.0
     low = np.maximum(m.var - m.dvar, 0)
-    above = (np.minimum(m.dvar, m.var) + kept) / np.maximum(
-        low + eps - kept, 0
-    )  # var − low, without cancellation
+    # min(dvar, var) is var − low without cancellation.
+    above = (np.minimum(m.dvar, m.var) + kept) / np.maximum(low + eps - kept, 0)
     below = (m.dvar + kept) / (m.var + eps)
     too_large = above / (np.sqrt(1 + above) + 1)
     root = np.sqrt(1 + below)
@@ -381,64 +428,86 @@ def output_bound(
     weight: Floats,
     bias: Floats,
     *,
-    held: Format | None = None,
+    output_format: Format | None = None,
 ) -> Floats:
-    """Bound of |dy| for y = gamma x̂ + beta, shape (C, n).
+    """Return a bound on the error of y = gamma x̂ + beta, shape (C, n).
 
-    (x − mu')s' − (x − mu)s = (mu − mu') s' + (x − mu)(s' − s), and the roundings of either form:
-    directly those of
-    |gamma x̂| and |beta|, in whatever order gamma, x − mu and s are multiplied, folded into x a + (beta − mu a) also
-    those of |a mu|. Then one rounding to the format in which the output is ``held``, by default that of the data. A
-    product that underflows loses η at most, and is then multiplied by one of gamma, x, mu and s; ``x`` may be the
-    largest of its channel, shape (C, 1).
+    The errors of the statistics enter by
+    (x − mu') s' − (x − mu) s = (mu − mu') s' + (x − mu) (s' − s).
+    The roundings are those of either form. The direct form rounds |gamma x̂| and |beta|, in whatever
+    order gamma, x − mu and s are multiplied. The folded form x a + (beta − mu a) also rounds
+    |a mu|. Then y is rounded once to ``output_format``. A product that underflows loses at most η,
+    and is then multiplied by one of gamma, x, mu and s.
+
+    Args:
+        model: the model kernel.
+        m: mean and variance, shape (C, 1), with bounds on their errors.
+        eps: the constant beside the variance.
+        x: the values, shape (C, n), or the largest magnitude in each channel, shape (C, 1).
+        x_hat: the exact normalised values, shape (C, n).
+        weight: gamma, shape (C, 1).
+        bias: beta, shape (C, 1).
+        output_format: the format of the output; by default that of the data.
+
     """
-    held = held or model.dtype.data
+    output_format = output_format or model.dtype.data
     u = model.spent("output")
     ds = inverse_std_error(model, m, eps)
     gamma, unshifted, s = np.abs(weight), weight * x_hat, (1 + ds) / np.sqrt(m.var + eps)
+    # gamma s comes before |mu|: u |mu| alone may underflow where its product with s does not.
     steepest = gamma * s
-    # u |mu| alone may underflow where its product with 1/σ does not.
     unread, unread_weight = model.unread(model.dtype.data), model.unread(model.dtype.parameters)
-    # A difference of two numbers of a format does not underflow in it, but may in a coarser one.
+    # A difference of two numbers of a format cannot underflow in it, but may in a coarser one.
     coarse = model.underflow(model.elementwise) if model.elementwise.u > model.u else 0.0
     shift = (
         steepest * (m.dmean * (1 + u) + unread + coarse)
         + u * (steepest * np.abs(m.mean))
         + unread_weight
     )
-    lost = (
-        len(BUDGET["output"])
-        * model.underflow(model.elementwise)
-        * (1 + gamma + np.abs(x) + np.abs(m.mean) + s)
-    )
+    reach = 1 + gamma + np.abs(x) + np.abs(m.mean) + s
+    lost = len(BUDGET["output"]) * model.underflow(model.elementwise) * reach
     scale = np.abs(unshifted) * (ds + u * (1 + ds))
     if unread_weight:
         scale = scale + unread_weight * (1 + ds) * np.abs(x_hat)
     exact = scale + (shift + u * np.abs(bias) + lost)
-    rounded = held.u * np.abs(unshifted + bias) + model.underflow(held)
-    return OWN_ERROR * ((1 + held.u) * exact + rounded)
+    rounded = output_format.u * np.abs(unshifted + bias) + model.underflow(output_format)
+    return OWN_ERROR * ((1 + output_format.u) * exact + rounded)
 
 
 POWER = 8
-"""Roundings that the power (1 − m)^k may spend: exp(k log(1 − m)) has an absolute error of (|x| + 4) u e^x, x < 0."""
+"""Number of roundings that the power (1 − m)^k may spend.
+
+exp(k log(1 − m)) has an absolute error of (|x| + 4) u e^x for some x < 0.
+"""
 
 LARGEST_DIVISOR_ERROR = 1 / 16
-"""The relative error of a divisor up to which its square is no concern."""
+"""Largest relative error of a divisor in the domain; its square is negligible up to here."""
 
 
 def debiasing_error(
     model: Model, momentum: float, batches: int, old: Floats, batch: Floats, new: Floats
 ) -> Floats:
-    """Bound of the error that dividing a bias out adds to r' = h' / c', h' = (1 − m) h + m b, of shape (C, 1).
+    """Return a bound on the error that debiasing adds to r' = h' / c', shape (C, 1).
 
-    The divisor c' = 1 − (1 − m)^k is off by :data:`POWER` roundings of numbers below 1, that is
-    POWER · u / c' in proportion; so was c, after k − 1 batches, and h = c r was divided by it, or
-    is multiplied by it. What is left of r in r' is (1 − m) c / c' = 1 − w, w = m / c' the weight of
-    b. A rounding of 1 − m changes w by at most min(k − 1, (1 − m) / m) times as much: w is 1 / Σ (1
-    − m)^i, and Σ i (1 − m)^i / Σ (1 − m)^i no larger than either.
+    Here h' = (1 − m) h + m b, and the divisor c' = 1 − (1 − m)^k is off by ``POWER`` roundings
+    of numbers below 1. In proportion to c', that is POWER · u / c'. The divisor c after k − 1
+    batches has such an error too: h = c r was divided by it, or is multiplied by it. The share of r
+    that remains in r' is (1 − m) c / c' = 1 − w, where w = m / c' is the weight of b. A rounding of
+    1 − m changes w by at most min(k − 1, (1 − m) / m) times as much: w is 1 / Σ (1 − m)^i, and
+    Σ i (1 − m)^i / Σ (1 − m)^i is no larger than either.
+
+    Args:
+        model: the model kernel.
+        momentum: m.
+        batches: k, the number of batches tracked, this one included.
+        old: r, the running statistic before, shape (C, 1).
+        batch: b, the statistic of the batch, shape (C, 1).
+        new: r', the running statistic after, shape (C, 1).
+
     """
     u, rest = model.statistics.u, 1 - momentum
-    after, before = (1 - rest**k for k in (batches, batches - 1))
+    after = 1 - rest**batches
+    before = 1 - rest ** (batches - 1)
     if momentum <= 0 or POWER * u > LARGEST_DIVISOR_ERROR * after:
         return np.full_like(new, np.inf)
     weight, moved = momentum / after, u * min(batches - 1, rest / momentum)
@@ -457,14 +526,24 @@ def running_bound(
     new: Floats,
     besides: Floats | float = 0.0,
 ) -> Floats:
-    """Bound of |dr'| for r' = (1 − m) r + m b, shape (C, 1); ``dbatch`` bounds the error of b.
+    """Return a bound on the error of r' = (1 − m) r + m b, shape (C, 1).
 
-    ``besides`` bounds what a kernel is off by before r' is rounded, apart from what any kernel is.
+    The bound covers the form r + m (b − r), and a momentum rounded to the layer's dtype: both
+    perturb r and b by multiples of m. A kernel may instead store the complement
+    d = (1 − m)(1 + δ), as frameworks do whose momentum weighs the old value, and compute
+    d r + (1 − d) b. That moves the result by (1 − m) δ (r − b). The weight of b and of its error is
+    then m + (1 − m) |δ|.
 
-    Covers r + m (b − r) and a momentum held in the layer's dtype: both perturb r and b by multiples
-    of m. A kernel may instead hold the complement d = (1 − m)(1 + δ), as frameworks do whose
-    momentum weighs the old value, and compute d r + (1 − d) b: that moves the result by (1 − m) δ
-    (r − b), and b and its error weigh m + (1 − m) |δ|.
+    Args:
+        model: the model kernel.
+        old: r, the running statistic before, shape (C, 1).
+        batch: b, the statistic of the batch, shape (C, 1).
+        dbatch: a bound on the error of b, shape (C, 1).
+        momentum: m.
+        new: r', the exact running statistic after, shape (C, 1).
+        besides: a bound on further errors of r' before it is rounded, such as
+            ``debiasing_error``.
+
     """
     delta, u = model.gamma(1, model.statistics), model.spent("running")
     weight, complement = abs(momentum) + delta * abs(1 - momentum), (1 + delta) * abs(1 - momentum)
@@ -472,9 +551,9 @@ def running_bound(
         (weight + complement) * np.abs(old) + weight * np.abs(batch)
     )
     exact = exact + delta * complement * np.abs(batch - old)
-    held = model.dtype.parameters
-    exact = exact + complement * model.unread(held) + besides
-    final = held.u * (np.abs(new) + exact) + model.underflow(held)
+    buffers = model.dtype.parameters
+    exact = exact + complement * model.unread(buffers) + besides
+    final = buffers.u * (np.abs(new) + exact) + model.underflow(buffers)
     lost = len(BUDGET["running"]) * model.underflow(model.statistics)
     return OWN_ERROR * (exact + final + lost * (1 + np.abs(old) + np.abs(batch)))
 
@@ -483,55 +562,57 @@ def running_bound(
 
 
 ROOM = 16
-"""Factor below the largest number that leaves room for what a kernel forms on its way."""
+"""Factor below the largest number of a format, as room for intermediate results."""
 
 
 def sums_in_range(model: Model, largest: Floats) -> Bools:
-    """Where no sum of values overflows, shape (C, 1); ``largest`` is max|x|.
+    """Return whether no sum of values can overflow, shape (C, 1).
 
-    Comparisons with NaN are false, so a channel with non-finite data is outside.
+    ``largest`` is max|x|, shape (C, 1). A channel with data that are not finite is outside, because
+    comparisons with NaN are false.
     """
     inside: Bools = model.n * largest < model.dtype.accumulation.largest / ROOM
     return inside
 
 
 def squares_in_range(model: Model, largest: Floats, spread: Floats, dmean: Floats) -> Bools:
-    """Where no sum of squares overflows: of deviations from a mean that is off by ``dmean``, or of the values.
+    """Return whether no sum of squares can overflow, shape (C, 1).
 
-    ``spread`` is max x − min x. A textbook kernel may form the square of the sum, as in n Σx² −
-    (Σx)².
+    The squares are those of the deviations from a mean that is off by ``dmean``. A textbook kernel
+    may form the square of the sum of the values instead, as in n Σx² − (Σx)². ``largest`` is
+    max|x|, ``spread`` is max x − min x, all of shape (C, 1).
     """
-    squares = (
-        (model.n * largest) ** 2
-        if model.accuracy.grade == "textbook"
-        else model.n * (spread + dmean) ** 2
-    )
+    if model.accuracy.grade == "textbook":
+        squares = (model.n * largest) ** 2
+    else:
+        squares = model.n * (spread + dmean) ** 2
     inside: Bools = squares < model.dtype.accumulation.largest / ROOM
     return inside
 
 
 def variance_in_range(model: Model, m: Moments, eps: float) -> Bools:
-    """Where var + eps is neither subnormal nor lost in the overflow of its error, and s can be kept."""
-    held, summed = model.statistics, model.dtype.accumulation
+    """Return whether var + eps and s are in range, shape (C, 1).
+
+    var + eps must not be subnormal, its error must not overflow, and s must be representable in the
+    format in which it is kept.
+    """
+    summed, kept = model.dtype.accumulation, model.statistics
     least = max(ROOM * summed.smallest_normal, LEAST_VARIANCE)
     inside: Bools = (m.var + eps > least) & (m.dvar < summed.largest / ROOM)
     if model.keeps_coarsely:
-        lost = ROOM * model.underflow(held)
-        inside = (
-            inside
-            & (m.var + m.dvar + eps < held.largest)
-            & (m.var + eps > max(lost, held.largest**-2))
-        )
+        lost = ROOM * model.underflow(kept)
+        inside = inside & (m.var + m.dvar + eps < kept.largest)
+        inside = inside & (m.var + eps > max(lost, kept.largest**-2))
     return inside
 
 
 def eps_in_range(model: Model, eps: float) -> bool:
-    """Whether eps alone keeps s finite in the accumulation."""
+    """Return whether eps alone keeps s finite in the accumulation."""
     return eps > ROOM * model.dtype.accumulation.smallest_normal
 
 
 def in_range(format: Format, *sizes: Floats) -> Bools:
-    """Where all of these magnitudes can be formed in a format without overflow."""
+    """Return whether all of these magnitudes can be formed in a format without overflow."""
     inside: Bools = np.logical_and.reduce([size < format.largest / ROOM for size in sizes])
     return inside
 
@@ -539,6 +620,10 @@ def in_range(format: Format, *sizes: Floats) -> Bools:
 def normalised_sizes(
     m: Moments, eps: float, largest: Floats, weight: Floats, bias: Floats
 ) -> tuple[Floats, ...]:
-    """Magnitudes on the way from x to y, in either form: gamma s (x − mu) in any order, and x a + (beta − mu a)."""
+    """Return the magnitudes on the way from x to y, in either form, each of shape (C, 1).
+
+    The forms are gamma s (x − mu), in any order of its factors, and x a + (beta − mu a).
+    ``largest`` is max|x|.
+    """
     scale = np.maximum(np.abs(weight), 1) * np.maximum(1 / np.sqrt(m.var + eps), 1)
     return largest, scale * largest, scale * np.abs(m.mean), np.abs(bias)

@@ -1,1 +1,1 @@
-"""Records of a run and how they are shown."""
+"""Records of a run, and the reports that are made from them."""

@@ -1,4 +1,4 @@
-"""The badge of a run, as shields.io reads it from an address (its *endpoint badge*)."""
+"""The badge of a run, in the format of shields.io's *endpoint badge*."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from bn_spec.report.records import INCOMPLETE, NEW_FINDING, NOTHING_TESTED
 from bn_spec.report.view import View, counted
 
 LABEL = "BatchNorm2d"
+"""Text on the left side of the badge."""
 
 
 def badge(view: View) -> dict[str, object]:
-    """Return the content of the file; nothing in it comes from a backend."""
-    message, color = _told(view)
+    """Return the content of the badge's file; no text in it comes from a backend."""
+    message, color = _message_and_color(view)
     return {"schemaVersion": 1, "label": LABEL, "message": message, "color": color}
 
 
-def _told(view: View) -> tuple[str, str]:
+def _message_and_color(view: View) -> tuple[str, str]:
     code = view.run.exit_code
     if code == INCOMPLETE:
         return "incomplete", "orange"
@@ -22,7 +23,6 @@ def _told(view: View) -> tuple[str, str]:
         return "nothing tested", "lightgrey"
     if code == NEW_FINDING:
         return counted(len(view.findings), "finding") if view.findings else "failed", "red"
-    return (
-        f"conforms ({counted(len(view.excuses), 'known failure')})" if view.excuses else "conforms",
-        "brightgreen",
-    )
+    if view.known_failures:
+        return f"conforms ({counted(len(view.known_failures), 'known failure')})", "brightgreen"
+    return "conforms", "brightgreen"

@@ -1,4 +1,4 @@
-"""What failures have in common: a fault on record that explains them, an error, or the reason why they are known."""
+"""Common causes of failures: a catalogued fault, an error, a crash, or a declared reason."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from functools import cached_property
 
 from bn_spec.report.records import FAIL, Record, having
 
+FAULT, ERROR = "match one catalogued fault, ", "end with one error: "
+"""Beginnings of the explanation of a cause; each continues "3 of 7 failures"."""
+
 
 @dataclass(frozen=True)
 class Cause:
-    """What explains failures of a backend: a fault of the catalogue, or an error or a death that all of them have.
+    """A catalogued fault, an error or a crash that explains several failures of a backend.
 
-    ``failures`` are how many the backend has in all.
+    Attributes:
+        backend: Name of the backend.
+        what: The explanation, in words that continue "3 of 7 failures".
+        records: The failures that it explains.
+        failures: Number of all failures of the backend.
+
     """
 
     backend: str
@@ -25,63 +33,73 @@ class Cause:
 
     @property
     def where(self) -> str:
-        """The requirements that fail by it, and the dtypes in which some do."""
+        """Requirements that fail by this cause, and the dtypes in which any of them fails."""
         dtypes = dict.fromkeys(record.dtype for record in self.records)
         return f"{_numbers({record.requirement for record in self.records})} ({', '.join(dtypes)})"
 
     @cached_property
     def plainest(self) -> Record:
-        """The record of the finding that is told in the fewest words."""
+        """Record of the finding with the shortest text: the simplest example."""
         return min(
             self.records, key=lambda record: (len(record.text), record.requirement, record.dtype)
         )
 
     @property
     def replay(self) -> str:
-        """How to play the case of the plainest finding again, as the finding itself says."""
+        """Command that replays the simplest example, after a colon; empty if there is none."""
+        # A record does not store the command; the text of its finding prints it.
         found = re.search(r"^  replay +(.+)$", self.plainest.text, re.MULTILINE)
         return f": {found[1]}" if found else ""
 
     def __str__(self) -> str:
-        count, plainest = f"{len(self.records)} of {self.failures}", self.plainest
-        which = f"{plainest.requirement}, {plainest.dtype}{self.replay}"
-        return f"{self.backend}: {count} failures are {self.what}; the plainest is {which}"
+        count = f"{len(self.records)} of {self.failures} failures"
+        example = f"{self.plainest.requirement}, {self.plainest.dtype}{self.replay}"
+        return f"{self.backend}: {count} {self.what}; simplest example: {example}"
 
 
 def causes(records: Sequence[Record]) -> list[Cause]:
-    """Return what explains several failures of a backend: what explains most of them, then most of the others."""
+    """Return the causes that explain two or more failures of a backend.
+
+    Each failure counts once. The first cause of a backend explains most of its failures; the next
+    explains most of the remaining ones.
+    """
     found: list[Cause] = []
     for backend in sorted({record.backend for record in records}):
         failures = [record for record in having(records, FAIL) if record.backend == backend]
-        left = [(record, _explanations(record)) for record in failures]
-        while counts := Counter(what for _, explanations in left for what in explanations):
-            what, number = min(
-                counts.items(), key=lambda item: (-item[1], item[0].startswith(ERROR), item[0])
-            )
-            if number == 1:
-                break
-            own = tuple(record for record, explanations in left if what in explanations)
-            found.append(Cause(backend, what, own, len(failures)))
-            left = [
-                (record, explanations) for record, explanations in left if what not in explanations
-            ]
+        found += _causes_of_backend(backend, failures)
     return found
 
 
-FAULT, ERROR = "those of one fault, ", "of one kind: "
+def _causes_of_backend(backend: str, failures: Sequence[Record]) -> list[Cause]:
+    found: list[Cause] = []
+    left = [(record, _explanations(record)) for record in failures]
+    while counts := Counter(what for _, explanations in left for what in explanations):
+        # On a tie a fault says more than an error, and the alphabet makes the choice repeatable.
+        what, number = min(
+            counts.items(), key=lambda item: (-item[1], item[0].startswith(ERROR), item[0])
+        )
+        if number == 1:
+            break
+        own = tuple(record for record, explanations in left if what in explanations)
+        found.append(Cause(backend, what, own, len(failures)))
+        left = [(record, others) for record, others in left if what not in others]
+    return found
 
 
 def _explanations(record: Record) -> list[str]:
-    """Return what a failure may come from, in words that follow on "failures are"."""
-    faults = [FAULT + fault.rstrip(".") for fault in record.explanations]
+    """Return the possible explanations of a failure, in words that continue "3 of 7 failures"."""
+    explanations = [FAULT + fault.rstrip(".") for fault in record.explanations]
     error = re.search(
         r"^  expected +(?:no error|an answer)\n  got +(.+)$", record.text, re.MULTILINE
     )
-    return [*faults, ERROR + re.sub(r" in step \d+ \(.+?\)", "", error[1])] if error else faults
+    if error:
+        # The same crash in different steps is one cause, so the number of the step is left out.
+        explanations.append(ERROR + re.sub(r" in step \d+ \(.+?\)", "", error[1]))
+    return explanations
 
 
 def enumerated(records: Sequence[Record]) -> list[str]:
-    """Enumerate requirements and the dtypes in which they were judged: GRD-01 02 (float16, bfloat16)."""
+    """List requirements by the dtypes that they share, as in ``GRD-01 02 (float16, bfloat16)``."""
     by_dtype: dict[str, set[str]] = {}
     for record in records:
         by_dtype.setdefault(record.dtype, set()).add(record.requirement)
@@ -92,7 +110,7 @@ def enumerated(records: Sequence[Record]) -> list[str]:
 
 
 def _numbers(requirements: set[str]) -> str:
-    """Enumerate requirements, a chapter's numbers together: GRD-01 02 10."""
+    """List requirements with the numbers of a chapter together, as in ``GRD-01 02 10``."""
     chapters: dict[str, list[str]] = {}
     for requirement in sorted(requirements):
         chapter, _, number = requirement.partition("-")
@@ -101,9 +119,9 @@ def _numbers(requirements: set[str]) -> str:
 
 
 def known(records: Sequence[Record]) -> dict[tuple[str, str], list[str]]:
-    """Say for each known failure of a backend, by its reason, of which requirements it was seen in which dtypes."""
-    seen: dict[tuple[str, str], list[Record]] = {}
+    """Return, for each backend and declared reason, the requirements and dtypes that it excuses."""
+    excused: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         for reason in record.text.splitlines():
-            seen.setdefault((record.backend, reason), []).append(record)
-    return {key: enumerated(own) for key, own in seen.items()}
+            excused.setdefault((record.backend, reason), []).append(record)
+    return {key: enumerated(own) for key, own in excused.items()}

@@ -1,15 +1,15 @@
-"""A run as one page that needs nothing beside itself: no network, no fonts, no script of others."""
+"""A run as one HTML page that works alone: no network, no fonts, no script but its own."""
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from math import ceil, log10
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,43 +18,46 @@ from bn_spec.report import svg
 from bn_spec.report.merge import Merged
 from bn_spec.report.records import KNOWN, NOT_CLAIMED, PASS, Record
 from bn_spec.report.text import cut, in_a_line
-from bn_spec.report.view import Backend, View, commands, counted, share
+from bn_spec.report.view import BackendView, View, commands, counted, share
+from bn_spec.specification.requirement import CHAPTERS
 
 PAGE = Path(__file__).with_name("page")
+"""Folder of the template, the style sheet and the script."""
 
 MARKS = {PASS: "✓", KNOWN: "≈", NOT_CLAIMED: "–"}
-"""What stands for a status where there is no room for a word; all others are failures."""
+"""Marks of statuses in the tables; every other status is a failure."""
 
 FAILED = "✗"
+"""Mark of a failure."""
 
 TICKS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Values of err / bound that label the axis of a distribution."""
 
 HIGHEST = 12
-"""The largest exponent of ten of an error that is drawn at its place."""
+"""Largest exponent of ten on the axis of errors; larger errors are drawn at its end."""
 
 
 def html(merged: Merged) -> str:
     """Return the page."""
     style, script = ((PAGE / name).read_text("utf-8") for name in ("report.css", "report.js"))
     view = View(merged.run)
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            view=view,
-            merged=merged,
-            style=Markup(style),
-            script=Markup(script),
-            script_hash=b64encode(sha256(script.encode()).digest()).decode(),
-            commands=list(commands(merged.sources)),
-            distributions=[(backend, list(_distributions(backend))) for backend in view.backends],
-            ticks=[(f"{tick:g}", svg.position(tick)) for tick in TICKS],
-            plots=_plots(view.backends),
-        )
+    template = _environment().get_template("report.html")
+    return template.render(
+        view=view,
+        merged=merged,
+        chapters=CHAPTERS,
+        style=Markup(style),
+        script=Markup(script),
+        script_hash=b64encode(sha256(script.encode()).digest()).decode(),
+        commands=list(commands(merged.sources)),
+        distributions=[(backend, list(_distributions(backend))) for backend in view.backends],
+        ticks=[(f"{tick:g}", svg.position(tick)) for tick in TICKS],
+        plots=_plots(view.backends),
     )
 
 
 def _environment() -> Environment:
+    """Return Jinja's environment, which escapes all text and refuses undefined names."""
     environment = Environment(
         loader=FileSystemLoader(PAGE),
         autoescape=True,
@@ -69,7 +72,7 @@ def _environment() -> Environment:
 
 
 def _moment(started: str) -> str:
-    """Return a point in time as people read it, if it is one."""
+    """Return a point in time in a readable form, or the text itself if it is not a time."""
     try:
         return datetime.fromisoformat(started).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     except (ValueError, OverflowError):
@@ -81,30 +84,36 @@ def _mark(record: Record) -> str:
 
 
 def _width(worst: float | None) -> str:
-    """Return how much of the bound an error is, in percent of it."""
+    """Return err / bound in percent, at most 100."""
     return f"{100 * min(max(worst or 0.0, 0.0), 1.0):.0f}%"
 
 
 def _length(cases: int, most: int) -> str:
-    """Return the length of a bar for a number of cases, on a logarithmic scale."""
+    """Return the length of a bar for a number of cases in percent, on a logarithmic scale."""
     return f"{100 * log10(1 + cases) / log10(1 + max(most, 1)):.0f}%"
 
 
-def _claims(backend: Backend) -> list[tuple[str, str]]:
-    """Return the claims of a backend as text, its dialect apart, which is told in sentences."""
-    given = backend.judged.claims.items()
-    return [(name.replace("_", " "), _told(value)) for name, value in given if name != "dialect"]
+def _claims(backend: BackendView) -> list[tuple[str, str]]:
+    """Return the claims of a backend as text."""
+    # The page shows the dialect as sentences, elsewhere.
+    declared = backend.judged.claims.items()
+    return [
+        (name.replace("_", " "), _claim(value)) for name, value in declared if name != "dialect"
+    ]
 
 
-def _told(value: Any) -> str:
+def _claim(value: Any) -> str:
+    """Return the value of a claim as text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return ", ".join(map(str, value)) or "none" if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """How err / bound of a backend is distributed in a dtype."""
+    """Distribution of err / bound of a backend in a dtype."""
 
     dtype: str
     values: int
@@ -112,20 +121,21 @@ class Distribution:
     picture: Markup
 
 
-def _distributions(backend: Backend) -> Iterator[Distribution]:
+def _distributions(backend: BackendView) -> Iterator[Distribution]:
+    """Yield the distribution of each dtype in which anything was measured."""
     for dtype in backend.dtypes:
-        values = [share for r in backend.claimed if r.dtype == dtype for share in r.shares.values()]
+        own = [record for record in backend.claimed if record.dtype == dtype]
+        values = [value for record in own for value in record.shares.values()]
         if values:
             worst = max(values)
-            label = (
-                f"{dtype}: {counted(len(values), 'value')} of err/bound, the worst {share(worst)}"
-            )
+            measured = counted(len(values), "value")
+            label = f"{dtype}: {measured} of err/bound; the worst is {share(worst)}"
             yield Distribution(dtype, len(values), worst, Markup(svg.distribution(values, label)))
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Errors against conditioning in a dtype, with the claimed and the measured grade."""
+    """Errors of a backend against conditioning in a dtype, with its claimed and measured grade."""
 
     dtype: str
     claimed: str
@@ -133,22 +143,35 @@ class Plot:
     picture: Markup
 
 
-def _plots(backends: Sequence[Backend]) -> list[tuple[Backend, list[Plot]]]:
-    """Return plots by dtype of the backends whose conditioning was looked at, all on the same axes."""
+Measurements: TypeAlias = Sequence[tuple[Record, list[svg.Decade]]]
+"""Records of a backend that measure errors by conditioning, with the decades to draw."""
+
+
+def _plots(backends: Sequence[BackendView]) -> list[tuple[BackendView, list[Plot]]]:
+    """Return the plots of each backend that has any, all on the same axes."""
     found = {backend.backend: list(_measurements(backend)) for backend in backends}
-    everything = [decade for own in found.values() for _, drawn in own for decade in drawn]
-    if not everything:
+    if not any(found.values()):
         return []
-    exponents = min(d.exponent for d in everything), max(d.exponent for d in everything)
-    largest = max(max(d.error, *d.bounds.values()) for d in everything)
-    top = 10.0 ** min(max(ceil(log10(min(largest, 10.0**HIGHEST)) / 2) * 2, 2), HIGHEST)
-    drawn = (
-        (each, [_plot(*one, exponents, top) for one in found[each.backend]]) for each in backends
-    )
-    return [(backend, plots) for backend, plots in drawn if plots]
+    exponents, top = _axes(found)
+    plots = []
+    for backend in backends:
+        own = [_plot(record, drawn, exponents, top) for record, drawn in found[backend.backend]]
+        if own:
+            plots.append((backend, own))
+    return plots
 
 
-def _measurements(backend: Backend) -> Iterator[tuple[Record, list[svg.Decade]]]:
+def _axes(found: Mapping[str, Measurements]) -> tuple[tuple[int, int], float]:
+    """Return the first and the last decade of all plots, and the largest error on their axis."""
+    decades = [decade for own in found.values() for _, drawn in own for decade in drawn]
+    exponents = [decade.exponent for decade in decades]
+    largest = max(max(decade.error, *decade.bounds.values()) for decade in decades)
+    # The axis is labelled at every second power of ten, so it ends at an even exponent.
+    even = ceil(log10(min(largest, 10.0**HIGHEST)) / 2) * 2
+    return (min(exponents), max(exponents)), 10.0 ** min(max(even, 2), HIGHEST)
+
+
+def _measurements(backend: BackendView) -> Iterator[tuple[Record, list[svg.Decade]]]:
     for record in backend.records:
         if decades := svg.decades(record.conditioning):
             yield record, decades

@@ -1,4 +1,4 @@
-"""What a run leaves behind: one record per cell, and a verdict on the whole."""
+"""The records of a run, one per cell, and the exit code that follows from them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PASS, FAIL, KNOWN, UNEXPECTED_PASS, NOT_CLAIMED, CRASHED, VACUOUS = (
     "crashed",
     "vacuous",
 )
-"""Every cell lands in exactly one of these."""
+"""Statuses of a cell; each cell has exactly one."""
 
 BAD = frozenset({FAIL, UNEXPECTED_PASS, CRASHED, VACUOUS})
-"""The statuses that make a run fail."""
+"""Statuses that make a run fail."""
 
 CONFORMING, NEW_FINDING, UNUSABLE, INCOMPLETE, NOTHING_TESTED = 0, 1, 2, 3, 5
 """Exit codes of the ``bn-spec`` command."""
@@ -28,15 +28,27 @@ CONFORMING, NEW_FINDING, UNUSABLE, INCOMPLETE, NOTHING_TESTED = 0, 1, 2, 3, 5
 class Record:
     """One cell: a requirement judged on one backend in one dtype.
 
-    ``examples`` were drawn; the ``discarded`` ones of them had nothing to judge. ``judged`` and
-    ``outside`` count elements within and outside the domain of the bounds. ``shares`` holds the
-    worst err / bound by observable, and ``worst_case`` the case of the worst of all, as Python,
-    where it is short. ``seconds`` is the duration; ``text`` explains every status but ``pass``,
-    ``observable`` is what a finding got wrong, ``explanations`` are faults of the catalogue that do
-    so, the likeliest first, and ``cases`` are the ids of those that are kept. ``grade`` is the
-    measured one, where the requirement measures it, ``claimed_grade`` what the backend claims,
-    ``conditioning`` the worst err / bound under the bounds of each grade by decades of |mean| / σ;
-    ``reached`` counts the cases that reached each region of :mod:`bn_spec.suite.regions`.
+    Attributes:
+        requirement: Id of the requirement, as in ``RUN-03``.
+        backend: Name of the backend.
+        dtype: Dtype of the cell.
+        status: One of the seven statuses above.
+        examples: Cases that were drawn.
+        discarded: Drawn cases that had nothing to judge.
+        judged: Elements within the domain of the bounds.
+        outside: Elements outside the domain of the bounds.
+        seconds: Duration in seconds.
+        shares: Worst err / bound of each observable.
+        worst_case: The case with the largest err / bound, as Python source; empty if it is long.
+        text: Explanation of every status but ``pass``.
+        observable: The observable that a finding got wrong.
+        explanations: Catalogued faults that fail in the same way, the likeliest first.
+        cases: Ids of the cases that are stored.
+        grade: Measured grade, if the requirement measures it.
+        claimed_grade: Grade that the backend claims.
+        conditioning: Worst err / bound under the bounds of each grade, by decades of |mean| / σ.
+        reached: Number of cases that reached each region of :mod:`bn_spec.suite.regions`.
+
     """
 
     requirement: str
@@ -61,12 +73,12 @@ class Record:
 
     @property
     def chapter(self) -> str:
-        """The chapter of the specification under which the requirement stands."""
+        """Chapter of the specification that the requirement belongs to."""
         return self.requirement.partition("-")[0]
 
     @property
     def worst(self) -> float | None:
-        """The worst err / bound of all observables, if one was measured."""
+        """Largest err / bound of all observables, or None if nothing was measured."""
         return max(self.shares.values(), default=None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,7 +87,7 @@ class Record:
 
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> Record:
-        """Return the record that :meth:`to_dict` took apart."""
+        """Return the record that :meth:`to_dict` returned as plain data."""
         by_decade = content["conditioning"].items()
         return Record(
             **{
@@ -89,47 +101,57 @@ class Record:
 
 
 def _floats(shares: Mapping[str, Any]) -> dict[str, float]:
-    """Return shares as numbers; JSON has those that are not finite as text."""
+    """Return shares as numbers; the file stores NaN and infinity as text."""
     return {name: float(share) for name, share in shares.items()}
 
 
 @dataclass
 class Run:
-    """The records of a run, and what was collected and reported, so that a gap cannot go unnoticed."""
+    """The records of a run while it goes on.
+
+    Comparing the tests that were collected with those that reported shows every gap.
+    """
 
     records: list[Record] = field(default_factory=list)
     unavailable: dict[str, str] = field(default_factory=dict)
+    """Reasons why backends could not run, by backend."""
     collected: set[str] = field(default_factory=set)
+    """Ids of the tests that were collected."""
     reported: set[str] = field(default_factory=set)
+    """Ids of the tests that reported a result."""
     lost: list[str] = field(default_factory=list)
+    """Workers that were lost, a sentence each."""
     faults: list[str] = field(default_factory=list)
-    """What is wrong with the run as a whole, a sentence each."""
+    """Faults of the run as a whole, a sentence each."""
     notes: list[str] = field(default_factory=list)
-    """What else is to be said at its end."""
+    """Further sentences to print at the end of the run."""
     stopped: bool = False
     """Whether the user asked to stop at a failure, so that unreported tests are no gap."""
 
     @property
     def missing(self) -> list[str]:
-        """The tests that were collected and never reported."""
-        return [] if self.stopped else sorted(self.collected - self.reported)
+        """Ids of the tests that were collected but never reported."""
+        if self.stopped:
+            return []
+        return sorted(self.collected - self.reported)
 
     @property
     def exit_code(self) -> int:
-        """Return the exit code of ``bn-spec run`` for this run."""
+        """Exit code of ``bn-spec run`` for this run."""
         return exit_code(self.records, self.faults, [*self.lost, *self.missing])
 
 
 def exit_code(records: Sequence[Record], faults: Sequence[str], incomplete: Sequence[str]) -> int:
-    """Return the exit code for a run that left these records, with what is wrong with it and what it lost."""
+    """Return the exit code for a run with these records, faults and gaps."""
     if incomplete:
         return INCOMPLETE
     if faults or any(record.status in BAD for record in records):
         return NEW_FINDING
-    return CONFORMING if any(record.status != NOT_CLAIMED for record in records) else NOTHING_TESTED
+    tested = any(record.status != NOT_CLAIMED for record in records)
+    return CONFORMING if tested else NOTHING_TESTED
 
 
 def having(records: Iterable[Record], status: str) -> list[Record]:
-    """Return the records of a status, in the order of backend, dtype and requirement."""
+    """Return the records with a status, ordered by backend, dtype and requirement."""
     chosen = (record for record in records if record.status == status)
     return sorted(chosen, key=lambda r: (r.backend, r.dtype, r.requirement))

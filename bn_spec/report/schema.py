@@ -1,7 +1,6 @@
-"""The JSON Schema of a record of a run, and as much of a validator as it needs.
+"""The JSON Schema of ``run.json``, and a validator for the part of JSON Schema that it uses.
 
-A file is checked against it before anything is made of it, so that whoever shows a run can trust
-what it holds.
+Every file is checked before a report reads it, so that reports can rely on its fields and types.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 FILE = Path(__file__).with_name("run.schema.json")
+"""The file of the schema."""
 
 _TYPES: Mapping[str, tuple[type, ...]] = MappingProxyType(
     {
@@ -26,8 +26,10 @@ _TYPES: Mapping[str, tuple[type, ...]] = MappingProxyType(
         "number": (int, float),
     }
 )
+"""Python's types for each type of JSON."""
+
 _LONGEST = 60
-"""Characters of a wrong value that are shown."""
+"""Longest wrong value in a message, in characters."""
 
 
 @cache
@@ -38,16 +40,17 @@ def schema() -> Mapping[str, Any]:
 
 
 def first_error(content: Any) -> str:
-    """Return a sentence about the first place where a file does not obey the schema, or nothing."""
+    """Return a sentence about the first error in a file, or an empty string if it is valid."""
     return next(_errors(content, schema(), "the file"), "")
 
 
 def _errors(value: Any, rule: Mapping[str, Any], where: str) -> Iterator[str]:
+    """Yield a sentence about each error in a value; ``where`` is its place in the file."""
     if "$ref" in rule:
         yield from _errors(value, schema()["$defs"][rule["$ref"].rpartition("/")[2]], where)
         return
     if wrong := _wrong(value, rule):
-        yield f"{where} is {_shortened(value)}; allowed: {wrong}"
+        yield f"{where} is {_shortened(value)}; expected {wrong}"
     elif isinstance(value, dict):
         yield from _of_object(value, rule, where)
     elif isinstance(value, list):
@@ -56,43 +59,50 @@ def _errors(value: Any, rule: Mapping[str, Any], where: str) -> Iterator[str]:
 
 
 def _wrong(value: Any, rule: Mapping[str, Any]) -> str:
-    """Return what is allowed, if the value itself, apart from what it holds, is not."""
+    """Return what is expected instead of a value, or an empty string if the value is valid.
+
+    The members of an object and the items of a list are not checked here.
+    """
     names = [rule["type"]] if isinstance(rule.get("type"), str) else rule.get("type", [])
     if names and not any(_is(value, name) for name in names):
         return " or ".join(names)
-    known = rule.get("enum", [rule["const"]] if "const" in rule else [])
-    if known and value not in known:
-        return ", ".join(map(repr, known))
+    choices = rule.get("enum", [rule["const"]] if "const" in rule else [])
+    if choices and value not in choices:
+        return ", ".join(map(repr, choices))
     if isinstance(value, str) and not re.search(rule.get("pattern", ""), value):
-        return f"what matches {rule['pattern']}"
-    if isinstance(value, list) and not rule.get("minItems", 0) <= len(value) <= rule.get(
-        "maxItems", len(value)
-    ):
-        return f"{rule['minItems']} values"
+        return f"text that matches {rule['pattern']}"
+    if isinstance(value, list):
+        least, most = rule.get("minItems", 0), rule.get("maxItems", len(value))
+        if not least <= len(value) <= most:
+            return f"{least} values"
+    # "not >=" refuses NaN as well.
     if "minimum" in rule and isinstance(value, int | float) and not value >= rule["minimum"]:
         return f"at least {rule['minimum']}"
     return ""
 
 
 def _is(value: Any, name: str) -> bool:
-    """Whether a value is of a type of JSON; true and false are no numbers."""
-    return isinstance(value, _TYPES[name]) and (name == "boolean" or not isinstance(value, bool))
+    """Whether a value has a type of JSON; in Python true and false are integers, in JSON not."""
+    if isinstance(value, bool):
+        return name == "boolean"
+    return isinstance(value, _TYPES[name])
 
 
 def _of_object(value: Mapping[str, Any], rule: Mapping[str, Any], where: str) -> Iterator[str]:
-    known, others = rule.get("properties", {}), rule["additionalProperties"]
+    """Yield the errors in the members of an object."""
+    described, others = rule.get("properties", {}), rule["additionalProperties"]
     for name in rule.get("required", ()):
         if name not in value:
             yield f"{where} has no {name!r}"
     for name, each in value.items():
-        if name in known or others:
-            yield from _errors(
-                each, known.get(name, others), name if where == "the file" else f"{where}.{name}"
-            )
+        if name in described or others:
+            place = name if where == "the file" else f"{where}.{name}"
+            yield from _errors(each, described.get(name, others), place)
         else:
-            yield f"{where} has {name!r}; allowed: {', '.join(known)}"
+            yield f"{where} has an unknown field {name!r}; expected {', '.join(described)}"
 
 
 def _shortened(value: Any) -> str:
+    """Return a value as Python writes it, cut to :data:`_LONGEST` characters."""
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

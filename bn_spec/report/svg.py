@@ -1,4 +1,4 @@
-"""The pictures of a report as SVG: small, of few marks, coloured by the page that they stand in."""
+"""The pictures of a report as SVG; the style sheet of the page sets their colours."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from math import floor, inf, isfinite, log10
+from math import ceil, inf, isfinite, isnan, log10
 from typing import TypeAlias
 
 from bn_spec.oracle.bounds import GRADES
 
 Scale: TypeAlias = Callable[[float], float]
-"""From a value to its place on an axis."""
+"""Function from a value to its place on an axis."""
 
 # Elements
 
 
 def element(name: str, *content: str, **attributes: object) -> str:
-    """Return an element; underscores in the names of attributes are hyphens, one at the end is none."""
-    given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value))}"'
-        for key, value in attributes.items()
-    )
-    return f"<{name}{given}>{''.join(content)}</{name}>"
+    """Return an element.
+
+    An underscore at the end of an attribute's name is dropped, so that ``class_`` sets ``class``;
+    every other underscore becomes a hyphen.
+    """
+    parts = []
+    for key, value in attributes.items():
+        attribute = key.rstrip("_").replace("_", "-")
+        parts.append(f' {attribute}="{escape(_number(value))}"')
+    return f"<{name}{''.join(parts)}>{''.join(content)}</{name}>"
 
 
 def _number(value: object) -> str:
@@ -31,49 +35,56 @@ def _number(value: object) -> str:
 
 
 def text(x: float, y: float, content: str, class_: str = "", anchor: str = "start") -> str:
-    """Return a text."""
+    """Return a text element."""
     return element("text", escape(content), x=x, y=y, class_=class_, text_anchor=anchor)
 
 
-# How err / bound is distributed
+# Distribution of err / bound
 
 BINS = 8
-"""Per decade."""
+"""Bins per decade."""
 
 FIRST, LAST = -4, 1
-"""Decades between which values are told apart; others count with the outermost."""
+"""Exponents of ten at the ends of the axis; values beyond them count in the outermost bins."""
 
 _HEIGHT = 30
+"""Height of the histogram, in units of its view box."""
 
 
 def bins(values: Iterable[float]) -> Counter[int]:
-    """Count values in bins of equal width on a logarithmic axis: bin 0 ends at 1, the limit, which it includes."""
+    """Count values in bins of equal width on a logarithmic axis.
+
+    Bin 0 ends at 1, the limit, and includes it, so that every bin above 0 holds violations only.
+    """
     return Counter(_bin(value) for value in values)
 
 
 def _bin(value: float) -> int:
     lowest, highest = FIRST * BINS, LAST * BINS + 1
-    if not value > 0:
-        return highest if value != value else lowest
+    if isnan(value):
+        return highest  # NaN is a violation
+    if value <= 0:
+        return lowest  # zero has no logarithm
     exact = inf if value == inf else log10(value) * BINS
-    return lowest if exact <= lowest else highest if exact > highest - 1 else -floor(-exact)
+    if exact <= lowest:
+        return lowest
+    if exact > highest - 1:
+        return highest
+    return ceil(exact)
 
 
 def distribution(values: Sequence[float], label: str) -> str:
-    """Return a histogram of err / bound on a logarithmic axis, as wide as there is room; bars grow like a root."""
+    """Return a histogram of err / bound on a logarithmic axis.
+
+    The height of a bar is the square root of its count, so that single values remain visible.
+    """
     counts = bins(values)
     lowest, most = FIRST * BINS, max(counts.values(), default=1)
+    within = "".join(_bar(n, counts[n] / most) for n in sorted(counts) if n <= 0)
+    beyond = "".join(_bar(n, counts[n] / most) for n in sorted(counts) if n > 0)
     marks = [
-        element(
-            "path",
-            d="".join(_bar(n, counts[n] / most) for n in sorted(counts) if n <= 0),
-            class_="bar",
-        ),
-        element(
-            "path",
-            d="".join(_bar(n, counts[n] / most) for n in sorted(counts) if n > 0),
-            class_="bar beyond",
-        ),
+        element("path", d=within, class_="bar"),
+        element("path", d=beyond, class_="bar beyond"),
         element("path", d=f"M{1 - lowest},0V{_HEIGHT}", class_="limit"),
     ]
     width = (LAST - FIRST) * BINS + 2
@@ -89,25 +100,35 @@ def distribution(values: Sequence[float], label: str) -> str:
 
 
 def _bar(number: int, share: float) -> str:
+    """Return the outline of a bar; even a rare value is 1.5 units high."""
     height = max(_HEIGHT * share**0.5, 1.5)
     return f"M{number - FIRST * BINS + 0.1:.1f},{_HEIGHT}v{-height:.1f}h0.8v{height:.1f}z"
 
 
 def position(value: float) -> float:
-    """Return where a value lies on that axis, in percent of its width."""
+    """Return the place of a value on the axis of a distribution, in percent of its width."""
     return 100 * (log10(value) * BINS - FIRST * BINS + 1) / ((LAST - FIRST) * BINS + 2)
 
 
 # Errors against conditioning
 
 _LEFT, _TOP, _RIGHT, _BOTTOM = 40.0, 10.0, 274.0, 150.0
+"""Edges of the plot, in units of its view box."""
+
 _FLOOR = 1e-4
-"""Where an error of nothing is drawn."""
+"""Lower end of the axis of errors; smaller errors and zero are drawn there."""
 
 
 @dataclass(frozen=True)
 class Decade:
-    """The worst error at a decade of |mean| / σ, as a multiple of the two-pass bound, and the bound of each grade."""
+    """Worst error in a decade of |mean| / σ, and the bounds of the grades.
+
+    Attributes:
+        exponent: Exponent of ten of the decade.
+        error: Worst error, as a multiple of the two-pass bound.
+        bounds: Bound of each grade, as a multiple of the two-pass bound.
+
+    """
 
     exponent: int
     error: float
@@ -115,20 +136,26 @@ class Decade:
 
 
 def decades(conditioning: Mapping[str, Mapping[str, float]]) -> list[Decade]:
-    """Return what can be drawn of a record's ``conditioning``, in order; the bounds are ratios of shares."""
+    """Return the decades of a record's ``conditioning`` that can be drawn, in order.
+
+    The record has err / bound for each grade. With the two-pass bound as the unit, the error is
+    its share under that bound, and the bound of another grade is the ratio of the two shares.
+    """
     found = []
     for name, shares in conditioning.items():
         exponent, error = _exponent(name), shares.get(GRADES[0], 0.0)
         if exponent is None or not isfinite(error):
             continue
-        ratios = {
+        bounds = {
             grade: error / shares[grade] for grade in GRADES if 0 < shares.get(grade, 0.0) < inf
         }
-        found.append(Decade(exponent, error, ratios | {GRADES[0]: 1.0}))
+        bounds[GRADES[0]] = 1.0
+        found.append(Decade(exponent, error, bounds))
     return sorted(found, key=lambda each: each.exponent)
 
 
 def _exponent(name: str) -> int | None:
+    """Return the exponent in the name of a decade, as in ``mean/σ 1e3``, or None."""
     digits = name.rpartition("1e")[2] if "1e" in name else ""
     return int(digits) if digits.lstrip("-").isdecimal() and len(digits) < 4 else None
 
@@ -136,10 +163,17 @@ def _exponent(name: str) -> int | None:
 def conditioning(
     found: Sequence[Decade], claimed: str, exponents: tuple[int, int], top: float, label: str
 ) -> str:
-    """Return a plot of the worst error by decade, with the bounds of the grades; both axes are logarithmic.
+    """Return a plot of the worst error by decade, with the bounds of the grades.
 
-    ``claimed`` is the grade whose bound is to stand out, ``exponents`` the first and the last
-    decade, ``top`` the largest error that is drawn at its place.
+    Both axes are logarithmic.
+
+    Args:
+        found: The decades to draw.
+        claimed: Grade whose bound is drawn bold.
+        exponents: Exponents of the first and the last decade of the axis.
+        top: Largest error on the axis; a larger one is drawn at its end as an arrow.
+        label: Title of the plot.
+
     """
     first, last = exponents[0], exponents[1] + 1
 
@@ -151,20 +185,18 @@ def conditioning(
         return _BOTTOM - (_BOTTOM - _TOP) * share
 
     marks = [*_frame(x, y, (first, last), top)]
+    # The two-pass bound is the unit, so its line crosses the whole plot.
     marks.append(element("path", d=f"M{_LEFT},{y(1):.1f}H{_RIGHT}", class_=f"bound {GRADES[0]}"))
     for grade in GRADES:
         steps = [(each.exponent, y(each.bounds[grade])) for each in found if grade in each.bounds]
-        marks.append(
-            element(
-                "path", d=_steps(steps, x), class_=f"bound {grade}{' claimed' * (grade == claimed)}"
-            )
-        )
+        class_ = f"bound {grade} claimed" if grade == claimed else f"bound {grade}"
+        marks.append(element("path", d=_steps(steps, x), class_=class_))
     for each in found:
-        beyond, at = each.error > top, (x(each.exponent + 0.5), y(each.error))
-        arrow = text(at[0], at[1] + 7, "▲", "beyond", "middle")
-        marks.append(
-            arrow if beyond else element("circle", cx=at[0], cy=at[1], r=2.8, class_="error")
-        )
+        at = x(each.exponent + 0.5), y(each.error)
+        if each.error > top:
+            marks.append(text(at[0], at[1] + 7, "▲", "beyond", "middle"))
+        else:
+            marks.append(element("circle", cx=at[0], cy=at[1], r=2.8, class_="error"))
     return element(
         "svg",
         element("title", escape(label)),
@@ -176,18 +208,17 @@ def conditioning(
 
 
 def _steps(steps: Sequence[tuple[int, float]], x: Scale) -> str:
-    """Return a path that is level in each decade, and broken where one is missing."""
+    """Return a path that is level in each decade and interrupted at missing decades."""
     parts, before = [], None
     for exponent, height in steps:
-        parts.append(
-            f"{'L' if before == exponent - 1 else 'M'}{x(exponent):.1f},{height:.1f}H{x(exponent + 1):.1f}"
-        )
+        move = "L" if before == exponent - 1 else "M"
+        parts.append(f"{move}{x(exponent):.1f},{height:.1f}H{x(exponent + 1):.1f}")
         before = exponent
     return "".join(parts)
 
 
 def _frame(x: Scale, y: Scale, exponents: tuple[int, int], top: float) -> Iterator[str]:
-    """Yield grid and labels: every second decade where there are many."""
+    """Yield the grid and the labels of the axes; of many decades, every second one has a label."""
     first, last = exponents
     for exponent in range(round(log10(_FLOOR)), round(log10(top)) + 1):
         height = y(10.0**exponent)
@@ -201,7 +232,9 @@ def _frame(x: Scale, y: Scale, exponents: tuple[int, int], top: float) -> Iterat
 
 
 def _power(exponent: int) -> str:
-    plain = {0: "1", 1: "10"}
-    return plain.get(
-        exponent, "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    )
+    """Return a power of ten, as in ``10⁻²``."""
+    if exponent == 0:
+        return "1"
+    if exponent == 1:
+        return "10"
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))

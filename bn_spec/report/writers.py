@@ -1,4 +1,4 @@
-"""Reports as files: runs are read from where they lie, and each report is written whole or not at all."""
+"""Reading the files of runs, and writing reports as files."""
 
 from __future__ import annotations
 
@@ -17,54 +17,68 @@ from bn_spec.report.view import View
 
 
 def located(path: Path) -> Path:
-    """Return the record of a run that a path names: a file, or the folder that holds it."""
+    """Return the file of a run, from its own path or from that of its folder."""
     return path / NAME if path.is_dir() else path
 
 
 def read(path: Path) -> RunFile:
-    """Return the run that a path names.
+    """Return the run in a file, or in the file of a folder.
 
     Raises:
-        RunFileError: there is none, or it cannot be read.
+        RunFileError: The file does not exist or cannot be read.
 
     """
     try:
         return RunFile.load(located(path))
     except FileNotFoundError:
-        where = "this folder holds none" if path.is_dir() else "there is no such file"
+        what = f"this folder has no {NAME}" if path.is_dir() else "no such file"
         raise RunFileError(
-            f"{path}: {where}; allowed: a {NAME}, or a folder with one, as bn-spec run --report-dir leaves it"
+            f"{path}: {what}; expected a {NAME} or a folder that has one;"
+            " `bn-spec run --report-dir DIR` writes it"
         ) from None
 
 
 def _html(merged: Merged) -> bytes:
-    from bn_spec.report.html import html  # only who asks for a page needs Jinja
+    # Jinja takes time to import, and the other formats do not use it.
+    from bn_spec.report.html import html
 
     return html(merged).encode()
+
+
+def _markdown(merged: Merged) -> bytes:
+    return markdown(merged).encode()
+
+
+def _json(merged: Merged) -> bytes:
+    return merged.run.encoded()
+
+
+def _badge(merged: Merged) -> bytes:
+    return json.dumps(badge(View(merged.run)), indent=1).encode() + b"\n"
 
 
 WRITERS: Mapping[str, tuple[str, Callable[[Merged], bytes]]] = MappingProxyType(
     {
         "html": ("report.html", _html),
-        "md": ("report.md", lambda merged: markdown(merged).encode()),
-        "json": (NAME, lambda merged: merged.run.encoded()),
-        "badge": (
-            "badge.json",
-            lambda merged: json.dumps(badge(View(merged.run)), indent=1).encode() + b"\n",
-        ),
+        "md": ("report.md", _markdown),
+        "json": (NAME, _json),
+        "badge": ("badge.json", _badge),
     }
 )
-"""For each format the name of its file, and what makes its content."""
+"""File name of each format, and the function that returns the file's content."""
 
 
 def write(merged: Merged, formats: Sequence[str], folder: Path) -> list[Path]:
-    """Write reports into a folder, which is made if need be, and return their paths.
+    """Write reports into a folder and return their paths; the folder is made if necessary.
+
+    Each file is written as a whole or not at all.
 
     Raises:
-        OSError: the folder or a file cannot be written.
+        OSError: The folder or a file cannot be written.
 
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # All contents come first, so that a failure to make one leaves every old file in place.
     contents = {folder / name: make(merged) for name, make in (WRITERS[each] for each in formats)}
     for path, content in contents.items():
         with written_whole(path) as file:

@@ -99,7 +99,7 @@ def _replay(config: pytest.Config, name: str, finding: Finding) -> str:
 
 def recorded(cell: Cell, status: str, text: str, seconds: float, kept: Kept) -> Record:
     """Return the record of a cell."""
-    from bn_spec.case.source import source
+    from bn_spec.case.script import source
     from bn_spec.judge.finding import MOST_FAULTS
     from bn_spec.suite.cell import Violation
 

@@ -1,7 +1,7 @@
-"""Faulty specimens whose forward is right and whose backward is not. The suite must catch every one.
+"""Faulty specimens whose forward is right and whose backward is not.
 
-As in :mod:`.faulty`: the docstring says the mistake, ``history`` where it happened, ``caught_by``
-what must catch it.
+As in :mod:`bn_spec.specimens.faulty`, the first line of a docstring explains the mistake,
+``history`` names reports of it, and ``caught_by`` the requirements that must catch it.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ TWICE = {"double_backward": tuple(DTYPES)}
     caught_by=("GRD-04",),
 )
 class EvalBackwardOfTraining(Kernel):
-    """In eval mode dx goes through mean and variance as in training."""
+    """dx in eval mode has the terms of mean and variance, as in training."""
 
     def remember(self, saved: Saved) -> Saved:
-        return replace(saved, given=False)
+        return replace(saved, constant=False)
 
 
 @faulty(
@@ -45,7 +45,10 @@ class EvalBackwardOfTraining(Kernel):
     caught_by=("GRD-04", "GRD-20"),
 )
 class EvalBackwardOfStaleStatistics(Kernel):
-    """In eval mode the backward takes the statistics saved by the last training forward, NaN if there was none."""
+    """The backward in eval mode uses the statistics of the last training forward.
+
+    They are NaN if there was no training forward.
+    """
 
     def __init__(self, config: Config, state: State | None) -> None:
         super().__init__(config, state)
@@ -53,7 +56,7 @@ class EvalBackwardOfStaleStatistics(Kernel):
         self.last = nothing, nothing
 
     def remember(self, saved: Saved) -> Saved:
-        if not saved.given:
+        if not saved.constant:
             self.last = saved.mean, saved.s
         return replace(saved, mean=self.last[0], s=self.last[1])
 
@@ -65,10 +68,10 @@ class EvalBackwardOfStaleStatistics(Kernel):
     caught_by=("GRD-15",),
 )
 class ModeTakenAtBackward(Kernel):
-    """Whether statistics are given is looked up when the backward runs, not when the forward did."""
+    """The backward follows the mode of the layer when it runs, not that of its forward."""
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
-        return super().backward(replace(saved, given=not self.uses_batch_statistics()), dy)
+        return super().backward(replace(saved, constant=not self.uses_batch_statistics()), dy)
 
 
 @faulty(
@@ -78,14 +81,15 @@ class ModeTakenAtBackward(Kernel):
     caught_by=("GRD-15",),
 )
 class RunningStatisticsByReference(Kernel):
-    """An eval forward saves its running statistics by reference; a training forward then changes them in place."""
+    """Running statistics are saved by reference, and later training changes them in place.
+
+    The backward of an eval forward then uses statistics that its forward did not.
+    """
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
-        if saved.given and self.running_mean is not None and self.running_var is not None:
-            mean, s = (
-                self.widened(self.running_mean),
-                self.inverse_std(self.widened(self.running_var)),
-            )
+        if saved.constant and self.running_mean is not None and self.running_var is not None:
+            mean = self.widened(self.running_mean)
+            s = self.inverse_std(self.widened(self.running_var))
             saved = replace(saved, mean=mean, s=s)
         return super().backward(saved, dy)
 
@@ -97,7 +101,7 @@ class RunningStatisticsByReference(Kernel):
     caught_by=("GRD-17",),
 )
 class RunningStatisticsDifferentiated(Kernel):
-    """A gradient flows through the running mean into an input that has just been tracked."""
+    """A gradient flows through running_mean into an input that was just tracked."""
 
     tracked: Array | None = None
 
@@ -111,7 +115,7 @@ class RunningStatisticsDifferentiated(Kernel):
         self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
     ) -> Array:
         inner = super().projected(g, x_hat, dbias, dweight, saved)
-        if not saved.given or self.tracked is not saved.x:
+        if not saved.constant or self.tracked is not saved.x:
             return inner
         leaked: Array = inner - self.factor() * (dbias / inner.dtype.type(g.shape[1]))[:, None]
         return leaked
@@ -124,7 +128,7 @@ class RunningStatisticsDifferentiated(Kernel):
     caught_by=("GRD-07",),
 )
 class NoGradientWithoutTracking(Kernel):
-    """With track_running_stats=False the input gets no gradient."""
+    """The input gets no gradient if track_running_stats=False."""
 
     def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
         asked = super().asked(gradients, saved)
@@ -141,7 +145,7 @@ class NoGradientWithoutTracking(Kernel):
     caught_by=("GRD-01", "GRD-11"),
 )
 class MeanTermMissing(Kernel):
-    """dx lacks mean(dy)."""
+    """dx lacks the term mean(dy)."""
 
     def projected(
         self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
@@ -156,7 +160,7 @@ class MeanTermMissing(Kernel):
     caught_by=("GRD-01", "GRD-11"),
 )
 class VarianceTermMissing(Kernel):
-    """dx lacks x̂ mean(dy x̂)."""
+    """dx lacks the term x̂ mean(dy x̂)."""
 
     def projected(
         self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
@@ -171,7 +175,10 @@ class VarianceTermMissing(Kernel):
     caught_by=("GRD-01",),
 )
 class StatisticsDetached(Kernel):
-    """dx is weight s dy in training too: mean and variance are taken for constants."""
+    """dx is weight s dy in training too: mean and variance are treated as constants.
+
+    The backward must differentiate mean and variance, because they are functions of x.
+    """
 
     def projected(
         self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
@@ -199,10 +206,11 @@ class WeightMissing(Kernel):
     caught_by=("GRD-06",),
 )
 class StoredWeightWithoutAffine(Kernel):
-    """With affine=False the backward multiplies dx with a weight that is stored all the same."""
+    """dx is multiplied by a stored weight although affine=False."""
 
     def scale(self, saved: Saved) -> Array:
-        return super().scale(saved) if saved.weight is not None else saved.s * 3
+        stored = 3  # any value but 1 shows the fault
+        return super().scale(saved) if saved.weight is not None else saved.s * stored
 
 
 @faulty(
@@ -212,7 +220,7 @@ class StoredWeightWithoutAffine(Kernel):
     caught_by=("GRD-01", "GRD-02"),
 )
 class InverseStdTakenForVariance(Kernel):
-    """The saved 1 / sqrt(var + eps) is taken for a variance, and its inverse root for s."""
+    """The saved 1 / sqrt(var + eps) is used as a variance, and its inverse root as s."""
 
     def remember(self, saved: Saved) -> Saved:
         return replace(saved, s=self.inverse_std(saved.s))
@@ -225,24 +233,25 @@ class InverseStdTakenForVariance(Kernel):
     caught_by=("GRD-20", "GRD-01"),
 )
 class EpsMissingInBackward(Kernel):
-    """The backward divides by the standard deviation without eps, and by zero where a channel is constant."""
+    """The backward divides by the std without eps, and by zero in constant channels."""
 
     def remember(self, saved: Saved) -> Saved:
         variance = np.maximum(saved.s.astype(np.float64) ** -2 - saved.eps, 0)
-        return replace(
-            saved,
-            s=(1 / np.sqrt(np.where(saved.s == self.steepest(), 0, variance))).astype(
-                saved.s.dtype
-            ),
-        )
+        # The variance recovered from s is inexact, but a constant channel must divide by zero.
+        variance = np.where(saved.s == self.steepest(), 0, variance)
+        return replace(saved, s=(1 / np.sqrt(variance)).astype(saved.s.dtype))
 
     def steepest(self) -> Any:
+        """Return s of a channel with variance zero."""
         return self.inverse_std(np.zeros(1, self.config.arithmetic.accumulation.dtype))
 
 
 @faulty("momentum-in-dx", fault="grad-missing-stat-terms", history=(), caught_by=("GRD-01",))
 class MomentumInDx(Kernel):
-    """The terms of mean and variance in dx are weighed by the momentum, as if they came from the moving averages."""
+    """The terms of mean and variance in dx are multiplied by momentum.
+
+    They would be if the moving averages had normalised the batch.
+    """
 
     def projected(
         self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
@@ -261,7 +270,10 @@ class MomentumInDx(Kernel):
     caught_by=("GRD-02", "GRD-25"),
 )
 class WeightGradientOfRawInput(Kernel):
-    """The gradient of the weight is the sum of dy x instead of dy x̂."""
+    """The gradient of the weight is Σ dy x instead of Σ dy x̂.
+
+    The two agree for every dy only in channels with mean 0 and s = 1.
+    """
 
     def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
         return self.total(g * self.rows(saved.x))
@@ -271,7 +283,7 @@ class WeightGradientOfRawInput(Kernel):
     "weight-gradient-of-output", fault="grad-formula", history=(), caught_by=("GRD-12", "GRD-02")
 )
 class WeightGradientOfOutput(Kernel):
-    """The gradient of the weight is the sum of dy y, in which weight and bias are."""
+    """The gradient of the weight is Σ dy y, and y depends on weight and bias."""
 
     def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
         if saved.weight is None or self.bias is None:
@@ -302,7 +314,7 @@ class NormalisedValueFromOutput(Kernel):
     caught_by=("GRD-13",),
 )
 class ParameterGradientsAccumulate(Kernel):
-    """Gradients of weight and bias are added to those of the backward before."""
+    """Gradients of weight and bias are added to those of the previous backward."""
 
     sums: tuple[Array, Array] | None = None
 
@@ -322,7 +334,7 @@ class ParameterGradientsAccumulate(Kernel):
     caught_by=("GRD-08",),
 )
 class BiasAccumulatesBesideFrozenWeight(Kernel):
-    """Where the weight needs no gradient, that of the bias is added to the one before."""
+    """The gradient of the bias accumulates if the weight needs no gradient."""
 
     sum: Array | None = None
 
@@ -344,7 +356,7 @@ class BiasAccumulatesBesideFrozenWeight(Kernel):
     caught_by=("GRD-08",),
 )
 class FrozenWeightFreezesBias(Kernel):
-    """Where the weight needs no gradient, the bias gets none either."""
+    """The bias gets no gradient if the weight needs none."""
 
     def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
         asked = super().asked(gradients, saved)
@@ -358,7 +370,7 @@ class FrozenWeightFreezesBias(Kernel):
     caught_by=("GRD-08",),
 )
 class GradientsNeverMasked(Kernel):
-    """All gradients are returned, whatever was asked."""
+    """All gradients are returned, even those that were not asked for."""
 
     def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
         return gradients
@@ -371,7 +383,7 @@ class GradientsNeverMasked(Kernel):
     caught_by=("GRD-08",),
 )
 class FrozenInputRefused(Kernel):
-    """A backward fails where the input needs no gradient."""
+    """The backward fails if the input needs no gradient."""
 
     def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
         if "input" not in saved.wrt:
@@ -386,7 +398,10 @@ class FrozenInputRefused(Kernel):
     caught_by=("GRD-08",),
 )
 class FrozenParametersBreakDx(Kernel):
-    """The sums that dx needs are skipped where neither weight nor bias needs a gradient."""
+    """The sums in dx are skipped if neither weight nor bias needs a gradient.
+
+    dx contains mean(dy) and mean(dy x̂) even if no parameter needs its gradient.
+    """
 
     def projected(
         self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
@@ -405,7 +420,7 @@ class FrozenParametersBreakDx(Kernel):
     caught_by=("GRD-14",),
 )
 class ContextOverwritten(Kernel):
-    """Mean and inverse standard deviation are saved in buffers of the layer, which the next forward overwrites."""
+    """Saved statistics lie in buffers of the layer, which the next forward overwrites."""
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
         return super().backward(replace(saved, mean=self.saved.mean, s=self.saved.s), dy)
@@ -434,10 +449,10 @@ class DyOverwritten(Kernel):
     caught_by=("GRD-16",),
 )
 class StatisticsMoveInBackward(Kernel):
-    """A backward repeats its forward, which is tracked a second time."""
+    """The backward repeats its forward, which updates the running statistics again."""
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
-        if self.tracks() and not saved.given:
+        if self.tracks() and not saved.constant:
             self.forward(saved.x)
         return super().backward(saved, dy)
 
@@ -449,7 +464,7 @@ class StatisticsMoveInBackward(Kernel):
     caught_by=("GRD-19",),
 )
 class RecordedForwardNotTracked(Kernel):
-    """A forward that records for a backward leaves the running statistics alone."""
+    """A forward that records for a backward does not update the running statistics."""
 
     recording = False
 
@@ -470,13 +485,13 @@ class RecordedForwardNotTracked(Kernel):
     caught_by=("RUN-01", "RUN-07", "GRD-16"),
 )
 class UpdateMovedToBackward(Kernel):
-    """The running statistics are updated by the backward of a training forward, not by the forward."""
+    """Running statistics are updated by the backward of a training forward, not by the forward."""
 
     def tracks(self) -> bool:
         return False
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
-        if super().tracks() and not saved.given:
+        if super().tracks() and not saved.constant:
             rows = self.rows(saved.x)
             self.track(*self.moments(rows), rows.shape[1])
         return super().backward(saved, dy)
@@ -487,7 +502,7 @@ class UpdateMovedToBackward(Kernel):
 
 @faulty("dy-of-zeros-taken-for-ones", fault="values-replaced", history=(), caught_by=("GRD-09",))
 class DyOfZerosTakenForOnes(Kernel):
-    """A dy without any value is taken for a missing one, and replaced by ones."""
+    """A dy of zeros is taken for a missing one and replaced by ones."""
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
         return super().backward(saved, dy if dy.any() else np.ones_like(dy))
@@ -511,16 +526,14 @@ class DyClipped(Kernel):
     caught_by=("GRD-21",),
 )
 class DyLayoutIgnored(Kernel):
-    """The memory of dy is read in the order of the input, whatever the strides of dy."""
+    """dy is read in the memory order of the input, whatever the strides of dy are."""
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
-        memory, (_, shape, strides) = take_apart(dy).flat, take_apart(saved.x)
-        misread = (
-            put_together(Parts(memory, shape, strides))
-            if memory.size == take_apart(saved.x).flat.size
-            else dy
-        )
-        return super().backward(saved, misread)
+        memory = take_apart(dy).flat
+        flat, shape, strides = take_apart(saved.x)
+        if memory.size == flat.size:
+            dy = put_together(Parts(memory, shape, strides))
+        return super().backward(saved, dy)
 
 
 @faulty(
@@ -531,7 +544,7 @@ class DyLayoutIgnored(Kernel):
     gradient_layout=True,
 )
 class GradientAlwaysContiguous(Kernel):
-    """dx lies in NCHW order even if the input is in NHWC order, though the order of the input is claimed."""
+    """dx is in NCHW order for every input, but the order of the input is claimed."""
 
     def images(self, rows: Array, like: Array) -> Array:
         return np.ascontiguousarray(super().images(rows, like))
@@ -549,11 +562,8 @@ class ParameterGradientsInHalf(Kernel):
 
     def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
         asked = super().asked(gradients, saved)
-        half = {
-            name: None if g is None else g.astype(saved.x.dtype)
-            for name, g in asked._asdict().items()
-        }
-        return Gradients(**half)
+        found = {name: g for name, g in asked._asdict().items() if g is not None}
+        return Gradients(**{name: g.astype(saved.x.dtype) for name, g in found.items()})
 
 
 @faulty(
@@ -567,7 +577,9 @@ class BiasGradientOfFourDimensions(Kernel):
 
     def asked(self, gradients: Gradients, saved: Saved) -> Gradients:
         asked = super().asked(gradients, saved)
-        return asked if asked.bias is None else asked._replace(bias=asked.bias.reshape(1, -1, 1, 1))
+        if asked.bias is None:
+            return asked
+        return asked._replace(bias=asked.bias.reshape(1, -1, 1, 1))
 
 
 # Sums
@@ -580,13 +592,12 @@ class BiasGradientOfFourDimensions(Kernel):
     caught_by=("GRD-18",),
 )
 class TailDroppedInBackward(Kernel):
-    """Of planes of more than 256 values, the backward leaves those after the last multiple of 4 out of its sums."""
+    """Backward sums drop what follows the last multiple of 4 in planes of over 256 values."""
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
         plane = dy.shape[2] * dy.shape[3]
-        self.kept = np.arange(dy.size // dy.shape[1]) % plane < (
-            plane - plane % 4 if plane > 256 else plane
-        )
+        summed = plane - plane % 4 if plane > 256 else plane
+        self.kept = np.arange(dy.size // dy.shape[1]) % plane < summed
         return super().backward(saved, dy)
 
     def bias_gradient(self, g: Array) -> Array:
@@ -621,14 +632,11 @@ class GradientSumsInHalf(Kernel):
     dtypes=("float64",),
 )
 class GradientSumsInFloat32(Kernel):
-    """Within a float64 kernel, the sums of the backward are kept in float32."""
+    """Sums in the backward of a float64 kernel are kept in float32."""
 
     def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
-        return (
-            super()
-            .weight_gradient(g.astype(np.float32), x_hat.astype(np.float32), saved)
-            .astype(g.dtype)
-        )
+        g32, x_hat32 = g.astype(np.float32), x_hat.astype(np.float32)
+        return super().weight_gradient(g32, x_hat32, saved).astype(g.dtype)
 
 
 @faulty(
@@ -641,7 +649,10 @@ class GradientSumsInFloat32(Kernel):
     centred_products=True,
 )
 class ShiftedProductsClaimedCentred(ShiftedProducts):
-    """The gradient of the weight is s (Σ dy x − mean Σ dy), where products with x − mean are claimed."""
+    """The weight gradient is s (Σ dy x − mean Σ dy), but centred products are claimed.
+
+    Centred products are those with x − mean.
+    """
 
 
 @faulty(
@@ -652,15 +663,17 @@ class ShiftedProductsClaimedCentred(ShiftedProducts):
     dtypes=(*MIXED, "float16", "bfloat16"),
 )
 class TermsOfDxInHalf(Kernel):
-    """mean(dy) and mean(dy x̂) are rounded to the dtype of the data: of a constant dy, dx is their errors alone."""
+    """mean(dy) and mean(dy x̂) are rounded to the dtype of the data.
+
+    For a constant dy, dx consists of their rounding errors alone.
+    """
 
     def projected(
         self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
     ) -> Array:
         n = g.dtype.type(g.shape[1])
-        return super().projected(
-            g, x_hat, self.narrowed(dbias / n) * n, self.narrowed(dweight / n) * n, saved
-        )
+        dbias, dweight = self.narrowed(dbias / n) * n, self.narrowed(dweight / n) * n
+        return super().projected(g, x_hat, dbias, dweight, saved)
 
 
 # Double backward
@@ -674,7 +687,7 @@ class TermsOfDxInHalf(Kernel):
     **TWICE,
 )
 class CurvatureMissing(Kernel):
-    """The double backward takes the saved statistics for constants."""
+    """The double backward treats the saved statistics as constants."""
 
     def curvature(self, g: Array, a: Array, x_hat: Array) -> Array:
         return 0 * g
@@ -688,19 +701,20 @@ class CurvatureMissing(Kernel):
     **TWICE,
 )
 class EvalDoubleBackwardOfTraining(Kernel):
-    """In eval mode the double backward goes through mean and variance as in training."""
+    """The double backward in eval mode differentiates mean and variance, as in training."""
 
     def double_backward(self, saved: Saved, dy: Array, cotangents: Gradients) -> DoubleGradients:
-        return super().double_backward(replace(saved, given=False), dy, cotangents)
+        return super().double_backward(replace(saved, constant=False), dy, cotangents)
 
 
 @faulty(
     "curvature-counted-once", fault="grad-higher-order", history=(), caught_by=("GRD-23",), **TWICE
 )
 class CurvatureCountedOnce(Kernel):
-    """In the curvature, the product of the two correlations counts once instead of three times."""
+    """The product of the two correlations counts once in the curvature, not three times."""
 
     def curvature(self, g: Array, a: Array, x_hat: Array) -> Array:
+        # The term −3 c e x̂ of the curvature becomes −c e x̂.
         twice: Array = 2 * x_hat * (self.mean(g * x_hat) * self.mean(a * x_hat))[:, None]
         return super().curvature(g, a, x_hat) + twice
 
@@ -714,8 +728,10 @@ class CurvatureCountedOnce(Kernel):
     double_backward=("float16", "bfloat16"),
 )
 class DoubleGradientNotNarrowed(Kernel):
-    """The second-order gradient of the weight keeps the dtype that it was accumulated in."""
+    """The second-order gradient of the weight keeps its accumulation dtype."""
 
     def double_backward(self, saved: Saved, dy: Array, cotangents: Gradients) -> DoubleGradients:
         found = super().double_backward(saved, dy, cotangents)
-        return found if found.weight is None else found._replace(weight=self.widened(found.weight))
+        if found.weight is None:
+            return found
+        return found._replace(weight=self.widened(found.weight))

@@ -1,4 +1,4 @@
-"""The catalogue: specimens by name, and each of them as a backend."""
+"""The catalogue of specimens, each of which is a backend."""
 
 from __future__ import annotations
 
@@ -21,12 +21,21 @@ K = TypeVar("K", bound=type[Kernel])
 
 @dataclass(frozen=True)
 class Specimen:
-    """An implementation kept for testing the suite; as it stands, a backend.
+    """An implementation that tests the suite. It is a backend.
 
-    A sound one must pass, a faulty one must be caught by each requirement in ``caught_by``.
-    ``history`` names issues and pull requests of real projects (``owner/repository#number``) in
-    which the fault occurred. ``fault`` is the class of its mistake, a name in
-    :data:`~bn_spec.specimens.classes.FAULT_CLASSES`; a sound one has none.
+    A sound specimen must pass. A faulty one must be caught by each requirement that it names.
+
+    Attributes:
+        name: Its name in the catalogue and in test ids.
+        sentence: How it computes, or which mistake it makes.
+        kernel: The class of its layers.
+        capabilities: What it claims.
+        history: Issues and pull requests of real projects (``owner/repository#number``) that
+            report the fault.
+        caught_by: Ids of the requirements that must catch it; empty for a sound specimen.
+        fault: The class of its mistake, a name in
+            :data:`bn_spec.specimens.classes.FAULT_CLASSES`; empty for a sound specimen.
+
     """
 
     name: str
@@ -44,12 +53,12 @@ class Specimen:
 
     @property
     def description(self) -> str:
-        """What the specimen does, for people."""
+        """What the specimen is and does, as a report shows it."""
         return f"{'sound' if self.sound else 'faulty'} specimen: {self.sentence}"
 
     @property
     def title(self) -> str:
-        """Name, sentence and history, for people who made the same mistake."""
+        """Name, sentence and history, for a user whose kernel makes the same mistake."""
         history = f" ({', '.join(self.history)})" if self.history else ""
         return f"{self.name}: {self.sentence}{history}"
 
@@ -58,19 +67,18 @@ class Specimen:
         return self.kernel(config, state)
 
     def to_native(self, array: Array) -> Array:
-        """NumPy arrays are native."""
+        """Return the array: NumPy arrays are native."""
         return array
 
     def to_numpy(self, tensor: Array) -> Array:
-        """NumPy arrays are native."""
+        """Return the array: NumPy arrays are native."""
         return np.asarray(tensor)
 
 
 SPECIMENS: dict[str, Specimen] = {}
-"""All specimens by name, the sound ones first."""
+"""All specimens by name, in the order in which their modules register them."""
 
-
-_WHAT_KERNELS_HAVE: dict[str, Any] = {
+_COMMON_CLAIMS: dict[str, Any] = {
     "gradients": True,
     "checkpoints": True,
     "live_attributes": True,
@@ -84,8 +92,16 @@ _WHAT_KERNELS_HAVE: dict[str, Any] = {
 def sound(
     name: str, *, grade: str, dtypes: tuple[str, ...] = tuple(DTYPES), **claims: Any
 ) -> Callable[[K], K]:
-    """Enter a sound kernel into the catalogue; its docstring says how it computes."""
-    return _enter(name, Capabilities(dtypes=dtypes, grade=grade, **_WHAT_KERNELS_HAVE | claims))
+    """Register a sound kernel. The first line of its docstring says how it computes.
+
+    Args:
+        name: Name of the specimen.
+        grade: Numerical class of its variance, one of :data:`bn_spec.oracle.bounds.GRADES`.
+        dtypes: Dtypes that it claims.
+        **claims: Further fields of :class:`bn_spec.backend.claims.Capabilities`.
+
+    """
+    return _registered(name, Capabilities(dtypes=dtypes, grade=grade, **_COMMON_CLAIMS | claims))
 
 
 def faulty(
@@ -97,35 +113,41 @@ def faulty(
     dtypes: tuple[str, ...] = tuple(DTYPES),
     **claims: Any,
 ) -> Callable[[K], K]:
-    """Enter a faulty kernel into the catalogue; its docstring says the mistake in a sentence.
+    """Register a faulty kernel. The first line of its docstring says which mistake it makes.
 
-    It claims the dtypes in which it has the fault and, unless given, the default grade, under which
-    a fault has the most room to hide. ``fault`` is the class of its mistake; ``history`` is empty
-    where nobody has reported it yet.
+    Unless it claims a grade, it has the default one, ``welford``.
+
+    Args:
+        name: Name of the specimen.
+        fault: Class of its mistake, a name in :data:`bn_spec.specimens.classes.FAULT_CLASSES`.
+        history: Issues and pull requests that report it; empty if there is no report yet.
+        caught_by: Requirements that must catch it.
+        dtypes: Dtypes that it claims: those in which it has the fault.
+        **claims: Further fields of :class:`bn_spec.backend.claims.Capabilities`.
 
     Raises:
-        ValueError: there is no such class of faults.
+        ValueError: The class of faults does not exist.
 
     """
     if fault not in FAULT_CLASSES:
         raise ValueError(allowed("fault class", fault, FAULT_CLASSES))
-    return _enter(
-        name, Capabilities(dtypes=dtypes, **_WHAT_KERNELS_HAVE | claims), history, caught_by, fault
+    return _registered(
+        name, Capabilities(dtypes=dtypes, **_COMMON_CLAIMS | claims), history, caught_by, fault
     )
 
 
-def _enter(
+def _registered(
     name: str,
     claims: Capabilities,
     history: tuple[str, ...] = (),
     caught_by: tuple[str, ...] = (),
     fault: str = "",
 ) -> Callable[[K], K]:
-    def enter(kernel: K) -> K:
+    def register(kernel: K) -> K:
         if name in SPECIMENS:
             raise ValueError(f"two specimens are called {name!r}")
-        sentence = (kernel.__doc__ or "").strip()
+        sentence = (kernel.__doc__ or "").strip().partition("\n")[0]
         SPECIMENS[name] = Specimen(name, sentence, kernel, claims, history, caught_by, fault)
         return kernel
 
-    return enter
+    return register

@@ -1,4 +1,8 @@
-"""Specimens that speak another dialect than PyTorch's: one that does what it claims, and some that do not."""
+"""Specimens in other dialects than PyTorch's.
+
+The sound ones compute what their dialect claims; the faulty ones do not. As in
+:mod:`bn_spec.specimens.faulty`, the first line of a docstring explains the mistake.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,15 @@ DIALECT = Dialect(
 
 @sound("another-dialect", grade="two-pass", overflow_safe=True, dialect=DIALECT)
 class AnotherDialect(Kernel):
-    """Momentum weighs the old value, the variance is biased, a single value is answered, attributes are float32."""
+    """momentum weighs the old value, running_var is biased, and attributes are float32.
+
+    A single value per channel is answered in training, not refused.
+    """
 
     def check(self, x: Array) -> None:
-        super().check(x if x.ndim != 4 or x.size != x.shape[1] else np.concatenate([x, x]))
+        if x.ndim == 4 and x.size == x.shape[1]:
+            x = np.concatenate([x, x])  # a batch that the kernel does not refuse
+        super().check(x)
 
     def blend(self, old: Array, new: Array, m: float) -> Array:
         weight_of_old = DIALECT.momentum(m)
@@ -43,7 +52,7 @@ class AnotherDialect(Kernel):
     dialect=DIALECT,
 )
 class BiasedVarianceClaimed(AnotherDialect):
-    """running_var is updated with the unbiased variance, where the biased one is claimed."""
+    """running_var is updated with the unbiased variance, but the biased one is claimed."""
 
     def estimated_var(self, var: Array, n: int) -> Array:
         return var * (n / max(n - 1, 1))
@@ -57,10 +66,12 @@ class BiasedVarianceClaimed(AnotherDialect):
     dialect=DIALECT,
 )
 class WeightOfTheNewValueClaimed(AnotherDialect):
-    """momentum is taken for the weight of the new value, where the framework hands over that of the old one."""
+    """momentum weighs the new value, but the framework passes the weight of the old value."""
 
     def factor(self) -> float:
-        return super().factor() if self.config.momentum is None else 1 - super().factor()
+        if self.config.momentum is None:
+            return super().factor()
+        return 1 - super().factor()
 
 
 @faulty(
@@ -71,7 +82,7 @@ class WeightOfTheNewValueClaimed(AnotherDialect):
     dialect=DIALECT,
 )
 class SingleValueDividedByZero(AnotherDialect):
-    """A single value per channel is answered, and running_var becomes 0 · 1 / 0."""
+    """A single value per channel is answered, and running_var becomes 0 · 1 / 0, which is NaN."""
 
     def estimated_var(self, var: Array, n: int) -> Array:
         return var if n > 1 else var * np.nan
@@ -86,7 +97,7 @@ class SingleValueDividedByZero(AnotherDialect):
     dtypes=("float64",),
 )
 class AttributesHeldInDouble(AnotherDialect):
-    """eps is used as it is given, where it is claimed to be held in float32."""
+    """eps is used in double precision, but float32 is claimed."""
 
     def inverse_std(self, var: Array) -> Array:
         s: Array = 1 / np.sqrt(var + self.config.eps)
@@ -98,15 +109,21 @@ DEBIASED = Dialect(running_var="biased", averages="debiased")
 
 @sound("debiased-averages", grade="two-pass", overflow_safe=True, dialect=DEBIASED)
 class DebiasedAverages(Kernel):
-    """Running statistics are averages that began at zero, divided by 1 − (1 − momentum)^k."""
+    """Running statistics are averages from zero, divided by 1 − (1 − momentum)^k.
+
+    k is the number of batches, this one included.
+    """
 
     def remaining(self, batches: int) -> float:
-        """What is left, after so many batches, of the value before them."""
+        """Return the weight, after that number of batches, of the value before them."""
         rest = 1 - self.factor()
         return float(rest**batches)
 
-    def hidden(self, running: Array, began: float) -> Array:
-        """Return the average that stands behind a running statistic; ``began`` is the initial value of that."""
+    def hidden(self, running: Array, initial: float) -> Array:
+        """Return the average (C,) from zero, of which a running statistic is the debiased value.
+
+        ``initial`` is the initial value of the running statistic.
+        """
         return self.widened(running) * (1 - self.remaining(self.batches() - 1))
 
     def track(self, mean: Array, var: Array, n: int) -> None:
@@ -119,9 +136,13 @@ class DebiasedAverages(Kernel):
             )
             self.running_var[...] = self.blend(self.widened(self.running_var), var, self.factor())
             return
-        left = 1 - self.remaining(self.batches())
-        for running, batch, began in ((self.running_mean, mean, 0.0), (self.running_var, var, 1.0)):
-            running[...] = self.blend(self.hidden(running, began), batch, self.factor()) / left
+        weights = 1 - self.remaining(self.batches())
+        m = self.factor()
+        for running, batch, initial in (
+            (self.running_mean, mean, 0.0),
+            (self.running_var, var, 1.0),
+        ):
+            running[...] = self.blend(self.hidden(running, initial), batch, m) / weights
 
 
 @faulty(
@@ -132,14 +153,12 @@ class DebiasedAverages(Kernel):
     dialect=DEBIASED,
 )
 class DebiasedFromOne(DebiasedAverages):
-    """The average behind running_var begins at one, and its bias is divided out as if it had begun at zero."""
+    """The average of running_var starts at one, but is debiased as if it started at zero."""
 
-    def hidden(self, running: Array, began: float) -> Array:
-        return (
-            super().hidden(running, began)
-            if self.batches() > 1
-            else np.full_like(self.widened(running), began)
-        )
+    def hidden(self, running: Array, initial: float) -> Array:
+        if self.batches() > 1:
+            return super().hidden(running, initial)
+        return np.full_like(self.widened(running), initial)
 
 
 @faulty(
@@ -150,7 +169,7 @@ class DebiasedFromOne(DebiasedAverages):
     dialect=DEBIASED,
 )
 class BiasLeftIn(DebiasedAverages):
-    """Running statistics began at zero, and nobody divides by 1 − (1 − momentum)^k."""
+    """Running statistics are averages that are never divided by 1 − (1 − momentum)^k."""
 
     def remaining(self, batches: int) -> float:
         return 0.0
@@ -161,7 +180,7 @@ FIRST = Dialect(averages="from the first batch")
 
 @sound("averages-from-the-first-batch", grade="two-pass", overflow_safe=True, dialect=FIRST)
 class AveragesFromTheFirstBatch(Kernel):
-    """The first batch takes the place of the initial running statistics."""
+    """The first batch replaces the initial running statistics."""
 
     def factor(self) -> float:
         return 1.0 if self.batches() == 1 else super().factor()
@@ -175,7 +194,7 @@ class AveragesFromTheFirstBatch(Kernel):
     dialect=FIRST,
 )
 class FirstBatchBlended(AveragesFromTheFirstBatch):
-    """The initial running statistics are never let go, where the first batch is claimed to take their place."""
+    """The first batch is blended with the initial values, but replacement is claimed."""
 
     def factor(self) -> float:
         return Kernel.factor(self)
@@ -186,7 +205,7 @@ PROMOTED = Dialect(mixed_output="parameters")
 
 @sound("promoted-output", grade="two-pass", overflow_safe=True, dialect=PROMOTED)
 class PromotedOutput(Kernel):
-    """The output has the dtype of weight and bias, which is that of the arithmetic in mixed precision."""
+    """The output has the dtype of weight and bias, also in mixed precision."""
 
     def forward(self, x: Array) -> Array:
         if self.weight is None or x.dtype == self.weight.dtype or x.ndim != 4:
@@ -205,7 +224,7 @@ class PromotedOutput(Kernel):
     dtypes=("mixed_float16", "mixed_bfloat16"),
 )
 class OutputNarrowed(Kernel):
-    """The output is rounded to the dtype of the data, where that of the parameters is claimed."""
+    """The output is rounded to the dtype of the data, but that of the parameters is claimed."""
 
 
 RUNNING = Dialect(running_var="biased", averages="from the first batch", training_output="running")
@@ -219,7 +238,7 @@ RUNNING = Dialect(running_var="biased", averages="from the first batch", trainin
     gradients=False,
 )
 class RunningStatisticsNormalise(AveragesFromTheFirstBatch):
-    """In training, the running statistics normalise once the batch has moved them."""
+    """In training, the running statistics normalise the batch that has updated them."""
 
     def estimated_var(self, var: Array, n: int) -> Array:
         return var
@@ -243,7 +262,7 @@ class RunningStatisticsNormalise(AveragesFromTheFirstBatch):
     gradients=False,
 )
 class BatchNormalises(RunningStatisticsNormalise):
-    """In training, the statistics of the batch normalise, where the running ones are claimed to."""
+    """The batch statistics normalise in training, but the running ones are claimed to."""
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
         return Kernel.normalise(self, x, mean, s)

@@ -1,7 +1,8 @@
-"""Faulty specimens: one mistake each, taken from the history of real projects. The suite must catch every one.
+"""Faulty specimens: one mistake each, from the history of real projects.
 
-The docstring says the mistake in a sentence; ``history`` names where it happened; ``caught_by`` the
-requirements that must catch it.
+The suite must catch every one of them. The first line of a docstring is the sentence that explains
+the mistake to users. ``history`` names the issues and pull requests that report it, ``caught_by``
+the requirements that must catch it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from bn_spec.specimens.sound import Textbook
     caught_by=("CFG-01",),
 )
 class WeightUniform(Kernel):
-    """weight is built from random numbers in [0, 1) instead of ones."""
+    """weight is initialised with random numbers in [0, 1) instead of ones."""
 
     def built(self) -> State:
         fresh = super().built()
@@ -44,10 +45,10 @@ class WeightUniform(Kernel):
     caught_by=("CFG-02", "CFG-03", "CFG-08"),
 )
 class TensorsSwapped(Kernel):
-    """bias and weight, running_mean and running_var are passed in the wrong order."""
+    """weight and bias, and running_mean and running_var, are passed in the wrong order."""
 
-    def hold(self, state: State) -> None:
-        super().hold(
+    def store(self, state: State) -> None:
+        super().store(
             State(
                 state.bias,
                 state.weight,
@@ -65,15 +66,14 @@ class TensorsSwapped(Kernel):
     caught_by=("CFG-04",),
 )
 class CounterOneDimensional(Kernel):
-    """num_batches_tracked is a float array of shape (1,)."""
+    """num_batches_tracked is a float32 array of shape (1,) instead of an int64 scalar."""
 
     def state(self) -> State:
         state = super().state()
-        counter = state.num_batches_tracked
-        return replace(
-            state,
-            num_batches_tracked=None if counter is None else counter.reshape(1).astype(np.float32),
-        )
+        if state.num_batches_tracked is None:
+            return state
+        counter = state.num_batches_tracked.reshape(1).astype(np.float32)
+        return replace(state, num_batches_tracked=counter)
 
 
 @faulty(
@@ -83,7 +83,7 @@ class CounterOneDimensional(Kernel):
     caught_by=("CFG-05",),
 )
 class AffineOffMaterialised(Kernel):
-    """With affine=False, weight and bias exist all the same, as empty tensors."""
+    """weight and bias exist as empty tensors although affine=False."""
 
     def state(self) -> State:
         state = super().state()
@@ -100,12 +100,12 @@ class AffineOffMaterialised(Kernel):
     caught_by=("CFG-06", "EVL-06"),
 )
 class TrackingOffIgnored(Kernel):
-    """With track_running_stats=False, running statistics are kept and used in eval mode."""
+    """Running statistics are kept and used in eval mode despite track_running_stats=False."""
 
-    def hold(self, state: State) -> None:
+    def store(self, state: State) -> None:
         tracking = replace(self.config, track_running_stats=True)
-        fresh = dict(Kernel(tracking, None).state().items())
-        super().hold(State(**{name: fresh[name] if a is None else a for name, a in state.items()}))
+        fresh = Kernel(tracking, None).state().tensors()
+        super().store(State(**(fresh | state.tensors())))
 
 
 @faulty(
@@ -115,7 +115,7 @@ class TrackingOffIgnored(Kernel):
     caught_by=("CFG-07",),
 )
 class OtherDefaults(Kernel):
-    """By default eps is 1e-3 and momentum 0.01."""
+    """eps defaults to 1e-3 instead of 1e-5, and momentum to 0.01 instead of 0.1."""
 
     def inverse_std(self, var: Array) -> Array:
         eps = self.config.departures().get("eps", 1e-3)
@@ -132,7 +132,7 @@ class OtherDefaults(Kernel):
     caught_by=("CFG-08",),
 )
 class CounterLostOnLoad(Kernel):
-    """Loading a state sets num_batches_tracked to zero."""
+    """num_batches_tracked becomes zero when the layer is built from a state."""
 
     def loaded(self, state: State) -> State:
         return replace(super().loaded(state), num_batches_tracked=self.built().num_batches_tracked)
@@ -145,7 +145,7 @@ class CounterLostOnLoad(Kernel):
     caught_by=("CFG-09", "CFG-10", "STA-09"),
 )
 class ResetForgetsStatistics(Kernel):
-    """A reset leaves running_mean and running_var as they are."""
+    """running_mean and running_var keep their values in a reset."""
 
     def reset_running_stats(self) -> None:
         self.num_batches_tracked = self.built().num_batches_tracked
@@ -161,14 +161,17 @@ class ResetForgetsStatistics(Kernel):
     caught_by=("TRN-01", "TRN-07", "MET-06"),
 )
 class UnbiasedNormalisation(Kernel):
-    """The output is normalised by the unbiased variance of the batch."""
+    """The output is normalised by the unbiased variance of the batch.
+
+    Only running_var takes the unbiased variance.
+    """
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
+        if not self.uses_batch_statistics():
+            return super().normalise(x, mean, s.astype(x.dtype))
         n = x.size // x.shape[1]
-        v = 1 / s**2 - self.config.eps
-        unbiased = (
-            1 / np.sqrt(v * n / (n - 1) + self.config.eps) if self.uses_batch_statistics() else s
-        )
+        var = 1 / s**2 - self.config.eps
+        unbiased = 1 / np.sqrt(var * n / (n - 1) + self.config.eps)
         return super().normalise(x, mean, unbiased.astype(x.dtype))
 
 
@@ -179,7 +182,7 @@ class UnbiasedNormalisation(Kernel):
     caught_by=("TRN-01", "EVL-01", "MET-11"),
 )
 class VarianceSquared(Kernel):
-    """The output is divided by (var + eps)² instead of its root."""
+    """The output is divided by (var + eps)² instead of sqrt(var + eps)."""
 
     def inverse_std(self, var: Array) -> Array:
         return np.asarray(1 / (var + var.dtype.type(self.config.eps)) ** 2)
@@ -205,7 +208,7 @@ class EpsOutsideRoot(Kernel):
     caught_by=("TRN-09", "TRN-01", "EVL-01", "MET-05"),
 )
 class EpsIgnored(Kernel):
-    """The default eps of 1e-5 is used whatever was asked for."""
+    """eps is always 1e-5, whatever value the layer is built with."""
 
     def inverse_std(self, var: Array) -> Array:
         return np.asarray(1 / np.sqrt(var + var.dtype.type(1e-5)))
@@ -218,7 +221,10 @@ class EpsIgnored(Kernel):
     caught_by=("TRN-09",),
 )
 class EpsClamped(Kernel):
-    """An eps below 1e-5 is raised to 1e-5."""
+    """An eps below 1.001e-5 is raised to 1.001e-5.
+
+    TensorFlow has this minimum because cuDNN refused smaller values.
+    """
 
     def inverse_std(self, var: Array) -> Array:
         return np.asarray(1 / np.sqrt(var + var.dtype.type(max(self.config.eps, 1.001e-5))))
@@ -244,7 +250,7 @@ class AffineIgnored(Kernel):
     caught_by=("TRN-02", "EVL-01", "MET-10", "MET-07"),
 )
 class BiasIgnored(Kernel):
-    """weight is applied, bias is not."""
+    """weight is applied, but bias is not."""
 
     def affine(self, x_hat: Array) -> Array:
         return x_hat if self.weight is None else x_hat * across(self.weight)
@@ -257,7 +263,10 @@ class BiasIgnored(Kernel):
     caught_by=("TRN-03", "EVL-07"),
 )
 class NormalisedByRunning(Kernel):
-    """In training mode the output is normalised by the updated running statistics."""
+    """The output in training mode is normalised by the updated running statistics.
+
+    Training must normalise by the statistics of the batch.
+    """
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
         if self.running_mean is None or self.running_var is None:
@@ -272,10 +281,13 @@ class NormalisedByRunning(Kernel):
     caught_by=("TRN-02", "TRN-06"),
 )
 class ParametersShareStatistics(Kernel):
-    """Equal tensors share memory: where weight equals running_var, the update of one overwrites the other."""
+    """Equal tensors share memory: an update of running_var overwrites an equal weight.
 
-    def hold(self, state: State) -> None:
-        super().hold(state)
+    weight takes the memory of running_var, and bias that of running_mean, if both pairs are equal.
+    """
+
+    def store(self, state: State) -> None:
+        super().store(state)
         if (
             self.weight is None
             or self.bias is None
@@ -296,10 +308,15 @@ class ParametersShareStatistics(Kernel):
     caught_by=("TRN-01", "TRN-08"),
 )
 class AffineOffRescaled(Kernel):
-    """Without weight the output is scaled by about 0.86."""
+    """The output of a layer without weight and bias is scaled by 0.86.
+
+    Without them, the output is x̂ itself.
+    """
 
     def affine(self, x_hat: Array) -> Array:
-        return super().affine(x_hat) if self.weight is not None else x_hat * x_hat.dtype.type(0.86)
+        if self.weight is not None:
+            return super().affine(x_hat)
+        return np.asarray(x_hat * x_hat.dtype.type(0.86))
 
 
 @faulty(
@@ -309,7 +326,7 @@ class AffineOffRescaled(Kernel):
     caught_by=("TRN-08",),
 )
 class NeedsRunningStatistics(Kernel):
-    """Without running statistics the training path dereferences them all the same."""
+    """Running statistics are dereferenced in training even if the layer has none."""
 
     def tracks(self) -> bool:
         if self.running_mean is None:
@@ -330,7 +347,9 @@ class MeanPerSample(Kernel):
     """Statistics are taken over (H, W) of the first sample instead of (N, H, W)."""
 
     def rows(self, x: Array) -> Array:
-        return super().rows(x[:1] if x[:1].size > x.shape[1] else x)
+        sample = x[:1]
+        # A sample with one value per channel would have no unbiased variance.
+        return super().rows(sample if sample.size > x.shape[1] else x)
 
 
 @faulty(
@@ -354,7 +373,7 @@ class ChannelAxisIsHeight(Kernel):
     caught_by=("TRN-04", "RUN-01", "MET-03"),
 )
 class ChannelsShareMean(Kernel):
-    """From the second channel on, the mean of the channel before is used."""
+    """Every channel but the first uses the mean of the channel before it."""
 
     def mean(self, rows: Array) -> Array:
         mean = super().mean(rows)
@@ -368,7 +387,7 @@ class ChannelsShareMean(Kernel):
     caught_by=("SHP-02",),
 )
 class TailDropped(Kernel):
-    """Of more than 256 values per sample, those after the 256th are not summed."""
+    """Values after the 256th of each sample and channel are not summed."""
 
     def rows(self, x: Array) -> Array:
         n, c, h, w = x.shape
@@ -382,13 +401,17 @@ class TailDropped(Kernel):
     caught_by=("SHP-03",),
 )
 class ChannelTailDropped(Kernel):
-    """Of more than 64 channels, those after the last whole block of 64 take the statistics of the first ones."""
+    """Channels after the last full block of 64 take the statistics of the first channels.
+
+    Layers with at most 64 channels are right.
+    """
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean, var = super().moments(rows)
-        tail = len(mean) % 64 if len(mean) > 64 else 0
-        for statistics in (mean, var) if tail else ():
-            statistics[-tail:] = statistics[:tail]
+        tail = len(mean) % 64
+        if len(mean) > 64 and tail:
+            mean[-tail:] = mean[:tail]
+            var[-tail:] = var[:tail]
         return mean, var
 
 
@@ -399,7 +422,7 @@ class ChannelTailDropped(Kernel):
     caught_by=("TRN-01", "EVL-01", "LAY-01"),
 )
 class RowPitchIgnored(Kernel):
-    """Rows that are contiguous in themselves are taken to follow each other without a gap."""
+    """Contiguous rows are read as if they followed each other without gaps."""
 
     def forward(self, x: Array) -> Array:
         rows_are_contiguous = x.ndim == 4 and x.strides[3] == x.itemsize
@@ -426,20 +449,20 @@ class StridesIgnored(Kernel):
     caught_by=("EVL-01", "LAY-01"),
 )
 class ChannelsLastMisreadInEval(Kernel):
-    """In eval mode an input in NHWC order is normalised where it lies, by the channels that NCHW order has there."""
+    """The memory of an NHWC input is read in NCHW order in eval mode."""
 
     def forward(self, x: Array) -> Array:
-        if (
-            self.uses_batch_statistics()
-            or x.ndim != 4
-            or not x.transpose(0, 2, 3, 1).flags.c_contiguous
-        ):
+        if self.uses_batch_statistics() or x.ndim != 4:
             return super().forward(x)
         memory = x.transpose(0, 2, 3, 1)
-        return super().forward(memory.reshape(x.shape)).reshape(memory.shape).transpose(0, 3, 1, 2)
+        if not memory.flags.c_contiguous:
+            return super().forward(x)
+        y = super().forward(memory.reshape(x.shape))
+        return y.reshape(memory.shape).transpose(0, 3, 1, 2)
 
 
 def _as_if_contiguous(x: Array) -> Array:
+    """Return the first elements in the memory of an array, in its shape, whatever its strides."""
     return take_apart(x).flat[: x.size].reshape(x.shape)
 
 
@@ -450,7 +473,7 @@ def _as_if_contiguous(x: Array) -> Array:
     caught_by=("RUN-09", "RUN-10", "TRN-01", "NUM-01"),
 )
 class UnclampedTextbook(Textbook):
-    """The variance is E[x²] − E[x]², and may come out negative."""
+    """The variance is E[x²] − E[x]² and can be negative."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean = self.mean(rows)
@@ -464,7 +487,7 @@ class UnclampedTextbook(Textbook):
     caught_by=("TRN-01", "RUN-01"),
 )
 class SumsInHalf(Kernel):
-    """Sums are kept in half precision."""
+    """Sums are accumulated in half precision."""
 
     def total(self, rows: Array) -> Array:
         return super().total(rows.astype(np.float16)).astype(rows.dtype)
@@ -493,7 +516,7 @@ class BiasedRunningVar(Kernel):
     caught_by=("RUN-01", "RUN-06", "RUN-10"),
 )
 class BesselOnMean(Kernel):
-    """The n / (n − 1) that belongs to the variance is applied to running_mean too."""
+    """running_mean is updated with the batch mean times n / (n − 1)."""
 
     def estimated_mean(self, mean: Array, n: int) -> Array:
         return mean * (n / (n - 1))
@@ -523,7 +546,10 @@ class MomentumInverted(Kernel):
     caught_by=("RUN-04",),
 )
 class MomentumNoneIsDefault(Kernel):
-    """momentum None is taken for 0.1."""
+    """momentum=None is treated as 0.1.
+
+    momentum=None stands for a cumulative mean, whose momentum is 1 / num_batches_tracked.
+    """
 
     def factor(self) -> float:
         return 0.1 if self.config.momentum is None else self.config.momentum
@@ -536,7 +562,7 @@ class MomentumNoneIsDefault(Kernel):
     caught_by=("RUN-01", "RUN-02", "RUN-05", "RUN-11"),
 )
 class OldValueLost(Kernel):
-    """The running statistics are replaced by those of the batch, whatever the momentum."""
+    """Running statistics are replaced by those of the batch, whatever the momentum."""
 
     def blend(self, old: Array, new: Array, m: float) -> Array:
         return new
@@ -549,7 +575,7 @@ class OldValueLost(Kernel):
     caught_by=("RUN-01", "RUN-02", "RUN-05", "RUN-11"),
 )
 class OldValueZeroed(Kernel):
-    """The running statistics are set to zero before those of the batch are blended in."""
+    """Running statistics are set to zero before those of the batch are blended in."""
 
     def blend(self, old: Array, new: Array, m: float) -> Array:
         return super().blend(0 * old, new, m)
@@ -562,7 +588,7 @@ class OldValueZeroed(Kernel):
     caught_by=("RUN-02", "RUN-06"),
 )
 class RunningVarNotUpdated(Kernel):
-    """running_mean is updated, running_var is not."""
+    """running_mean is updated, but running_var is not."""
 
     def estimated_var(self, var: Array, n: int) -> Array:
         assert self.running_var is not None
@@ -580,7 +606,7 @@ class RunningVarNotUpdated(Kernel):
     caught_by=("RUN-01", "RUN-07", "RUN-11"),
 )
 class DoubleUpdate(Kernel):
-    """Each training forward updates the running statistics and the counter twice."""
+    """Running statistics and the counter are updated twice by each training forward."""
 
     def track(self, mean: Array, var: Array, n: int) -> None:
         super().track(mean, var, n)
@@ -594,7 +620,10 @@ class DoubleUpdate(Kernel):
     caught_by=("RUN-08", "RUN-02"),
 )
 class EpsLeaksIntoRunningVar(Kernel):
-    """running_var is updated with var + eps."""
+    """running_var is updated with var + eps instead of var.
+
+    Eval mode then adds eps a second time.
+    """
 
     def estimated_var(self, var: Array, n: int) -> Array:
         return super().estimated_var(var + var.dtype.type(self.config.eps), n)
@@ -607,12 +636,13 @@ class EpsLeaksIntoRunningVar(Kernel):
     caught_by=("RUN-07", "RUN-04"),
 )
 class CounterNotIncremented(Kernel):
-    """num_batches_tracked stays as it is."""
+    """num_batches_tracked is never incremented."""
 
     def count(self) -> None:
         pass
 
     def factor(self) -> float:
+        # Without a count, a cumulative mean would divide by zero.
         return super().factor() if self.batches() else 0.1
 
 
@@ -626,12 +656,13 @@ class CounterNotIncremented(Kernel):
     caught_by=("EVL-01", "EVL-02", "MET-08", "MET-09"),
 )
 class EvalUsesBatchStatistics(Kernel):
-    """Eval mode normalises by the statistics of the batch."""
+    """Batch statistics normalise the output in eval mode."""
 
     def uses_batch_statistics(self) -> bool:
         return True
 
     def check(self, x: Array) -> None:
+        # In eval mode a single value is no misuse: it must not be refused.
         if self.training or x.size > x.shape[1]:
             super().check(x)
 
@@ -643,7 +674,7 @@ class EvalUsesBatchStatistics(Kernel):
     caught_by=("EVL-04",),
 )
 class UpdatesInEval(Kernel):
-    """An eval forward updates the running statistics."""
+    """Running statistics are updated by an eval forward."""
 
     def forward(self, x: Array) -> Array:
         y = super().forward(x)
@@ -659,7 +690,7 @@ class UpdatesInEval(Kernel):
     caught_by=("EVL-03", "EVL-04"),
 )
 class EvalChangesParameters(Kernel):
-    """An eval forward folds running_var into weight, in place, at each call."""
+    """weight is multiplied by 1 / sqrt(running_var + eps), in place, by each eval forward."""
 
     def forward(self, x: Array) -> Array:
         y = super().forward(x)
@@ -675,7 +706,10 @@ class EvalChangesParameters(Kernel):
     caught_by=("EVL-07",),
 )
 class StaleStatistics(Kernel):
-    """The statistics of the first eval forward are kept for all later ones, whatever training does between."""
+    """The statistics of the first eval forward are kept for all later ones.
+
+    Training in between has no effect on them.
+    """
 
     kept: tuple[Array, Array] | None = None
 
@@ -693,7 +727,7 @@ class StaleStatistics(Kernel):
     caught_by=("EVL-07", "STA-09"),
 )
 class ModeLatched(Kernel):
-    """The mode of the first forward holds for all later ones."""
+    """The mode of the first forward holds for all later forwards."""
 
     latched: bool | None = None
 
@@ -710,10 +744,11 @@ class ModeLatched(Kernel):
     "output-widened", fault="mixed-dtype", history=("pytorch/pytorch#88929",), caught_by=("TRN-05",)
 )
 class OutputWidened(Kernel):
-    """The output comes in float64, or narrowed to float32 from it."""
+    """The output has another dtype: float64 for float32 inputs, float32 for all others."""
 
     def forward(self, x: Array) -> Array:
-        return super().forward(x).astype(np.float64 if x.dtype == np.float32 else np.float32)
+        dtype = np.float64 if x.dtype == np.float32 else np.float32
+        return super().forward(x).astype(dtype)
 
 
 @faulty(
@@ -738,7 +773,10 @@ class InputOverwritten(Kernel):
     caught_by=("TRN-07",),
 )
 class TwoValuesRefused(Kernel):
-    """Training refuses a batch of one sample, however large its planes."""
+    """A training batch of one sample is refused, however large its planes are.
+
+    n / (n − 1) needs two values per channel, not two samples.
+    """
 
     def check(self, x: Array) -> None:
         super().check(x)
@@ -753,7 +791,10 @@ class TwoValuesRefused(Kernel):
     caught_by=("EVL-05",),
 )
 class EvalRefusesSingleValue(Kernel):
-    """A single value per channel is refused in eval mode too."""
+    """A single value per channel is refused in eval mode too.
+
+    Eval mode computes no statistics of the batch, so that one value is enough.
+    """
 
     def check(self, x: Array) -> None:
         super().check(x)
@@ -768,10 +809,11 @@ class EvalRefusesSingleValue(Kernel):
     caught_by=("ERR-01", "ERR-04"),
 )
 class SingleValueAccepted(Kernel):
-    """n = 1 is not refused, and the unbiased variance divides by zero."""
+    """A single value per channel is accepted, and the unbiased variance divides by zero."""
 
     def check(self, x: Array) -> None:
-        if x.ndim != 4 or x.size != x.shape[1] or x.shape[1] != self.config.num_features:
+        well_shaped = x.ndim == 4 and x.shape[1] == self.config.num_features
+        if not well_shaped or x.size != x.shape[1]:
             super().check(x)
 
     def estimated_var(self, var: Array, n: int) -> Array:
@@ -785,12 +827,12 @@ class SingleValueAccepted(Kernel):
     caught_by=("ERR-02", "ERR-04"),
 )
 class RankUnchecked(Kernel):
-    """An input of another rank is brought to four dimensions instead of refused."""
+    """An input that is not 4-D is resized to four dimensions instead of refused."""
 
     def forward(self, x: Array) -> Array:
-        return super().forward(
-            x if x.ndim == 4 else np.resize(x, (2, self.config.num_features, 1, 1))
-        )
+        if x.ndim != 4:
+            x = np.resize(x, (2, self.config.num_features, 1, 1))
+        return super().forward(x)
 
 
 @faulty(
@@ -800,7 +842,7 @@ class RankUnchecked(Kernel):
     caught_by=("ERR-03", "ERR-04"),
 )
 class ChannelsUnchecked(Kernel):
-    """An input with other channels is cut or repeated to fit."""
+    """An input with a wrong number of channels is cut or repeated to fit."""
 
     def forward(self, x: Array) -> Array:
         if x.ndim == 4 and x.shape[1] != self.config.num_features:
@@ -823,6 +865,6 @@ class RefusedButCounted(Kernel):
         super().check(x)
 
     def track(self, mean: Array, var: Array, n: int) -> None:
-        counted = self.num_batches_tracked
+        counted = self.num_batches_tracked  # by check
         super().track(mean, var, n)
         self.num_batches_tracked = counted

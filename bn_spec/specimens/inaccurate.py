@@ -1,7 +1,7 @@
-"""Faulty specimens whose formulas are right and whose arithmetic is not. The suite must catch every one.
+"""Faulty specimens whose formulas are right and whose arithmetic is not.
 
-As in :mod:`.faulty`: the docstring says the mistake, ``history`` where it happened, ``caught_by``
-what must catch it.
+As in :mod:`bn_spec.specimens.faulty`, the first line of a docstring explains the mistake,
+``history`` names reports of it, and ``caught_by`` the requirements that must catch it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bn_spec.specimens.sound import FlushesSubnormals, Textbook
     summation="pairwise",
 )
 class PairwiseClaimed(Kernel):
-    """Sums are taken value by value, where pairwise sums are claimed."""
+    """Sums are taken value by value, but pairwise sums are claimed."""
 
 
 @faulty(
@@ -40,7 +40,7 @@ class PairwiseClaimed(Kernel):
     summation="wide",
 )
 class WideClaimed(Kernel):
-    """Sums are kept in float32, where an accumulation in float64 is claimed."""
+    """Sums are kept in float32, but accumulation in float64 is claimed."""
 
 
 HALF_DATA = ("mixed_float16", "mixed_bfloat16", "float16", "bfloat16")
@@ -54,7 +54,7 @@ MIXED = ("mixed_float16", "mixed_bfloat16")
     caught_by=("NUM-01", "NUM-03"),
 )
 class ClampedTextbook(Textbook):
-    """The variance is E[x²] − E[x]², clamped at zero, where at least Welford's accuracy is claimed."""
+    """The variance is E[x²] − E[x]², clamped at zero, but Welford's accuracy is claimed."""
 
 
 @faulty(
@@ -65,7 +65,10 @@ class ClampedTextbook(Textbook):
     dtypes=("float32", "float64", *MIXED),
 )
 class VarianceAroundFirstChannel(Kernel):
-    """All channels are shifted by the mean of the first one before their squares are summed in one pass."""
+    """The one-pass variance of every channel is shifted by the mean of the first channel.
+
+    A shift cancels only if it is close to the channel's own mean.
+    """
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         shift = self.mean(rows[:1])[:, None]
@@ -81,7 +84,10 @@ class VarianceAroundFirstChannel(Kernel):
     caught_by=("NUM-01", "RUN-02", "TRN-01"),
 )
 class VarianceAroundRunningMean(Kernel):
-    """The deviations are taken from the old running mean instead of the mean of the batch."""
+    """Deviations are taken from the old running mean instead of the batch mean.
+
+    The mean square of these deviations exceeds the variance by the square of the difference.
+    """
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean = self.mean(rows)
@@ -98,7 +104,7 @@ class VarianceAroundRunningMean(Kernel):
     dtypes=HALF_DATA,
 )
 class MeanSummedInHalf(Kernel):
-    """The sum of the values is kept in the dtype of the data; that of their squares is not."""
+    """The sum of values is kept in the dtype of the data; the sum of squares is not."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         _, var = super().moments(rows)
@@ -114,7 +120,7 @@ class MeanSummedInHalf(Kernel):
     dtypes=HALF_DATA,
 )
 class SquaresSummedInHalf(Kernel):
-    """The sum of the squared deviations is kept in the dtype of the data; that of the values is not."""
+    """The sum of squared deviations is kept in the dtype of the data; that of values is not."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean, _ = super().moments(rows)
@@ -130,7 +136,7 @@ class SquaresSummedInHalf(Kernel):
     dtypes=("mixed_bfloat16", "bfloat16"),
 )
 class CountInHalf(Kernel):
-    """The number of values per channel is kept in the dtype of the data, in which 257 is 256."""
+    """The number of values per channel is kept in the dtype of the data: 257 becomes 256."""
 
     def mean(self, rows: Array) -> Array:
         count = np.asarray(rows.shape[1]).astype(self.config.arithmetic.data.dtype)
@@ -145,9 +151,13 @@ class CountInHalf(Kernel):
     dtypes=("mixed_float16", "float16"),
 )
 class CountOverflowsHalf(CountInHalf):
-    """The number of values per channel is kept in float16, in which more than 65504 of them are infinitely many."""
+    """The number of values per channel is kept in float16, where large counts are infinite.
+
+    65504 is the largest float16.
+    """
 
     def mean(self, rows: Array) -> Array:
+        # Smaller counts stay exact, so that only large ones show the fault.
         return super().mean(rows) if rows.shape[1] > 2**16 else Kernel.mean(self, rows)
 
 
@@ -159,7 +169,7 @@ class CountOverflowsHalf(CountInHalf):
     dtypes=HALF_DATA,
 )
 class StatisticsRoundedToHalf(Kernel):
-    """Mean and variance are rounded to the dtype of the data before they are used, without being claimed."""
+    """Mean and variance are rounded to the dtype of the data, which is not claimed."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean, var = super().moments(rows)
@@ -174,7 +184,7 @@ class StatisticsRoundedToHalf(Kernel):
     dtypes=("mixed_float16", "float16"),
 )
 class InverseStdInHalf(Kernel):
-    """1 / sqrt(var + eps) is rounded to float16, in which it overflows where the variance is small."""
+    """1 / sqrt(var + eps) is rounded to float16, which overflows for small variances."""
 
     def inverse_std(self, var: Array) -> Array:
         return self.narrowed(super().inverse_std(var))
@@ -205,7 +215,10 @@ class ParametersCastToHalf(Kernel):
     dtypes=MIXED,
 )
 class MomentumInHalf(Kernel):
-    """momentum is rounded to the dtype of the data."""
+    """momentum is rounded to the dtype of the data.
+
+    0.1 becomes 0.09998 in float16 and 0.1001 in bfloat16.
+    """
 
     def factor(self) -> float:
         return float(np.asarray(super().factor()).astype(self.config.arithmetic.data.dtype))
@@ -233,7 +246,10 @@ class NormalisedValueInHalf(Kernel):
     dtypes=("mixed_float16", "float16"),
 )
 class WeightBeforeScale(Kernel):
-    """weight · (x − mean) is formed before it is divided by the standard deviation, in the dtype of the data."""
+    """weight · (x − mean) is formed in the dtype of the data, then divided by the std.
+
+    It overflows where the output does not.
+    """
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
         if self.weight is None or self.bias is None:
@@ -252,7 +268,7 @@ class WeightBeforeScale(Kernel):
     dtypes=("float64",),
 )
 class SumsInFloat32(Kernel):
-    """Within a float64 kernel, sums are kept in float32."""
+    """Sums of a float64 kernel are kept in float32."""
 
     def total(self, rows: Array) -> Array:
         return super().total(rows.astype(np.float32)).astype(rows.dtype)
@@ -266,11 +282,12 @@ class SumsInFloat32(Kernel):
     dtypes=("float32", "float64", *MIXED[:1]),
 )
 class RoughReciprocalRoot(Kernel):
-    """1 / sqrt(var + eps) is the processor's estimate of 12 bits, without a Newton step."""
+    """1 / sqrt(var + eps) is the processor's 12-bit estimate, without a Newton step."""
 
     def inverse_std(self, var: Array) -> Array:
         mantissa, exponent = np.frexp(super().inverse_std(var))
-        return np.asarray(np.ldexp(np.round(mantissa * 2**12) / 2**12, exponent).astype(var.dtype))
+        estimate = np.ldexp(np.round(mantissa * 2**12) / 2**12, exponent)
+        return np.asarray(estimate.astype(var.dtype))
 
 
 @faulty(
@@ -282,10 +299,15 @@ class RoughReciprocalRoot(Kernel):
     grade="two-pass",
 )
 class LastOfThousandsDropped(Kernel):
-    """Of more than 4096 values per channel, the last is not summed: less than rounding may cost in any order."""
+    """The last value is not summed in channels of more than 4096 values.
+
+    One value of thousands weighs less than the bound on rounding errors of a sum in any order.
+    """
 
     def total(self, rows: Array) -> Array:
-        return super().total(rows[:, :-1] if rows.shape[1] > 4096 else rows)
+        if rows.shape[1] > 4096:
+            rows = rows[:, :-1]
+        return super().total(rows)
 
 
 @faulty(
@@ -297,7 +319,7 @@ class LastOfThousandsDropped(Kernel):
     dtypes=("float32", "float64", "mixed_bfloat16", "bfloat16"),
 )
 class NanFromOverflow(Kernel):
-    """1 / sqrt(v) is computed as v / (v · sqrt(v)): where the squares overflow, as ∞ / ∞."""
+    """1 / sqrt(v) is computed as v / (v · sqrt(v)), which is ∞ / ∞ if the squares overflow."""
 
     def inverse_std(self, var: Array) -> Array:
         v = var + var.dtype.type(self.config.eps)
@@ -311,7 +333,7 @@ class NanFromOverflow(Kernel):
     caught_by=("NUM-07",),
 )
 class SubnormalsFlushed(FlushesSubnormals):
-    """Subnormal numbers are taken for zero, without being claimed to be."""
+    """Subnormal numbers are flushed to zero, which is not claimed."""
 
 
 @faulty(
@@ -322,7 +344,7 @@ class SubnormalsFlushed(FlushesSubnormals):
     dtypes=("float32",),
 )
 class RoundingModeLeftChanged(Kernel):
-    """A forward sets the processor to round towards zero and leaves it so."""
+    """The processor's rounding mode is left at 'towards zero' after a forward."""
 
     def forward(self, x: Array) -> Array:
         y = super().forward(x)
@@ -331,7 +353,7 @@ class RoundingModeLeftChanged(Kernel):
 
 
 TOWARDS_ZERO = {"x86_64": 0xC00, "aarch64": 0xC00000, "arm64": 0xC00000}
-"""``FE_TOWARDZERO`` of the C library, by processor."""
+"""Values of ``FE_TOWARDZERO`` in the C library, by processor."""
 
 
 @faulty(
@@ -342,7 +364,10 @@ TOWARDS_ZERO = {"x86_64": 0xC00, "aarch64": 0xC00000, "arm64": 0xC00000}
     dtypes=("float32",),
 )
 class OutputTruncated(Kernel):
-    """The last operation of the output rounds towards zero."""
+    """The last operation of the output rounds towards zero.
+
+    These errors have the same sign, so that they do not average out.
+    """
 
     def affine(self, x_hat: Array) -> Array:
         if self.weight is None or self.bias is None:
@@ -358,10 +383,11 @@ class OutputTruncated(Kernel):
     dtypes=("mixed_bfloat16", "bfloat16"),
 )
 class OutputTruncatedToHalf(Kernel):
-    """The float32 result is cut to bfloat16 by dropping its lower bits."""
+    """The float32 output is cut to bfloat16 by dropping its lower bits."""
 
     def affine(self, x_hat: Array) -> Array:
-        return (super().affine(x_hat).view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
+        bits = super().affine(x_hat).view(np.uint32)
+        return (bits & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 @faulty(
@@ -372,7 +398,10 @@ class OutputTruncatedToHalf(Kernel):
     dtypes=("float32",),
 )
 class SumsTruncated(Kernel):
-    """Every addition of a sum rounds towards zero."""
+    """Every addition of a sum rounds towards zero.
+
+    These errors have the same sign, so that they do not average out.
+    """
 
     def total(self, rows: Array) -> Array:
         total = rows[:, 0]
@@ -389,7 +418,7 @@ class SumsTruncated(Kernel):
     dtypes=("float32", "float64"),
 )
 class ReciprocalAlwaysLow(Kernel):
-    """1 / sqrt(var + eps) is the next number below the right one: within two ulps, but always on the same side."""
+    """1 / sqrt(var + eps) is one ulp lower: within two ulps, but always on the same side."""
 
     def inverse_std(self, var: Array) -> Array:
         return np.asarray(np.nextafter(super().inverse_std(var), var.dtype.type(0)))

@@ -1,6 +1,7 @@
 """Sound specimens: correct kernels of every kind. The suite must flag none of them.
 
-Each docstring says how the kernel computes; sources are those of :mod:`bn_spec.oracle.bounds`.
+The first line of a docstring says how the kernel computes; users read it as the description of the
+specimen. The sources of the algorithms are those of :mod:`bn_spec.oracle.bounds`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ NARROW = tuple(name for name, row in DTYPES.items() if row.accumulation.name == 
     double_backward=tuple(DTYPES),
 )
 class Sequential(Kernel):
-    """Mean, then squared deviations, each summed from left to right."""
+    """The kernel sums values, then squared deviations, each from left to right."""
 
 
 @sound(
@@ -38,7 +39,7 @@ class Sequential(Kernel):
     double_backward=tuple(DTYPES),
 )
 class Pairwise(Kernel):
-    """Mean, then squared deviations, each summed pairwise."""
+    """The kernel sums values, then squared deviations, each pairwise."""
 
     def total(self, rows: Array) -> Array:
         while rows.shape[1] > 1:
@@ -50,8 +51,8 @@ class Pairwise(Kernel):
 
 
 @sound("two-pass-backward", grade="two-pass", overflow_safe=True)
-class Backward(Kernel):
-    """Mean, then squared deviations, each summed from right to left."""
+class SumsRightToLeft(Kernel):
+    """The kernel sums values, then squared deviations, each from right to left."""
 
     def total(self, rows: Array) -> Array:
         return super().total(rows[:, ::-1])
@@ -66,7 +67,7 @@ class Backward(Kernel):
     dtypes=NARROW,
 )
 class WideAccumulation(Kernel):
-    """Sums and moments in float64, rounded to float32 at the end."""
+    """Sums and moments are computed in float64 and rounded to float32 at the end."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean, var = super().moments(rows.astype(np.float64))
@@ -78,19 +79,18 @@ class WideAccumulation(Kernel):
 
 @sound("channels-last-traversal", grade="two-pass", overflow_safe=True)
 class ChannelsLastTraversal(Kernel):
-    """In the order of NHWC memory: pixel by pixel, each adding its channels to all sums at once."""
+    """Pixels are added in NHWC memory order, each to the sums of all channels at once."""
 
     def total(self, rows: Array) -> Array:
         pixels = np.ascontiguousarray(rows.T)
-        total: Array = np.add.reduce(
-            pixels, axis=0, dtype=rows.dtype
-        )  # an outer axis is summed in order
+        # NumPy sums an outer axis in order; only the innermost axis is summed pairwise.
+        total: Array = np.add.reduce(pixels, axis=0, dtype=rows.dtype)
         return total
 
 
 @sound("folded-affine", grade="two-pass", overflow_safe=True)
 class Folded(Pairwise):
-    """The output as x a + b with a = weight · s and b = bias − mean · a."""
+    """The output is x · a + b, with a = weight · s and b = bias − mean · a."""
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
         a = s if self.weight is None else s * self.weight
@@ -100,7 +100,10 @@ class Folded(Pairwise):
 
 @sound("weight-first", grade="two-pass", overflow_safe=True)
 class WeightFirst(Kernel):
-    """The output as weight (x − mean) s + bias, whose first product leaves the range before s would mend it."""
+    """The output is weight · (x − mean) · s + bias, multiplied from left to right.
+
+    The first product can overflow although the output would not.
+    """
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
         deviations = x - across(mean)
@@ -112,7 +115,10 @@ class WeightFirst(Kernel):
 
 @sound("blend-by-difference", grade="two-pass", unbiased=False)
 class BlendByDifference(Kernel):
-    """Running statistics as r + m (b − r); mean by a reciprocal; 1 / sqrt by Newton steps, which err to one side."""
+    """Running statistics are r + m (b − r), and Newton steps compute 1 / sqrt(var + eps).
+
+    The mean is a product with a reciprocal. The errors of the Newton steps fall on one side.
+    """
 
     def mean(self, rows: Array) -> Array:
         product: Array = self.total(rows) * (1 / rows.dtype.type(rows.shape[1]))
@@ -124,6 +130,7 @@ class BlendByDifference(Kernel):
     def inverse_std(self, var: Array) -> Array:
         v = var + var.dtype.type(self.config.eps)
         s: Array = (1 / np.sqrt(v)) * var.dtype.type(1 + 1e-4)
+        # Newton's iteration converges to 1 / sqrt(v) from below, so that errors fall on one side.
         for _ in range(3):
             s = s * (1.5 - (v * s) * (s * 0.5))
         return s
@@ -131,7 +138,7 @@ class BlendByDifference(Kernel):
 
 @sound("momentum-by-complement", grade="two-pass", overflow_safe=True)
 class MomentumByComplement(Kernel):
-    """Running statistics as d r + (1 − d) b, the weight d = 1 − m of the old value held in the layer's dtype."""
+    """Running statistics are d r + (1 − d) b, with d = 1 − m in the accumulation dtype."""
 
     def blend(self, old: Array, new: Array, m: float) -> Array:
         d = old.dtype.type(1 - m)
@@ -141,7 +148,7 @@ class MomentumByComplement(Kernel):
 
 @sound("welford", grade="welford", overflow_safe=True)
 class Welford(Kernel):
-    """One pass, value by value: mean += (x − mean) / k, M2 += (x − old mean)(x − new mean)."""
+    """Each value x updates mean += (x − mean) / k and M2 += (x − old mean)(x − new mean)."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean, m2 = np.zeros((2, len(rows)), rows.dtype)
@@ -154,7 +161,7 @@ class Welford(Kernel):
 
 @sound("chan-merge", grade="welford", overflow_safe=True, summation="pairwise")
 class ChanMerge(Pairwise):
-    """Pairwise merges of (count, mean, M2), down to single values."""
+    """The kernel merges (count, mean, M2) pairwise, down to single values."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean, m2 = _merged(rows)
@@ -162,6 +169,10 @@ class ChanMerge(Pairwise):
 
 
 def _merged(rows: Array) -> tuple[Array, Array]:
+    """Return mean and M2 = Σ (x − mean)², both (C,), of rows (C, n), merged from both halves.
+
+    With δ = mean_b − mean_a: mean = mean_a + δ n_b / n, and M2 = M2_a + M2_b + δ² n_a n_b / n.
+    """
     n = rows.shape[1]
     if n == 1:
         return rows[:, 0], np.zeros_like(rows[:, 0])
@@ -173,7 +184,10 @@ def _merged(rows: Array) -> tuple[Array, Array]:
 
 @sound("blocks-merged", grade="welford", overflow_safe=True)
 class BlocksMerged(Kernel):
-    """Blocks of 64 values, each with its own two passes, merged one after the other (Chan, Golub, LeVeque)."""
+    """Blocks of 64 values take two passes each and are merged in order.
+
+    The merge of (count, mean, M2) is that of Chan, Golub and LeVeque.
+    """
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         real = rows.dtype.type
@@ -193,7 +207,7 @@ class BlocksMerged(Kernel):
 
 @sound("textbook", grade="textbook", direct_means=True)
 class Textbook(Kernel):
-    """One pass of sums of x and x²: E[x²] − E[x]², clamped at zero."""
+    """One pass sums x and x²; the variance is E[x²] − E[x]², clamped at zero."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean = self.mean(rows)
@@ -202,7 +216,10 @@ class Textbook(Kernel):
 
 @sound("fused-multiply-add", grade="two-pass", overflow_safe=True, dtypes=NARROW)
 class FusedMultiplyAdd(Kernel):
-    """Squares are added to their sum, and products with the weight to the bias, without being rounded before."""
+    """Squares enter their sum, and weighted values the output, by fused multiply-add.
+
+    A fused multiply-add does not round the product before the sum.
+    """
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean = self.mean(rows)
@@ -225,7 +242,10 @@ def fused(a: Array, b: Array, c: Array) -> Array:
 
 @sound("statistics-in-half", grade="two-pass", statistics="parameters", dtypes=HALF)
 class StatisticsInHalf(Kernel):
-    """Mean, variance and 1 / sqrt(var + eps) are rounded to the dtype of the parameters before they are used."""
+    """Mean, variance and 1 / sqrt(var + eps) are rounded to the dtype of the parameters.
+
+    They are rounded before they are used.
+    """
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean = self.kept(self.mean(rows))
@@ -233,14 +253,15 @@ class StatisticsInHalf(Kernel):
         return mean, self.kept(self.mean(deviations * deviations))
 
     def inverse_std(self, var: Array) -> Array:
-        return np.minimum(
-            self.kept(super().inverse_std(var)), self.config.arithmetic.parameters.largest
-        )
+        # 1 / sqrt(eps) can exceed the largest float16; the kernel saturates there.
+        largest = self.config.arithmetic.parameters.largest
+        return np.minimum(self.kept(super().inverse_std(var)), largest)
 
     def blend(self, old: Array, new: Array, m: float) -> Array:
         return self.kept(super().blend(old, self.kept(new), m))
 
     def kept(self, statistic: Array) -> Array:
+        """Round to the dtype of the parameters, and widen again."""
         return self.widened(statistic.astype(self.config.arithmetic.parameters.dtype))
 
 
@@ -248,7 +269,7 @@ class StatisticsInHalf(Kernel):
     "all-in-half", grade="two-pass", statistics="parameters", elementwise="parameters", dtypes=HALF
 )
 class AllInHalf(StatisticsInHalf):
-    """As statistics-in-half, and every step of the output is rounded to the dtype of the parameters too."""
+    """Statistics and every step of the output are rounded to the dtype of the parameters."""
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
         return self.affine(self.kept(self.kept(x - across(mean)) * across(s)))
@@ -261,7 +282,7 @@ class AllInHalf(StatisticsInHalf):
 
 @sound("flushes-subnormals", grade="two-pass", subnormals=False)
 class FlushesSubnormals(Kernel):
-    """Subnormal inputs, statistics and outputs are taken for zero, as claimed."""
+    """Subnormal inputs, statistics and outputs are flushed to zero, as claimed."""
 
     def forward(self, x: Array) -> Array:
         return self.flushed(super().forward(x))
@@ -283,6 +304,7 @@ class FlushesSubnormals(Kernel):
         )
 
     def flushed(self, values: Array) -> Array:
+        """Replace subnormal values by zeros of their sign."""
         least = format_named(values.dtype.name).smallest_normal
         kept: Array = np.where(np.abs(values) < least, values * 0, values)
         return kept
@@ -290,7 +312,7 @@ class FlushesSubnormals(Kernel):
 
 @sound("shifted-products", grade="two-pass", overflow_safe=True)
 class ShiftedProducts(Kernel):
-    """The gradient of the weight as s (Σ dy x − mean Σ dy), whose two sums may cancel."""
+    """The gradient of the weight is s (Σ dy x − mean Σ dy), whose two sums may cancel."""
 
     def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
         products = self.total(g * self.rows(saved.x))
@@ -300,7 +322,7 @@ class ShiftedProducts(Kernel):
 
 @sound("folded-gradient", grade="two-pass", overflow_safe=True, centred_products=True)
 class FoldedGradient(Kernel):
-    """dx as a dy + b x + d, and x̂ as x s − mean s."""
+    """dx is a dy + b x + d, and x̂ is x s − mean s."""
 
     def normalised_rows(self, saved: Saved) -> Array:
         x_hat: Array = self.rows(saved.x) * saved.s[:, None] - (saved.mean * saved.s)[:, None]
@@ -309,9 +331,10 @@ class FoldedGradient(Kernel):
     def input_gradient(
         self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
     ) -> Array:
-        if saved.given:
+        if saved.constant:
             return super().input_gradient(g, x_hat, dbias, dweight, saved)
         n = g.dtype.type(g.shape[1])
+        # dx = a (dy − dbias / n − x̂ dweight / n) with x̂ = (x − mean) s, sorted by dy, x and 1.
         a = self.scale(saved)
         b = -a * saved.s * (dweight / n)
         d = -b * saved.mean - a * (dbias / n)
@@ -321,17 +344,16 @@ class FoldedGradient(Kernel):
 
 @sound("gradient-divided-last", grade="two-pass", overflow_safe=True, summation="pairwise")
 class GradientDividedLast(Pairwise):
-    """dx as (weight s / n) (n dy − Σ dy − x̂ Σ dy x̂)."""
+    """dx is (weight s / n) (n dy − Σ dy − x̂ Σ dy x̂)."""
 
     def input_gradient(
         self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
     ) -> Array:
-        if saved.given:
+        if saved.constant:
             return super().input_gradient(g, x_hat, dbias, dweight, saved)
         n = g.dtype.type(g.shape[1])
-        dx: Array = (self.scale(saved) / n)[:, None] * (
-            n * g - dbias[:, None] - x_hat * dweight[:, None]
-        )
+        inner = n * g - dbias[:, None] - x_hat * dweight[:, None]
+        dx: Array = (self.scale(saved) / n)[:, None] * inner
         return dx
 
 
@@ -343,10 +365,10 @@ class GradientDividedLast(Pairwise):
     dtypes=NARROW,
 )
 class BackwardFromFloat64(Kernel):
-    """A float32 forward whose backward computes the statistics of its input anew, all in float64."""
+    """The forward runs in float32; the backward recomputes its statistics in float64."""
 
     def normalised_rows(self, saved: Saved) -> Array:
-        if saved.given:
+        if saved.constant:
             return super().normalised_rows(saved)
         rows = self.rows(saved.x).astype(np.float64)
         mean, var = self.moments(rows)

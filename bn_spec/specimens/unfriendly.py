@@ -1,7 +1,8 @@
-"""Faulty specimens that are right on one friendly call: wrong in histories, memory, special values or threads.
+"""Faulty specimens that are right on simple calls.
 
-As in :mod:`.faulty`: the docstring says the mistake, ``history`` where it happened, ``caught_by``
-what must catch it.
+They are wrong in histories, memory layouts, special values, misuse or threads. As in
+:mod:`bn_spec.specimens.faulty`, the first line of a docstring explains the mistake, ``history``
+names reports of it, and ``caught_by`` the requirements that must catch it.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class CounterSavedOneDimensional(Kernel):
     caught_by=("STA-02", "STA-03"),
 )
 class CounterZeroedByCheckpoint(Kernel):
-    """Loading a checkpoint sets num_batches_tracked to zero."""
+    """num_batches_tracked becomes zero when a checkpoint is loaded."""
 
     def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
         super().load(tensors, strict=strict)
@@ -75,7 +76,7 @@ class CounterZeroedByCheckpoint(Kernel):
     caught_by=("STA-03",),
 )
 class OwnBatchesCounted(Kernel):
-    """A cumulative mean divides by the batches that this layer has seen, whatever counter was loaded."""
+    """A cumulative mean divides by the batches of this layer, not by the loaded counter."""
 
     def __init__(self, config: Config, state: State | None) -> None:
         super().__init__(config, state)
@@ -83,7 +84,9 @@ class OwnBatchesCounted(Kernel):
 
     def factor(self) -> float:
         self.seen += 1
-        return super().factor() if self.config.momentum is not None else 1 / self.seen
+        if self.config.momentum is not None:
+            return super().factor()
+        return 1 / self.seen
 
     def reset_running_stats(self) -> None:
         super().reset_running_stats()
@@ -97,10 +100,12 @@ class OwnBatchesCounted(Kernel):
     caught_by=("STA-04",),
 )
 class PartialLoadFillsIn(Kernel):
-    """What is not among the loaded tensors is set to its initial value."""
+    """Tensors that a partial load leaves out are set to their initial values."""
 
     def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
-        super().load(tensors if strict else self.built().tensors() | dict(tensors), strict=strict)
+        if not strict:
+            tensors = self.built().tensors() | dict(tensors)
+        super().load(tensors, strict=strict)
 
 
 @faulty(
@@ -110,49 +115,49 @@ class PartialLoadFillsIn(Kernel):
     caught_by=("STA-01", "STA-02"),
 )
 class StatisticsNotSaved(Kernel):
-    """A checkpoint lacks running_mean and running_var, and loading it does not ask for them."""
+    """A checkpoint lacks running_mean and running_var, and loading does not require them."""
 
     def save(self) -> dict[str, Array]:
         return {name: a for name, a in super().save().items() if name not in STATISTICS}
 
     def check_load(
-        self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool
+        self, own: Mapping[str, Array], loaded: Mapping[str, Array], strict: bool
     ) -> None:
         buffers = {name: a for name, a in own.items() if name in STATISTICS}
-        super().check_load(own, buffers | dict(given), strict)
+        super().check_load(own, buffers | dict(loaded), strict)
 
 
 @faulty(
     "partial-load-refuses-strangers", fault="state-serialisation", history=(), caught_by=("STA-04",)
 )
 class PartialLoadRefusesStrangers(Kernel):
-    """Tensors that the layer does not have are refused where only some are asked to be loaded."""
+    """A partial load refuses tensors that the layer does not have."""
 
     def check_load(
-        self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool
+        self, own: Mapping[str, Array], loaded: Mapping[str, Array], strict: bool
     ) -> None:
-        if given.keys() - own.keys():
-            raise KeyError(min(given.keys() - own.keys()))
-        super().check_load(own, given, strict)
+        strangers = loaded.keys() - own.keys()
+        if strangers:
+            raise KeyError(min(strangers))
+        super().check_load(own, loaded, strict)
 
 
 @faulty("checkpoint-by-reference", fault="memory-shared", history=(), caught_by=("STA-05",))
 class CheckpointByReference(Kernel):
-    """A checkpoint holds the live tensors, which later forwards change."""
+    """A checkpoint contains the live tensors, which later forwards change."""
 
     def save(self) -> dict[str, Array]:
-        held = {name: getattr(self, name) for name in self.state().tensors()}
-        return {name: a for name, a in held.items() if a is not None}
+        return {name: getattr(self, name) for name in self.state().tensors()}
 
 
 @faulty("loaded-by-reference", fault="memory-shared", history=(), caught_by=("STA-05", "STA-11"))
 class LoadedByReference(Kernel):
-    """The layer keeps the very tensors that it was given to load, and updates them."""
+    """The layer keeps the loaded tensors themselves and updates them in place."""
 
     def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
         own = self.state().tensors()
         self.check_load(own, tensors, strict)
-        self.hold(State(**{name: tensors.get(name, a) for name, a in own.items()}))
+        self.store(State(**{name: tensors.get(name, a) for name, a in own.items()}))
 
 
 # Attributes and modes of a live layer
@@ -162,7 +167,7 @@ class LoadedByReference(Kernel):
     "eps-taken-at-construction", fault="value-of-another-step", history=(), caught_by=("STA-06",)
 )
 class EpsTakenAtConstruction(Kernel):
-    """An eps that is changed later has no effect."""
+    """A later change of eps has no effect."""
 
     def configure(self, name: str, value: float | None) -> None:
         if name != "eps":
@@ -171,10 +176,10 @@ class EpsTakenAtConstruction(Kernel):
 
 @faulty("eps-taken-at-backward", fault="value-of-another-step", history=(), caught_by=("STA-06",))
 class EpsTakenAtBackward(Kernel):
-    """The backward computes 1 / sqrt(var + eps) anew, with the eps that the layer has by then."""
+    """The backward recomputes 1 / sqrt(var + eps), with the eps of the layer at that time."""
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
-        if saved.given:
+        if saved.constant:
             assert self.running_var is not None
             var = self.widened(self.running_var)
         else:
@@ -189,7 +194,7 @@ class EpsTakenAtBackward(Kernel):
     caught_by=("STA-07",),
 )
 class MomentumTakenAtConstruction(Kernel):
-    """A momentum that is changed later has no effect."""
+    """A later change of momentum has no effect."""
 
     def configure(self, name: str, value: float | None) -> None:
         if name != "momentum":
@@ -208,7 +213,10 @@ class TrainResetsStatistics(Kernel):
 
 @faulty("reset-switches-to-training", fault="reset-scope", history=(), caught_by=("EVL-07",))
 class ResetSwitchesToTraining(Kernel):
-    """A reset of the parameters puts the layer into training mode, as building it anew does."""
+    """A reset of the parameters switches the layer to training mode.
+
+    Building the layer anew does so too.
+    """
 
     def reset_parameters(self) -> None:
         super().reset_parameters()
@@ -222,7 +230,7 @@ class ResetSwitchesToTraining(Kernel):
     caught_by=("EVL-07", "STA-06"),
 )
 class FoldedOnceForAll(Kernel):
-    """In eval mode 1 / sqrt(running_var + eps) is computed once and kept for good."""
+    """1 / sqrt(running_var + eps) is computed once in eval mode and kept for good."""
 
     s: Array | None = None
 
@@ -236,7 +244,7 @@ class FoldedOnceForAll(Kernel):
 
 @faulty("folded-until-training", fault="value-of-another-step", history=(), caught_by=("STA-06",))
 class FoldedUntilTraining(FoldedOnceForAll):
-    """In eval mode 1 / sqrt(running_var + eps) is computed once and kept until the layer is trained again."""
+    """1 / sqrt(running_var + eps) is computed once in eval mode and kept until train(True)."""
 
     def train(self, mode: bool) -> None:
         super().train(mode)
@@ -251,7 +259,7 @@ class FoldedUntilTraining(FoldedOnceForAll):
     caught_by=("STA-10",),
 )
 class UnreadUpdateDropped(Kernel):
-    """Running statistics are updated when they are read; of several between two reads only the last counts."""
+    """Running statistics are updated when read; of several updates, only the last counts."""
 
     pending: tuple[Array, Array, int] | None = None
 
@@ -259,6 +267,7 @@ class UnreadUpdateDropped(Kernel):
         self.pending = mean, var, n
 
     def _update(self) -> None:
+        """Apply the pending update."""
         if self.pending is not None:
             super().track(*self.pending)
             self.pending = None
@@ -281,13 +290,13 @@ class UnreadUpdateDropped(Kernel):
 
 
 def _elements(a: Array) -> Array:
-    """Return all memory that an array spans, its gaps included, to be written to."""
+    """Return a writable view of all memory that an array spans, gaps included."""
     flat = take_apart(a).flat
     return np.lib.stride_tricks.as_strided(flat, flat.shape, flat.strides, writeable=True)
 
 
 def _lies_within(a: Array, more: int) -> bool:
-    """Whether the memory of which an array is a part goes on for so many elements."""
+    """Whether the buffer of an array has at least ``more`` elements after the array."""
     if not isinstance(a.base, np.ndarray):
         return False
     whole = a.base
@@ -301,12 +310,17 @@ def _lies_within(a: Array, more: int) -> bool:
     "expanded-sample-counted-once", fault="layout-forward-view", history=(), caught_by=("LAY-02",)
 )
 class ExpandedSampleCountedOnce(Kernel):
-    """A batch of stride 0 is one sample to the unbiased variance."""
+    """An expanded batch (stride 0) counts as one sample in the unbiased variance.
+
+    The n of n / (n − 1) counts every sample, even if all share their memory.
+    """
 
     def rows(self, x: Array) -> Array:
-        return super().rows(
-            x[:1] if x.ndim == 4 and x.strides[0] == 0 and x[:1].size > x.shape[1] else x
-        )
+        expanded = x.ndim == 4 and x.strides[0] == 0
+        # A sample with one value per channel would have no unbiased variance.
+        if expanded and x[:1].size > x.shape[1]:
+            x = x[:1]
+        return super().rows(x)
 
 
 @faulty(
@@ -316,11 +330,15 @@ class ExpandedSampleCountedOnce(Kernel):
     caught_by=("LAY-03",),
 )
 class PlaneSizeFromAStride(Kernel):
-    """The distance of two planes is taken for H times the stride of H, which says nothing where H is 1."""
+    """The distance of two planes is taken for H times the stride of H, which is wrong if H = 1.
+
+    Where H is 1, its stride can have any value.
+    """
 
     def forward(self, x: Array) -> Array:
         if x.ndim == 4 and x.size and x.flags.c_contiguous:
             flat, (n, c, h, w), strides = take_apart(x)
+            # An axis of length 1 can have any stride, and NumPy still calls the array contiguous.
             plane = h * strides[2] if h == 1 < w else h * w
             x = put_together(Parts(flat, (n, c, h, w), (c * plane, plane, w, 1)))
         return super().forward(x)
@@ -349,14 +367,17 @@ class ChannelsLastByOneStride(Kernel):
     caught_by=("LAY-04",),
 )
 class StatisticsUpdatedInACopy(Kernel):
-    """Running statistics with gaps are made contiguous for the update, which is then lost."""
+    """Running statistics with gaps are copied for the update, and the update is lost.
+
+    The copy is contiguous, and nothing writes it back.
+    """
 
     def track(self, mean: Array, var: Array, n: int) -> None:
-        held = self.state()
+        before = self.state()
         super().track(mean, var, n)
         for name in STATISTICS:
             if not getattr(self, name).flags.c_contiguous:
-                getattr(self, name)[...] = getattr(held, name)
+                getattr(self, name)[...] = getattr(before, name)
 
 
 @faulty(
@@ -378,7 +399,10 @@ class ParameterStridesIgnored(Kernel):
 
 @faulty("gaps-zeroed", fault="out-of-bounds-write", history=(), caught_by=("LAY-05",))
 class GapsZeroed(Kernel):
-    """Between the rows of an input, what a vector of several elements would read too is set to zero first."""
+    """The gaps between the rows of an input are set to zero first.
+
+    A vector that reads several elements at once would read the gaps too.
+    """
 
     def forward(self, x: Array) -> Array:
         if x.ndim == 4 and 0 not in x.strides:
@@ -393,7 +417,7 @@ class GapsZeroed(Kernel):
     caught_by=("LAY-05",),
 )
 class StatisticsWrittenByFours(Kernel):
-    """Running statistics are written four at a time, beyond the last channel too."""
+    """Running statistics are written four at a time, past the last channel."""
 
     def track(self, mean: Array, var: Array, n: int) -> None:
         super().track(mean, var, n)
@@ -423,7 +447,7 @@ class DxWrittenOverDy(Kernel):
 
 @faulty("output-in-one-workspace", fault="memory-shared", history=(), caught_by=("LAY-07",))
 class OutputInOneWorkspace(Kernel):
-    """Outputs of one shape share a workspace, so that the next forward overwrites the last output."""
+    """Outputs of one shape share a workspace: the next forward overwrites the last output."""
 
     def __init__(self, config: Config, state: State | None) -> None:
         super().__init__(config, state)
@@ -464,7 +488,7 @@ class GradientsInOneWorkspace(Kernel):
     output_layout=True,
 )
 class OutputAlwaysContiguous(Kernel):
-    """The output is in NCHW order, whatever the order of the input."""
+    """The output is in NCHW order for every input, but the order of the input is claimed."""
 
     def forward(self, x: Array) -> Array:
         return np.ascontiguousarray(super().forward(x))
@@ -496,7 +520,7 @@ class StatisticsWidenedByUpdate(Kernel):
     caught_by=("DTY-01", "RUN-07"),
 )
 class CounterTurnsFloat(Kernel):
-    """Once incremented, num_batches_tracked is a float32."""
+    """num_batches_tracked becomes a float32 when it is incremented."""
 
     def count(self) -> None:
         self.num_batches_tracked = np.asarray(np.float32(self.batches() + 1))
@@ -510,7 +534,7 @@ class CounterTurnsFloat(Kernel):
     dtypes=("mixed_float16",),
 )
 class StatisticsInTheDtypeOfTheData(Kernel):
-    """Running statistics are rounded to half precision, though their buffers are float32."""
+    """Running statistics are rounded to half precision, but their buffers are float32."""
 
     def blend(self, old: Array, new: Array, m: float) -> Array:
         return self.narrowed(super().blend(old, new, m))
@@ -524,7 +548,7 @@ class StatisticsInTheDtypeOfTheData(Kernel):
     dtypes=MIXED,
 )
 class EvalOutputPromoted(Kernel):
-    """In eval mode the output has the dtype of the parameters."""
+    """The output in eval mode has the dtype of the parameters."""
 
     def forward(self, x: Array) -> Array:
         y = super().forward(x)
@@ -541,7 +565,7 @@ class EvalOutputPromoted(Kernel):
     caught_by=("SHP-04",),
 )
 class SamplesCountedInSixteenBits(Kernel):
-    """Samples beyond the first 65535 are left as they are."""
+    """Samples after the first 65535 are not normalised."""
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
         y = super().normalise(x, mean, s)
@@ -556,7 +580,7 @@ class SamplesCountedInSixteenBits(Kernel):
     caught_by=("SHP-04",),
 )
 class ChannelsCountedInSixteenBits(Kernel):
-    """Channels beyond the first 65535 get mean 0 and variance 1."""
+    """Channels after the first 65535 get mean 0 and variance 1."""
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         mean, var = super().moments(rows)
@@ -571,7 +595,7 @@ class ChannelsCountedInSixteenBits(Kernel):
     caught_by=("SHP-07",),
 )
 class ElementsCountedIn32Bits(Kernel):
-    """Elements beyond the first 2³¹ are left as they are."""
+    """Elements after the first 2³¹ are not normalised."""
 
     limit: ClassVar[int] = 2**31
 
@@ -588,11 +612,16 @@ class ElementsCountedIn32Bits(Kernel):
     caught_by=("SHP-05",),
 )
 class LastOfManyBlocksDropped(Kernel):
-    """Of more than 8192 values per channel, those after the last whole block of 4096 are not summed."""
+    """Values after the last full block of 4096 are not summed.
+
+    Channels of at most 8192 values are right.
+    """
 
     def total(self, rows: Array) -> Array:
         n = rows.shape[1]
-        return super().total(rows[:, : n - n % 4096] if n > 8192 else rows)
+        if n > 8192:
+            rows = rows[:, : n - n % 4096]
+        return super().total(rows)
 
 
 @faulty(
@@ -606,13 +635,9 @@ class EmptyBatchMakesNan(Kernel):
     """An empty batch has the mean 0 / 0, which enters the running statistics."""
 
     def forward(self, x: Array) -> Array:
-        if (
-            not x.size
-            and self.training
-            and self.running_mean is not None
-            and self.running_var is not None
-        ):
-            self.running_mean[...] = self.running_var[...] = np.nan
+        if not x.size and self.tracks():
+            for name in STATISTICS:
+                getattr(self, name)[...] = np.nan
         return super().forward(x)
 
 
@@ -624,7 +649,7 @@ class EmptyBatchMakesNan(Kernel):
     empty_batch=True,
 )
 class EmptyBatchDividesByZero(Kernel):
-    """An empty batch ends in a division of integers by zero."""
+    """An empty batch ends in an integer division by zero."""
 
     def forward(self, x: Array) -> Array:
         if not x.size:
@@ -640,10 +665,11 @@ class EmptyBatchDividesByZero(Kernel):
     empty_batch=True,
 )
 class EmptyBatchDividesGradients(Kernel):
-    """The gradient of the weight is formed from means, times the number of values: 0 / 0 · 0 for an empty batch."""
+    """The gradient of the weight is a mean times a count: 0 / 0 · 0 for an empty batch."""
 
     def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
         n = g.dtype.type(g.shape[1])
+        # Elsewhere the mean times the count is the sum, up to rounding.
         weight: Array = super().weight_gradient(g, x_hat, saved) / n * n
         return weight
 
@@ -652,7 +678,7 @@ class EmptyBatchDividesGradients(Kernel):
 
 
 def _multiplied_by_masks(rows: Array) -> Array:
-    """Return rows whose sums have gone through all channels, those of others times zero."""
+    """Return rows (C, n) plus zero times the sum of all values: NaN unless all are finite."""
     spoilt: Array = rows + (rows * 0).sum(dtype=rows.dtype)
     return spoilt
 
@@ -664,7 +690,7 @@ def _multiplied_by_masks(rows: Array) -> Array:
     caught_by=("SPV-01", "SPV-03"),
 )
 class ChannelsMaskedByZero(Kernel):
-    """Sums run over all channels, with those of others multiplied by zero, which NaN and infinity survive."""
+    """Sums include the other channels times zero, and NaN and infinity survive that."""
 
     def total(self, rows: Array) -> Array:
         return super().total(_multiplied_by_masks(rows))
@@ -672,7 +698,7 @@ class ChannelsMaskedByZero(Kernel):
 
 @faulty("nan-taken-for-zero", fault="values-replaced", history=(), caught_by=("SPV-02", "SPV-05"))
 class NanTakenForZero(Kernel):
-    """NaN and infinity in the input count as zero, so that nobody notices them."""
+    """NaN and infinity in the input count as zero."""
 
     def widened(self, values: Array) -> Array:
         wide = super().widened(values)
@@ -686,7 +712,10 @@ class NanTakenForZero(Kernel):
     caught_by=("SPV-03",),
 )
 class UpdateSkippedForOneChannel(Kernel):
-    """If the statistics of any channel are not finite, those of no channel are updated."""
+    """No channel is updated if the statistics of any channel are not finite.
+
+    Channels are independent: each must be updated by its own statistics.
+    """
 
     def track(self, mean: Array, var: Array, n: int) -> None:
         if np.isfinite(mean + var).all():
@@ -697,7 +726,7 @@ class UpdateSkippedForOneChannel(Kernel):
 
 @faulty("vector-of-four-spoilt", fault="nonfinite-poisoning", history=(), caught_by=("SPV-04",))
 class VectorOfFourSpoilt(Kernel):
-    """In eval mode, four neighbours in a row are checked together: if one is not finite, all become NaN."""
+    """Four neighbours become NaN together in eval mode if one of them is not finite."""
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
         y = super().normalise(x, mean, s)
@@ -712,7 +741,7 @@ class VectorOfFourSpoilt(Kernel):
 
 @faulty("gradients-masked-by-zero", fault="nonfinite-poisoning", history=(), caught_by=("SPV-06",))
 class GradientsMaskedByZero(Kernel):
-    """In the backward, sums run over all channels, with those of others multiplied by zero."""
+    """Sums of the backward include the other channels times zero."""
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
         poison = (self.widened(dy) * 0).sum()
@@ -729,15 +758,14 @@ class NanInDyTakenForZero(Kernel):
 
 @faulty("negative-zero-means-missing", fault="values-replaced", history=(), caught_by=("SPV-08",))
 class NegativeZeroMeansMissing(Kernel):
-    """A negative zero marks an element that is missing, and becomes NaN."""
+    """A negative zero marks a missing element and becomes NaN."""
 
     def widened(self, values: Array) -> Array:
         wide = super().widened(values)
-        return (
-            np.where((wide == 0) & np.signbit(wide), np.nan, wide).astype(wide.dtype)
-            if values.ndim > 1
-            else wide
-        )
+        if values.ndim <= 1:
+            return wide  # a statistic or a parameter, not an input
+        missing = (wide == 0) & np.signbit(wide)
+        return np.where(missing, np.nan, wide).astype(wide.dtype)
 
 
 # Misuse
@@ -750,24 +778,25 @@ class NegativeZeroMeansMissing(Kernel):
     caught_by=("ERR-05",),
 )
 class LoadedUnchecked(Kernel):
-    """Whatever is loaded is cut or repeated to fit, and what is missing stays."""
+    """Loaded tensors are cut or repeated to fit, and missing tensors keep their values."""
 
     def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
         own = self.state().tensors()
         fitting = {
             name: np.resize(a, own[name].shape) for name, a in tensors.items() if name in own
         }
-        super().load(fitting, strict=False if strict else strict)
+        super().load(fitting, strict=False)
 
 
 @faulty("strangers-loaded", fault="validation-missing", history=(), caught_by=("ERR-05",))
 class StrangersLoaded(Kernel):
-    """Tensors that the layer does not have are left out where all must fit."""
+    """A strict load ignores tensors that the layer does not have."""
 
     def check_load(
-        self, own: Mapping[str, Array], given: Mapping[str, Array], strict: bool
+        self, own: Mapping[str, Array], loaded: Mapping[str, Array], strict: bool
     ) -> None:
-        super().check_load(own, {name: a for name, a in given.items() if name in own}, strict)
+        known = {name: a for name, a in loaded.items() if name in own}
+        super().check_load(own, known, strict)
 
 
 @faulty("loaded-until-refused", fault="refusal-not-atomic", history=(), caught_by=("ERR-06",))
@@ -776,16 +805,15 @@ class LoadedUntilRefused(Kernel):
 
     def load(self, tensors: Mapping[str, Array], *, strict: bool) -> None:
         own = self.state().tensors()
-        fitting = {
-            name: a for name, a in tensors.items() if name in own and a.shape == own[name].shape
-        }
+        known = {name: a for name, a in tensors.items() if name in own}
+        fitting = {name: a for name, a in known.items() if a.shape == own[name].shape}
         super().load(fitting, strict=False)
         super().load(tensors, strict=strict)
 
 
 @faulty("dy-cut-to-fit", fault="validation-missing", history=(), caught_by=("ERR-07",))
 class DyCutToFit(Kernel):
-    """A dy of more samples than the output is cut to fit."""
+    """A dy with more samples than the output is cut to fit."""
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
         return super().backward(saved, dy[: len(saved.x)])
@@ -793,7 +821,7 @@ class DyCutToFit(Kernel):
 
 @faulty("eval-mode-after-a-refusal", fault="refusal-not-atomic", history=(), caught_by=("ERR-08",))
 class EvalModeAfterARefusal(Kernel):
-    """Inputs are checked in eval mode, which a refusal does not leave."""
+    """Inputs are checked in eval mode, and a refused input leaves the layer in it."""
 
     def check(self, x: Array) -> None:
         mode = self.training
@@ -816,10 +844,12 @@ class EvalModeAfterARefusal(Kernel):
     caught_by=("MET-02", "SHP-01", "TRN-01"),
 )
 class LastRowDropped(Kernel):
-    """Of more than two rows of a plane, the last is not summed."""
+    """The last row of planes with more than two rows is not summed."""
 
     def rows(self, x: Array) -> Array:
-        return super().rows(x[:, :, :-1] if x.ndim == 4 and x.shape[2] > 2 else x)
+        if x.ndim == 4 and x.shape[2] > 2:
+            x = x[:, :, :-1]
+        return super().rows(x)
 
 
 @faulty(
@@ -846,7 +876,7 @@ class VarianceAboutZero(Kernel):
     dtypes=("float32", "float64", *MIXED),
 )
 class AtomicOrder(Kernel):
-    """Values are summed in another order at each call, as atomic additions are."""
+    """Values are summed in another order at each call, as atomic additions do."""
 
     calls: ClassVar = count()
 
@@ -857,15 +887,16 @@ class AtomicOrder(Kernel):
 
 @faulty("workspace-of-all-layers", fault="memory-shared", history=(), caught_by=("DET-02",))
 class WorkspaceOfAllLayers(Kernel):
-    """The statistics of a batch pass through a workspace that all layers share."""
+    """Batch statistics pass through a workspace that all layers share."""
 
     workspace: ClassVar[list[tuple[Array, Array]]] = []
 
     def moments(self, rows: Array) -> tuple[Array, Array]:
         found = super().moments(rows)
         self.workspace[:] = [found]
-        sleep(2e-4)  # as long as a device takes
+        sleep(2e-4)  # another thread gets the time to write its own statistics
         mean, var = self.workspace[0]
+        # Another layer may have written statistics of other shapes, which cannot be used at all.
         return (mean, var) if mean.shape == found[0].shape else found
 
 
@@ -883,8 +914,9 @@ class FoldedOnTheInputAxis(Kernel):
 
     def fold(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
         _, shifted = super().fold(weight, bias)
-        scale = np.resize(self.folded()[1], weight.shape[1])
-        return (self.widened(weight) * scale.reshape(1, -1, 1, 1)).astype(weight.dtype), shifted
+        _, scale, _ = self.folded()
+        across_inputs = np.resize(scale, weight.shape[1]).reshape(1, -1, 1, 1)
+        return (self.widened(weight) * across_inputs).astype(weight.dtype), shifted
 
 
 @faulty(
@@ -926,7 +958,7 @@ class FoldedWithoutAffine(Kernel):
     dtypes=("float16", "bfloat16", "mixed_float16", "mixed_bfloat16"),
 )
 class FoldedNotNarrowed(Kernel):
-    """The convolution has parameters of the dtype that they were computed in."""
+    """The parameters of the folded convolution keep the accumulation dtype."""
 
     def fold(self, weight: Array, bias: Array | None) -> tuple[Array, Array]:
         scaled, shifted = super().fold(weight, bias)

@@ -38,7 +38,7 @@ from bn_spec.strategies.values import (
 )
 
 if TYPE_CHECKING:
-    from bn_spec.strategies.cases import cases, chosen
+    from bn_spec.strategies.hypothesis_cases import cases, chosen
 
 __all__ = [
     "ABSENT",
@@ -87,6 +87,6 @@ def __getattr__(name: str) -> Any:
     # Whoever reads the specification does not need Hypothesis, which takes half a second to import.
     from importlib import import_module
 
-    module = import_module("bn_spec.strategies.cases")
+    module = import_module("bn_spec.strategies.hypothesis_cases")
     globals().update(cases=module.cases, chosen=module.chosen)
     return globals()[name]

@@ -1,6 +1,6 @@
 """Choices as functions of a generator of random numbers.
 
-Hypothesis chooses and shrinks every number that the generator of :mod:`bn_spec.strategies.cases`
+Hypothesis chooses and shrinks every number that the generator of :mod:`bn_spec.strategies.hypothesis_cases`
 gives. Hypothesis makes most of its examples from others: it copies what one strategy has drawn over
 what a similar strategy has drawn. Where a case draws similar things twice, five examples of six are
 near copies of the sixth. Parts that choose from a generator look alike from outside, so nothing is

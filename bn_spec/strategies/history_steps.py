@@ -393,7 +393,7 @@ def _input(history: History) -> Array:
     x = choices.value(history.random).make(
         with_values((n, channels, h, w), choices.least), history.config.arithmetic
     )
-    return _laid_out(history, choices.change(x) if choices.change else x, choices.layouts)
+    return _laid_out(history, choices.change(x) if choices.change else x, history.claimed.layouts)
 
 
 def _asked(history: History) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from bn_spec.backend.needs import is_claimed
 from bn_spec.case.script import Case
 from bn_spec.errors import BnSpecError
 from bn_spec.judge.judging import SURVIVAL
-from bn_spec.strategies.cases import cases_of
+from bn_spec.strategies.hypothesis_cases import cases_of
 from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.foreign_constants import without_foreign_constants
 from bn_spec.suite.pinned import of_requirement

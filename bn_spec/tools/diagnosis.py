@@ -36,7 +36,7 @@ from bn_spec.oracle.bounds import Accuracy
 from bn_spec.play.observation import Answer, Observation, Oddity
 from bn_spec.play.player import play
 from bn_spec.specimens import SPECIMENS, Specimen
-from bn_spec.specimens.sound import Backward as FromRightToLeft
+from bn_spec.specimens.sound import SumsRightToLeft
 from bn_spec.suite.cell import Cell, Violation
 from bn_spec.suite.pinned import pinned
 
@@ -120,7 +120,7 @@ def _wrong_alike(suspects: list[Specimen], near: list[Case], backend: Backend) -
 
 def reordered(specimen: Specimen) -> Specimen:
     """Return a specimen that sums from right to left, unless it has an order of its own."""
-    return replace(specimen, kernel=type("Reordered", (specimen.kernel, FromRightToLeft), {}))
+    return replace(specimen, kernel=type("Reordered", (specimen.kernel, SumsRightToLeft), {}))
 
 
 def _amplifies_roundings(case: Case, specimen: Specimen) -> bool:

@@ -30,7 +30,7 @@ from bn_spec.oracle.expectation import Context
 from bn_spec.play.observation import STATES
 from bn_spec.play.player import play
 from bn_spec.specification.requirement import Requirement, requirements_matching
-from bn_spec.strategies.cases import cases_of
+from bn_spec.strategies.hypothesis_cases import cases_of
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.foreign_constants import without_foreign_constants
 from bn_spec.suite.pinned import of_requirement

@@ -13,9 +13,9 @@ from bn_spec.backend.contract import DoubleGradients, Gradients, Layer
 from bn_spec.case.config import Config, State
 from bn_spec.case.dtypes import DTYPES, Array
 from bn_spec.case.steps import DIFFERENTIABLE
-from bn_spec.oracle.reference import BatchNorm2d, Record
+from bn_spec.oracle.reference import BatchNorm2d, ForwardRecord
 
-_Recorded: TypeAlias = tuple[Record, tuple[str, ...]]
+_Recorded: TypeAlias = tuple[ForwardRecord, tuple[str, ...]]
 """The record of a forward, and the names of the gradients that a backward may ask of it."""
 
 

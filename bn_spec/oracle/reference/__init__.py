@@ -1,6 +1,6 @@
-"""The reference: BatchNorm2d as the formula reads, computed in extended precision."""
+"""The reference: the formulas of BatchNorm2d, computed in extended precision."""
 
 from bn_spec.oracle.reference.extended import Double, Extended
-from bn_spec.oracle.reference.layer import BatchNorm2d, Record
+from bn_spec.oracle.reference.layer import BatchNorm2d, ForwardRecord
 
-__all__ = ["BatchNorm2d", "Double", "Extended", "Record"]
+__all__ = ["BatchNorm2d", "Double", "Extended", "ForwardRecord"]

@@ -1,9 +1,9 @@
-"""The reference BatchNorm2d: a stateful layer over the pure formulas."""
+"""The reference layer: the state of a BatchNorm2d around the pure formulas."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,25 +14,36 @@ from bn_spec.oracle.reference.extended import Extended
 
 
 @dataclass(frozen=True, eq=False)
-class Record:
-    """What a backward pass needs of its forward: the shape of the input, and how it was normalised."""
+class ForwardRecord:
+    """The values of a forward that its backward needs.
+
+    ``shape`` is that of the input, (N, C, H, W). ``normalised`` has the normalised input and the
+    factors of its derivatives.
+    """
 
     shape: tuple[int, ...]
     normalised: f.Normalised
 
     def rows(self, dy: Array) -> Extended:
-        """Lay a gradient of the output out by channel; raise ValueError unless it has the output's shape."""
+        """Return a gradient of the output as rows (C, n).
+
+        Raises:
+            ValueError: ``dy`` does not have the shape of the output.
+
+        """
         if dy.shape != self.shape:
             raise ValueError(f"expected a gradient of shape {self.shape}; got {dy.shape}")
         return f.by_channel(dy)
 
 
 class BatchNorm2d:
-    """Batch normalisation over (N, C, H, W), one mean and one variance per channel.
+    """Batch normalisation over (N, C, H, W), with one mean and one variance per channel.
 
-    The arguments are those of ``torch.nn.BatchNorm2d``; ``dtype`` names a row of
+    The arguments are those of ``torch.nn.BatchNorm2d``. ``dtype`` names a row of
     :data:`bn_spec.case.dtypes.DTYPES`. Every result is computed in double-double arithmetic (106
-    bits) and rounded once. A call that raises leaves the layer as it was.
+    bits) and rounded once. A call that raises an exception does not change the layer.
+
+    Source: Ioffe & Szegedy 2015, algorithms 1 and 2.
 
     Example:
         >>> layer = BatchNorm2d(1, momentum=1.0)
@@ -64,36 +75,47 @@ class BatchNorm2d:
         self.num_batches_tracked = state.num_batches_tracked
 
     def train(self, mode: bool = True) -> BatchNorm2d:
-        """Normalise by batch statistics and track them (True), or by running statistics (False)."""
+        """Normalise by the batch statistics and track them.
+
+        With ``mode`` False, normalise by the running statistics and do not track.
+        """
         self.training = mode
         return self
 
     def eval(self) -> BatchNorm2d:
-        """Normalise by running statistics from here on."""
+        """Normalise by the running statistics from now on."""
         return self.train(False)
 
     def __call__(self, x: Array) -> Array:
-        """Return the normalised ``x``: same shape (N, C, H, W), same dtype.
+        """Return ``x`` normalised, in its shape (N, C, H, W) and its dtype.
 
-        In training mode, running statistics and counter move by one batch, unless it is empty.
+        In training mode, also update the running statistics and count the batch, unless the batch
+        is empty.
 
         Raises:
-            ValueError: ``x`` is not 4-dimensional, has another number of channels or another dtype,
-                or gives batch statistics a single value per channel.
+            ValueError: ``x`` is not 4-dimensional, has the wrong number of channels or the wrong
+                dtype, or has a single value per channel where batch statistics are needed.
 
         """
         return self.record(x)[0]
 
-    @np.errstate(all="ignore")  # infinities and NaN in the data are answered, not announced
-    def record(self, x: Array) -> tuple[Array, Record]:
-        """Return what a call returns, and what :meth:`backward` needs to know of it."""
+    @np.errstate(all="ignore")  # infinities and NaN in the data are valid input
+    def record(self, x: Array) -> tuple[Array, ForwardRecord]:
+        """Return the output of a call, and its record for ``backward``.
+
+        Raises:
+            ValueError: as for a call.
+
+        """
         self._check(x)
+        channels = x.shape[1]
         batch_statistics = self.training or self.running_mean is None
-        if batch_statistics and x.size == x.shape[1]:
+        if batch_statistics and x.size == channels:
             raise ValueError(
-                f"batch statistics need more than 1 value per channel; got an input of shape {x.shape}"
+                "batch statistics need more than 1 value per channel;"
+                f" got an input of shape {x.shape}"
             )
-        rows, channels = f.by_channel(x), x.shape[1]
+        rows = f.by_channel(x)
         if batch_statistics and x.size:
             mu = f.mean(rows)
             var = f.biased_variance(rows, mu)
@@ -104,72 +126,83 @@ class BatchNorm2d:
             var = f.column(self.running_var, 1.0, channels)
         s = f.inverse_std(var, self.config.eps)
         x_hat = f.normalise(rows, mu, s)
-        weight, bias = f.column(self.weight, 1.0, channels), f.column(self.bias, 0.0, channels)
-        y = f.by_sample(f.affine(x_hat, weight, bias), x.shape)
-        return y.rounded(x.dtype), Record(
-            x.shape, f.Normalised(weight, s, x_hat, not batch_statistics)
-        )
+        weight = f.column(self.weight, 1.0, channels)
+        bias = f.column(self.bias, 0.0, channels)
+        y = f.by_sample(f.affine(x_hat, weight, bias), x.shape).rounded(x.dtype)
+        normalised = f.Normalised(weight, s, x_hat, constant_statistics=not batch_statistics)
+        return y, ForwardRecord(x.shape, normalised)
 
     @np.errstate(all="ignore")
-    def backward(self, record: Record, dy: Array) -> tuple[Array, Array | None, Array | None]:
-        """Return the gradients of Σ dy · y: of the shape and dtype of input (N, C, H, W), weight and bias (C,).
+    def backward(
+        self, record: ForwardRecord, dy: Array
+    ) -> tuple[Array, Array | None, Array | None]:
+        """Return the gradients of Σ dy y with respect to input, weight and bias.
 
-        ``record`` is that of any earlier forward; None stands for the gradients of parameters that
-        do not exist.
+        They have the shapes and dtypes of the input (N, C, H, W), of weight and of bias (C,). The
+        gradient of a parameter that the layer does not have is None. ``record`` may be that of any
+        earlier forward of this layer.
 
         Raises:
             ValueError: ``dy`` does not have the shape of the output.
 
         """
         dx, dweight, dbias = f.gradients(record.normalised, record.rows(dy))
-        return (
-            f.by_sample(dx, dy.shape).rounded(dy.dtype),
-            self._parameter(dweight),
-            self._parameter(dbias),
-        )
+        grad_input = f.by_sample(dx, dy.shape).rounded(dy.dtype)
+        return grad_input, self._parameter(dweight), self._parameter(dbias)
 
     @np.errstate(all="ignore")
     def double_backward(
         self,
-        record: Record,
+        record: ForwardRecord,
         dy: Array,
         v: Array,
         of_weight: Array | None = None,
         of_bias: Array | None = None,
     ) -> tuple[Array, Array, Array | None]:
-        """Return the gradients of Σ v · dx + Σ ẇ · dweight + Σ ḃ · dbias with respect to dy, input and weight.
+        """Return the gradients of Σ v dx + Σ ẇ dweight + Σ ḃ dbias.
 
-        The cotangents ``v`` (N, C, H, W), ẇ ``of_weight`` and ḃ ``of_bias`` (C,) have the shapes of
-        what :meth:`backward` returns; None stands for zeros.
+        dx, dweight and dbias are the results of ``backward``. Their cotangents ``v``
+        (N, C, H, W), ẇ ``of_weight`` (C,) and ḃ ``of_bias`` (C,) have the same shapes; None stands
+        for zeros. The results are the gradients with respect to dy, input and weight.
+
+        Raises:
+            ValueError: ``dy`` or ``v`` does not have the shape of the output.
+
         """
-        of_parameters = (
-            f.column(cotangent, 0.0, dy.shape[1]) for cotangent in (of_weight, of_bias)
+        w_dot = f.column(of_weight, 0.0, dy.shape[1])
+        b_dot = f.column(of_bias, 0.0, dy.shape[1])
+        ddy, ddx, ddweight = f.double_gradients(
+            record.normalised, record.rows(dy), record.rows(v), w_dot, b_dot
         )
-        ddy, dx, dweight = f.double_gradients(
-            record.normalised, record.rows(dy), record.rows(v), *of_parameters
-        )
-        second_dy, second_dx = (f.by_sample(rows, dy.shape).rounded(dy.dtype) for rows in (ddy, dx))
-        return second_dy, second_dx, self._parameter(dweight)
+        double_dy = f.by_sample(ddy, dy.shape).rounded(dy.dtype)
+        double_input = f.by_sample(ddx, dy.shape).rounded(dy.dtype)
+        return double_dy, double_input, self._parameter(ddweight)
 
     def _parameter(self, gradient: Extended) -> Array | None:
+        """Return the gradient of a parameter (C,), or None if the layer has no parameters."""
         return None if self.weight is None else gradient.rounded(self.weight.dtype)[:, 0]
 
     def _track(self, mu: Extended, var: Extended, n: int) -> None:
+        """Update the running statistics and count the batch, if the layer tracks them."""
         if (
             self.running_mean is None
             or self.running_var is None
             or self.num_batches_tracked is None
         ):
             return
-        channels, dtype = len(self.running_mean), self.running_mean.dtype
+        channels = len(self.running_mean)
+        dtype = self.running_mean.dtype
         self.num_batches_tracked = np.asarray(self.num_batches_tracked + 1)
         m = f.update_factor(self.config.momentum, int(self.num_batches_tracked))
-        r_mean = f.blend(f.column(self.running_mean, 0.0, channels), mu, m)
-        r_var = f.blend(f.column(self.running_var, 1.0, channels), f.unbiased_variance(var, n), m)
-        self.running_mean = r_mean.rounded(dtype)[:, 0]
-        self.running_var = r_var.rounded(dtype)[:, 0]
+        old_mean = f.column(self.running_mean, 0.0, channels)
+        old_var = f.column(self.running_var, 1.0, channels)
+        new_mean = f.blend(old_mean, mu, m)
+        new_var = f.blend(old_var, f.unbiased_variance(var, n), m)
+        self.running_mean = new_mean.rounded(dtype)[:, 0]
+        self.running_var = new_var.rounded(dtype)[:, 0]
 
     def _check(self, x: Array) -> None:
+        """Raise ValueError unless ``x`` has the rank, the channels and the dtype of the layer."""
         if x.ndim != 4:
             raise ValueError(
                 f"expected a 4-D input (N, C, H, W); got {x.ndim}-D of shape {x.shape}"
@@ -182,28 +215,35 @@ class BatchNorm2d:
     def reset_running_stats(self) -> None:
         """Set running_mean to 0, running_var to 1 and the counter to 0."""
         fresh = initial_state(self.config)
-        self._set(State(self.weight, self.bias, *(a for _, a in fresh.items()[2:])))
+        self._set(replace(fresh, weight=self.weight, bias=self.bias))
 
     def reset_parameters(self) -> None:
         """Set weight to 1 and bias to 0, and reset the running statistics."""
         self._set(initial_state(self.config))
 
     def state_dict(self) -> dict[str, Array]:
-        """Return copies of the tensors that exist, by PyTorch's names."""
-        return {name: a.copy() for name in STATE_FIELDS if (a := getattr(self, name)) is not None}
+        """Return a copy of each tensor that the layer has, by PyTorch's name for it."""
+        tensors = {name: getattr(self, name) for name in STATE_FIELDS}
+        return {name: tensor.copy() for name, tensor in tensors.items() if tensor is not None}
 
     def load_state_dict(self, state: Mapping[str, Array], strict: bool = True) -> None:
-        """Take copies of the tensors of ``state``; without ``strict``, of those that the layer has.
+        """Copy the tensors of ``state`` into the layer, in the dtypes of the layer.
+
+        With ``strict``, ``state`` must have exactly the tensors that the layer has. Without it,
+        tensors that the layer does not have are ignored, and those that ``state`` does not have
+        stay as they are.
 
         Raises:
-            ValueError: a key is missing or unexpected (with ``strict``), or a tensor has another
-                shape. Nothing is loaded then.
+            ValueError: a tensor is missing or unexpected (with ``strict``), or has the wrong shape.
+                Nothing is loaded then.
 
         """
         own = self.state_dict()
-        if strict and (missing := sorted(own.keys() - state.keys())):
+        missing = sorted(own.keys() - state.keys())
+        unexpected = sorted(state.keys() - own.keys())
+        if strict and missing:
             raise ValueError(f"missing keys: {', '.join(missing)}; expected: {', '.join(own)}")
-        if strict and (unexpected := sorted(state.keys() - own.keys())):
+        if strict and unexpected:
             raise ValueError(
                 f"unexpected keys: {', '.join(unexpected)}; expected: {', '.join(own)}"
             )
@@ -212,24 +252,22 @@ class BatchNorm2d:
                 raise ValueError(
                     f"{name} has shape {np.shape(state[name])}; expected {own[name].shape}"
                 )
-        self._set(
-            State(
-                **{
-                    name: np.array(state.get(name, tensor), tensor.dtype)
-                    for name, tensor in own.items()
-                }
-            )
-        )
+        merged = {name: np.array(state.get(name, a), a.dtype) for name, a in own.items()}
+        self._set(State(**merged))
 
     @np.errstate(all="ignore")
     def fold(self, weight: Array, bias: Array | None = None) -> tuple[Array, Array]:
-        """Return weight (C, I, h, w) and bias (C,) of a convolution that does what one and this layer, in eval, do.
+        """Fold the layer, in eval mode, into the convolution before it.
 
-        Source: the affine map of algorithm 2 of Ioffe & Szegedy 2015, put into the convolution
-        before it.
+        ``weight`` (C, I, h, w) and ``bias`` (C,) are those of the convolution; None stands for no
+        bias. The results replace them: a convolution with the results has the output of the
+        original convolution followed by this layer.
+
+        Source: the affine map of algorithm 2 of Ioffe & Szegedy 2015, applied to the weight and
+        the bias of the convolution.
 
         Raises:
-            ValueError: there are no running statistics.
+            ValueError: the layer has no running statistics.
 
         """
         if self.running_mean is None or self.running_var is None:
@@ -237,15 +275,13 @@ class BatchNorm2d:
                 "only a layer that tracks running statistics can be folded into a convolution"
             )
         channels = len(weight)
-        s = f.inverse_std(f.column(self.running_var, 1.0, channels), self.config.eps)
-        gamma, beta = f.column(self.weight, 1.0, channels), f.column(self.bias, 0.0, channels)
+        mu = f.column(self.running_mean, 0.0, channels)
+        var = f.column(self.running_var, 1.0, channels)
+        gamma = f.column(self.weight, 1.0, channels)
+        beta = f.column(self.bias, 0.0, channels)
+        s = f.inverse_std(var, self.config.eps)
+        # Output channels come first in a weight, second in the arrays of by_channel.
         by_input = weight.swapaxes(0, 1)
         scaled = f.by_sample(f.by_channel(by_input) * (gamma * s), by_input.shape)
-        shifted = f.affine(
-            f.normalise(
-                f.column(bias, 0.0, channels), f.column(self.running_mean, 0.0, channels), s
-            ),
-            gamma,
-            beta,
-        )
+        shifted = f.affine(f.normalise(f.column(bias, 0.0, channels), mu, s), gamma, beta)
         return scaled.rounded(weight.dtype).swapaxes(0, 1), shifted.rounded(weight.dtype)[:, 0]

@@ -1,4 +1,4 @@
-// A link to a closed part of the page opens it, and what holds it.
+// Opens the part of the page that the address names, and every closed part around it.
 function reveal() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (!target) return;
