@@ -34,6 +34,7 @@ from bn_spec.report.records import (
 from bn_spec.report.run_file import NAME, Judged, RunFile
 from bn_spec.report.table import share_of
 from bn_spec.specification.requirement import LEVELS, REQUIREMENTS
+from bn_spec.suite.chapters import load_suite
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / ".frameworks"
@@ -181,6 +182,7 @@ def table(runs: Iterable[RunFile], missing: dict[str, str]) -> str:
         missing: why there is no such record, by the name of a backend.
 
     """
+    load_suite()  # it registers the requirements, whose levels the table needs
     rows = []
     for run in runs:
         for judged in run.backends:

@@ -20,15 +20,15 @@ with framework("jax", "jax", "equinox"):
     import jax.numpy as jnp
 
 
-def _built(x: Any, held: Any, decay: float, eps: float, training: bool, mode: str) -> Any:
-    """Return a layer with the weight and bias of ``held``, and its initial state."""
-    affine, dtype = held[0] is not None, held[2].dtype
+def _built(x: Any, tensors: Any, decay: float, eps: float, training: bool, mode: str) -> Any:
+    """Return a layer with the weight and bias of ``tensors``, and its initial state."""
+    affine, dtype = tensors[0] is not None, tensors[2].dtype
     layer, state = equinox.nn.make_with_state(equinox.nn.BatchNorm)(
         x.shape[1], "batch", eps, affine, decay, not training, dtype, mode=mode
     )
     # Without is_leaf, tree_at would not find tensors that are None.
     layer = equinox.tree_at(
-        lambda it: (it.weight, it.bias), layer, held[:2], is_leaf=lambda it: it is None
+        lambda it: (it.weight, it.bias), layer, tensors[:2], is_leaf=lambda it: it is None
     )
     return layer, state
 
@@ -37,9 +37,9 @@ def _called(layer: Any, x: Any, state: Any) -> Any:
     return jax.vmap(layer, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)
 
 
-def _batch(x: Any, held: Any, decay: float, eps: float, training: bool, before: Any) -> Any:
-    layer, state = _built(x, held, decay, eps, training, "batch")
-    mean, var = held[2:]
+def _batch(x: Any, tensors: Any, decay: float, eps: float, training: bool, before: Any) -> Any:
+    layer, state = _built(x, tensors, decay, eps, training, "batch")
+    mean, var = tensors[2:]
     if training:
         # Running statistics are quotients; before the first batch, the layer stores the averages
         # that it was built with.
@@ -55,10 +55,10 @@ def _batch(x: Any, held: Any, decay: float, eps: float, training: bool, before: 
     return y, *(average / (1 - decay ** (before + 1)) for average in averages)
 
 
-def _ema(x: Any, held: Any, decay: float, eps: float, training: bool, before: Any) -> Any:
-    layer, state = _built(x, held, decay, eps, training, "ema")
+def _ema(x: Any, tensors: Any, decay: float, eps: float, training: bool, before: Any) -> Any:
+    layer, state = _built(x, tensors, decay, eps, training, "ema")
     is_first = jnp.array(before == 0, bool)
-    state = state.set(layer.ema_state_index, held[2:]).set(layer.ema_first_time_index, is_first)
+    state = state.set(layer.ema_state_index, tensors[2:]).set(layer.ema_first_time_index, is_first)
     y, state = _called(layer, x, state)
     return y, *state.get(layer.ema_state_index)
 

@@ -47,8 +47,8 @@ _CLAIMS: dict[str, Any] = {
 }
 
 # The calls of layers ------------------------------------------------------------------------------
-# Each takes the input, ``held`` (weight, bias, running mean and running variance), decay, eps, the
-# mode, and the number of batches before this one. It returns output, running mean and variance.
+# Each takes the input, ``tensors`` (weight, bias, running mean and running variance), decay, eps,
+# the mode, and the number of batches before this one. It returns output, running mean and variance.
 
 
 def _flax(x: Any, weight: Any, decay: Any, eps: Any, training: bool) -> dict[str, Any]:
@@ -65,8 +65,10 @@ def _flax(x: Any, weight: Any, decay: Any, eps: Any, training: bool) -> dict[str
     }
 
 
-def _linen(x: Any, held: Any, decay: Any, eps: Any, training: bool, _: Any, **options: Any) -> Any:
-    weight, bias, mean, var = held
+def _linen(
+    x: Any, tensors: Any, decay: Any, eps: Any, training: bool, _: Any, **options: Any
+) -> Any:
+    weight, bias, mean, var = tensors
     layer = linen.BatchNorm(**_flax(x, weight, decay, eps, training) | options)
     variables = {
         "params": {"scale": weight, "bias": bias},
@@ -76,17 +78,17 @@ def _linen(x: Any, held: Any, decay: Any, eps: Any, training: bool, _: Any, **op
     return y, changed["batch_stats"]["mean"], changed["batch_stats"]["var"]
 
 
-def _nnx(x: Any, held: Any, decay: Any, eps: Any, training: bool, _: Any, **options: Any) -> Any:
-    arguments = _flax(x, held[0], decay, eps, training)
+def _nnx(x: Any, tensors: Any, decay: Any, eps: Any, training: bool, _: Any, **options: Any) -> Any:
+    arguments = _flax(x, tensors[0], decay, eps, training)
     layer = nnx.BatchNorm(x.shape[1], rngs=nnx.Rngs(0), **arguments, **options)
-    for name, tensor in zip(("scale", "bias", "mean", "var"), held, strict=True):
+    for name, tensor in zip(("scale", "bias", "mean", "var"), tensors, strict=True):
         if tensor is not None:
             getattr(layer, name)[...] = tensor
     return layer(x), layer.mean[...], layer.var[...]
 
 
-def _haiku(x: Any, held: Any, decay: Any, eps: Any, training: bool, before: Any) -> Any:
-    scale, offset, mean, var = (None if a is None else a.reshape(1, -1, 1, 1) for a in held)
+def _haiku(x: Any, tensors: Any, decay: Any, eps: Any, training: bool, before: Any) -> Any:
+    scale, offset, mean, var = (None if a is None else a.reshape(1, -1, 1, 1) for a in tensors)
     make = partial(
         haiku.BatchNorm,
         scale is not None,
@@ -130,31 +132,31 @@ def backend(
     """
 
     @partial(jax.jit, static_argnames=("training", *static))
-    def forward(x: Any, held: Any, decay: Any, eps: Any, training: bool, before: Any = 0) -> Any:
+    def forward(x: Any, tensors: Any, decay: Any, eps: Any, training: bool, before: Any = 0) -> Any:
         # These layers always have running statistics, whether they use them or not.
-        if held[2] is None:
-            held = (*held[:2], jnp.zeros(x.shape[1], x.dtype), jnp.ones(x.shape[1], x.dtype))
-        return call(x, held, decay, eps, training, before)
+        if tensors[2] is None:
+            tensors = (*tensors[:2], jnp.zeros(x.shape[1], x.dtype), jnp.ones(x.shape[1], x.dtype))
+        return call(x, tensors, decay, eps, training, before)
 
-    def train(x: Any, *, momentum: float, eps: float, batches: int = 1, **held: Any) -> Any:
+    def train(x: Any, *, momentum: float, eps: float, batches: int = 1, **tensors: Any) -> Any:
         decay = _DIALECT.momentum(momentum)
-        return forward(x, tuple(held.values()), decay, eps, True, batches - 1)
+        return forward(x, tuple(tensors.values()), decay, eps, True, batches - 1)
 
-    def infer(x: Any, *, eps: float, **held: Any) -> Any:
+    def infer(x: Any, *, eps: float, **tensors: Any) -> Any:
         # The decay of 0.9 changes nothing in eval mode.
-        return forward(x, tuple(held.values()), 0.9, eps, False)[0]
+        return forward(x, tuple(tensors.values()), 0.9, eps, False)[0]
 
     # The backward has no decay: only eps, the last of ``static``, is among its arguments.
     @partial(jax.jit, static_argnames=("training", "wrt", *static[1:]))
-    def backward(dy: Any, *, x: Any, eps: Any, training: bool, wrt: Any, **held: Any) -> Any:
-        held["input"] = x
+    def backward(dy: Any, *, x: Any, eps: Any, training: bool, wrt: Any, **tensors: Any) -> Any:
+        tensors["input"] = x
 
         def output(leaves: dict[str, Any]) -> Any:
             names = ("input", "weight", "bias", "running_mean", "running_var")
-            x, *tensors = map((held | leaves).get, names)
-            return forward(x, tuple(tensors), 0.9, eps, training)[0]
+            x, *others = map((tensors | leaves).get, names)
+            return forward(x, tuple(others), 0.9, eps, training)[0]
 
-        y, pulled_back = jax.vjp(output, {name: held[name] for name in wrt})
+        y, pulled_back = jax.vjp(output, {name: tensors[name] for name in wrt})
         gradients = pulled_back(dy.astype(y.dtype))[0]
         return tuple(map(gradients.get, ("input", "weight", "bias")))
 
