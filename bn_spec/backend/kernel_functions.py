@@ -63,8 +63,9 @@ def kernel_backend(
             ``training=False`` needs them. ``saved`` is the fourth value of forward_training, or
             None. ``wrt`` has those of "input", "weight" and "bias" that require a gradient; return
             None for the others. Without this function, gradients are not claimed.
-        capabilities: Claims of the kernels, by default those of :class:`Capabilities` for the
-            functions that exist. ``checkpoints`` and ``live_attributes`` are always claimed,
+        capabilities: Claims of the kernels. The default is a plain
+            :class:`bn_spec.backend.claims.Capabilities` that claims the functions that exist.
+            ``checkpoints`` and ``live_attributes`` are always claimed,
             because the backend itself implements them.
         description: Version and device, as reports show them.
         to_native: Function from an array to a native tensor with the same strides.
