@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from datetime import date
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from bn_spec.suite.known_failures_file import KnownFailureEntry, append, load, s
 
 from .process import bn_spec
 
-import_module("conformance.test_run")  # declares the requirements that the entries name
 
 BIASED = "bn_spec.specimens:runvar_bias"
 ONLY = ("--requirement", "RUN-0[13]", "--known-failures", "known.toml")
