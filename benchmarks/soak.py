@@ -32,8 +32,7 @@ from bn_spec.backend.registry import load
 from bn_spec.case.config import Config, State
 from bn_spec.case.dtypes import DTYPES, Array, DType, Floats
 from bn_spec.case.layouts import PLACED
-from bn_spec.case.script import Case
-from bn_spec.case.source import source
+from bn_spec.case.script import Case, source
 from bn_spec.case.steps import DIFFERENTIABLE, GRADIENTS, Backward, Eval, Forward, Step
 from bn_spec.errors import BackendError
 from bn_spec.judge.finding import describe
@@ -310,7 +309,7 @@ def observed(
     """
     if not isinstance(answer.step, Forward | Backward):
         return
-    config = backend.capabilities.dialect.held(config)
+    config = backend.capabilities.dialect.as_stored(config)
     expected = expect(
         config, answer.before, answer.training, answer.step, backend.capabilities, Past(contexts)
     )

@@ -1,7 +1,8 @@
 """bn-spec: a property-based conformance suite for BatchNorm2d.
 
-The reference layer, cases, and the backend contract need NumPy alone; strategies and the suite add
-Hypothesis and pytest, adapters their frameworks.
+``import bn_spec`` needs NumPy and ml_dtypes alone: the reference layer, cases, the backend contract
+and :func:`bn_spec.judge.check.check`. The suite also needs Hypothesis and pytest, and each adapter
+needs its framework.
 """
 
 __version__ = "0.1.0"

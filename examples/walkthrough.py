@@ -29,9 +29,8 @@ from bn_spec.judge.finding import describe
 from bn_spec.judge.verdict import Discrepancy
 from bn_spec.oracle.bounds import Accuracy
 from bn_spec.oracle.expectation import Bounded, expect
-from bn_spec.specification.requirement import requirement_named
 from bn_spec.strategies import cases, shapes
-from bn_spec.suite.chapters import load_suite
+from bn_spec.suite.chapters import load_suite, requirement_named
 from bn_spec.suite.profiles import PROFILES
 
 Array: TypeAlias = npt.NDArray[Any]

@@ -88,10 +88,13 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     "an npy file": (npy(np.zeros(3)), DAMAGED),
     "an npy file of objects": (npy(BOMB), DAMAGED),
     "no script": (npz(array_0=np.zeros(2)), f"{DAMAGED} (KeyError: "),
-    "a script of objects": (npz(script=BOMB), "script holds Python objects; allowed: numbers"),
+    "a script of objects": (
+        npz(script=BOMB),
+        "script has Python objects as elements; allowed: numbers",
+    ),
     "an array of objects": (
         written(header(), array_0=BOMB),
-        "array_0 holds Python objects; allowed: numbers",
+        "array_0 has Python objects as elements; allowed: numbers",
     ),
     "not JSON": (written("{"), DAMAGED),
     "JSON without end": (written("[" * 100_000), DAMAGED),
@@ -103,7 +106,7 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     ),
     "another version": (
         written(header() | {"version": 2}),
-        "version 2 of the case format; this bn-spec reads 1",
+        "version 2 of the case format; this bn-spec reads version 1",
     ),
     "no version": (written({"format": FORMAT}), f"{DAMAGED} (KeyError: 'version')"),
     "no case": (written({"format": FORMAT, "version": VERSION}), f"{DAMAGED} (KeyError: 'case')"),
@@ -122,12 +125,12 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     "a step without an argument": (written(header(steps=[{"step": "Backward"}])), "'dy'"),
     "a backward of no forward": (
         written(backward(steps=0)),
-        "step 1: a backward of forward -1; the case has 0",
+        "step 1: forward -1 does not exist; the case has 0 Forward steps before it",
     ),
     "a backward of a forward that is half": (written(backward(of=0.5)), DAMAGED),
     "a backward of what was not recorded": (
         written(backward(wrt=[])),
-        "in which nothing requires a gradient",
+        "step 2: forward -1 requires no gradient",
     ),
     "a dy of another shape in a double backward": (
         written(backward(step="DoubleBackward", shape=[1, 1, 1, 1])),
@@ -149,7 +152,7 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
     ),
     "a checkpoint that is not there": (
         written(stepping("Restore", of=-1)),
-        "checkpoint -1; the case has 0",
+        "checkpoint -1 does not exist; the case has 0 Save steps before it",
     ),
     "a part of a checkpoint that no layer has": (
         written(stepping("Save", "Restore", only=["gamma"])),
@@ -176,7 +179,7 @@ UNREADABLE: dict[str, tuple[bytes, str]] = {
         written(
             stepping("Fold", weight={"array": 0, "shape": [2, 1, 1, 1], "strides": [1, 1, 1, 1]})
         ),
-        "step 1: a convolution of weight (2, 1, 1, 1); allowed: (1, I, h, w)",
+        "step 1: the convolution's weight has shape (2, 1, 1, 1); allowed: (1, I, h, w)",
     ),
     "a step that is a number": (written(header(steps=[1])), DAMAGED),
     "a step that is a list": (written(header(steps=[[]])), DAMAGED),
@@ -229,22 +232,22 @@ EXPANDED = {"array": 0, "shape": [MOST_ELEMENTS, 1, 2, 1], "strides": [0, 1, 1, 
 HUNGRY: dict[str, tuple[bytes, str]] = {
     "an array beyond any memory": (
         zipped(script=SCRIPT, array_0=of_shape(2**50)),
-        f"array_0 says that it has shape ({2**50},); it holds 8 bytes",
+        f"array_0 has 8 bytes of elements; expected {2**52} for the shape ({2**50},) in its header",
     ),
     "zeros that are compressed": (
         zipped(zipfile.ZIP_DEFLATED, script=SCRIPT, array_0=npy(np.zeros(2**22, np.float32))),
-        "its members claim to be larger than the file",
+        "the stated sizes of its members exceed the size of the file",
     ),
     "a compressed script": (
         zipped(zipfile.ZIP_DEFLATED, script=npy(np.array("["))),
-        "compressed; case files are not",
+        "script is compressed; members of a case file are stored as is",
     ),
     "one element that stands for many": (
         written(header(steps=[{"step": "Forward", "x": EXPANDED}])),
-        f"a tensor or a layer of {2 * MOST_ELEMENTS} elements; allowed: {MOST_ELEMENTS}",
+        f"a tensor has {2 * MOST_ELEMENTS} elements; allowed: {MOST_ELEMENTS}",
     ),
     "a layer of many channels": (
         written(header(config={"num_features": 2**40})),
-        f"a tensor or a layer of {2**40} elements",
+        f"a layer has {2**40} channels; allowed: {MOST_ELEMENTS}",
     ),
 }

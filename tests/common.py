@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 
 from bn_spec import Case
-from bn_spec.case.source import source
+from bn_spec.case.script import source
 
 
 def examples(number: int) -> settings:

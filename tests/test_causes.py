@@ -17,8 +17,7 @@ from bn_spec.report.markdown import markdown
 from bn_spec.report.merge import Merged, merged
 from bn_spec.report.records import FAIL, KNOWN, Record, Run
 from bn_spec.report.table import summary
-from bn_spec.specification.requirement import requirement_named
-from bn_spec.suite.chapters import load_suite
+from bn_spec.suite.chapters import load_suite, requirement_named
 
 from .process import bn_spec, pytest_suite
 from .runs import run

@@ -14,11 +14,11 @@ from bn_spec import Backend, Case, KnownFailure, Layer
 from bn_spec.backend.adapters.reference_backend import Reference
 from bn_spec.case.config import Config, State
 from bn_spec.case.dtypes import DTYPES, Array
-from bn_spec.specification.requirement import requirement_named
 from bn_spec.specimens import SPECIMENS
 from bn_spec.strategies import shapes
 from bn_spec.strategies.case_choices import Choices
 from bn_spec.suite.cell import Cell, Violation
+from bn_spec.suite.chapters import requirement_named
 from bn_spec.suite.profiles import PROFILES
 from bn_spec.suite.property import Body, Property
 from bn_spec.suite.search import LEAST_EXAMPLES, MANY, OTHER_DTYPES, Search, Vacuous

@@ -56,7 +56,7 @@ def violation_of(kernel: type[Kernel], requirement: str) -> Violation:
 
 
 def test_a_fault_that_is_not_on_record_is_said_to_be_none() -> None:
-    assert "fault     no fault on record fails likewise" in str(violation_of(Unheard, "TRN-01"))
+    assert "fault     not a known mistake" in str(violation_of(Unheard, "TRN-01"))
 
 
 def test_a_known_fault_in_another_kernel_is_named_with_its_history() -> None:

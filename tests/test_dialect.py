@@ -34,23 +34,25 @@ X = np.array([1, 3, 5, 7], np.float32).reshape(4, 1, 1, 1)
 
 def test_the_defaults_are_pytorchs_and_nothing_is_said_of_them() -> None:
     assert PYTORCH.departures() == []
-    assert PYTORCH.held(Config(2, eps=1e-5, momentum=0.1)) == Config(2, eps=1e-5, momentum=0.1)
+    assert PYTORCH.as_stored(Config(2, eps=1e-5, momentum=0.1)) == Config(2, eps=1e-5, momentum=0.1)
     assert Capabilities().dialect is PYTORCH
 
 
 def test_a_momentum_of_the_old_value_is_translated_and_held() -> None:
     assert Dialect(momentum_weighs="old").momentum(0.25) == 0.75
-    assert Dialect("old").held(Config(1, momentum=0.1)).momentum == pytest.approx(0.1, abs=1e-16)
-    held = Dialect("old", attributes="float32").held(Config(1, momentum=0.1, eps=0.1))
+    assert Dialect("old").as_stored(Config(1, momentum=0.1)).momentum == pytest.approx(
+        0.1, abs=1e-16
+    )
+    held = Dialect("old", attributes="float32").as_stored(Config(1, momentum=0.1, eps=0.1))
     assert held.momentum == 1 - float(np.float32(0.9))
     assert held.eps == float(np.float32(0.1))
-    assert Dialect("old").held(Config(1, momentum=None)).momentum is None
+    assert Dialect("old").as_stored(Config(1, momentum=None)).momentum is None
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0, 1 / 3, 1e-9])
 def test_a_held_momentum_is_a_weight(weight: float) -> None:
     for attributes in ("float32", "float64"):
-        held = Dialect("old", attributes=attributes).held(Config(1, momentum=weight)).momentum
+        held = Dialect("old", attributes=attributes).as_stored(Config(1, momentum=weight)).momentum
         assert held is not None
         assert 0 <= held <= 1
 
@@ -160,7 +162,8 @@ def test_running_statistics_normalise_once_the_batch_has_moved_them() -> None:
 
 def test_there_is_no_reference_for_gradients_through_running_statistics() -> None:
     with pytest.raises(
-        ConfigError, match="gradients are claimed of a layer whose running statistics normalise"
+        ConfigError,
+        match="claimed with training_output='running', for which there is no reference; claim",
     ):
         Capabilities(gradients=True, dialect=Dialect(training_output="running"))
 

@@ -243,8 +243,8 @@ def test_a_backend_whose_loading_changes_the_mode_is_refused_with_what_to_do(
     with pytest.raises(BrokenBackend) as refused:
         load(name)
     assert str(refused.value) == (
-        f"backend {name!r}: since it was loaded, this process does not round to nearest; a library built with"
-        " -ffast-math does that. Build it without, so that loading it leaves the floating-point mode alone"
+        f"backend {name!r}: since it was loaded, this process does not round to nearest;"
+        " a library built with -ffast-math does that. Build the library without this option"
     )
     assert departures() == ()
 

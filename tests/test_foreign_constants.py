@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -54,10 +55,7 @@ def test_a_module_loaded_meanwhile_changes_nothing_that_is_drawn(
     monkeypatch.setitem(sys.modules, "numbers_of_a_kernel", sys)  # which is undone at the end
     load_numbers(tmp_path / "numbers_of_a_kernel.py")
     assert drawn() == before
-    theirs = providers._get_local_constants()
-    assert 123457 in theirs.set_for_type("integer")  # as it would be for tests of one's own
-    monkeypatch.setattr("bn_spec.suite.foreign_constants._NONE", theirs)
-    monkeypatch.setattr(
-        "bn_spec.suite.foreign_constants._CACHE", type(providers.CONSTANTS_CACHE)(1024)
-    )
+    # Without the guard, Hypothesis draws the constants of that module.
+    monkeypatch.setattr("bn_spec.suite.search.without_foreign_constants", nullcontext)
+    monkeypatch.setattr(providers, "CONSTANTS_CACHE", type(providers.CONSTANTS_CACHE)(1024))
     assert drawn() != before

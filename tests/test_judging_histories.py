@@ -167,7 +167,7 @@ def test_nothing_is_wrong_with_a_long_life_of_the_reference() -> None:
     raised = [
         place
         for place, a in enumerate(play(case, Reference()).answers)
-        if isinstance(a.output, Raised)
+        if isinstance(a.error, Raised)
     ]
     assert [type(LONG_LIFE[place]) for place in raised] == [Forward, Load]
 

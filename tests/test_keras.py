@@ -1,4 +1,7 @@
-"""The conventions of Keras 3's BatchNormalization that its adapter declares, on numbers worked out by hand."""
+"""The conventions that the adapter to Keras 3's BatchNormalization declares.
+
+Expected numbers are worked out by hand.
+"""
 
 from __future__ import annotations
 
@@ -11,46 +14,39 @@ import pytest
 
 from bn_spec import Backend, Case, Config, State, UnavailableBackend, check
 from bn_spec.backend.adapters import keras as adapter
-from bn_spec.case.config import STATE_FIELDS
 from bn_spec.case.dtypes import DTYPES, Array
 from bn_spec.case.steps import Forward
 
-if not find_spec("keras"):  # importing it would choose its backend
+# Importing Keras would choose its backend.
+if not find_spec("keras"):
     pytest.skip("Keras is an extra", allow_module_level=True)
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation:DeprecationWarning"
-)  # of convert_to_numpy
+# convert_to_numpy causes this warning.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 NAMES = ("tensorflow", "jax", "numpy", "torch")
 
 
 @pytest.fixture(scope="module")
 def backend() -> Backend:
-    """The layer, computing with the backend that this process has, or the first that can be had."""
+    """Return the layer with the backend of Keras in this process, or the first available one."""
     for name in NAMES:
         try:
-            return adapter._backend(name)
+            return adapter.backend(name)
         except UnavailableBackend:
             continue
     pytest.skip("Keras has no backend here")
 
 
 def batch(*numbers: float) -> Array:
-    """One channel of these numbers, a sample each."""
+    """Return one channel of these numbers, a sample each."""
     return np.array(numbers, np.float32).reshape(-1, 1, 1, 1)
 
 
 def after(backend: Backend, x: Array, **config: Any) -> tuple[float, float]:
-    """Return running mean and variance, 10 and 20 before, after a batch."""
-    tensors = dict(
-        zip(
-            STATE_FIELDS,
-            (np.array([number], np.float32) for number in (1, 0, 10, 20)),
-            strict=False,
-        )
-    )
-    state = State(**tensors, num_batches_tracked=np.zeros((), np.int64))
+    """Return running mean and variance after a batch; before it they are 10 and 20."""
+    weight, bias, mean, var = (np.array([number], np.float32) for number in (1, 0, 10, 20))
+    state = State(weight, bias, mean, var, np.zeros((), np.int64))
     layer = backend.layer(Config(1, **config), state)
     layer.forward(backend.to_native(x))
     state = layer.state()
@@ -84,10 +80,8 @@ def test_policies_have_the_names_of_dtypes(backend: Backend, dtype: str) -> None
 
 def test_float64_is_float32_unless_the_backend_is_tensorflow(backend: Backend) -> None:
     x = batch(0, 1).astype(np.float64) * 1e-9 + 1
-    found = {
-        d.observable
-        for d in check(Case(Config(1, eps=1e-20, dtype="float64"), None, (Forward(x),)), backend)
-    }
+    case = Case(Config(1, eps=1e-20, dtype="float64"), None, (Forward(x),))
+    found = {discrepancy.observable for discrepancy in check(case, backend)}
     assert ("running_mean" in found) is (backend.name != "keras-tensorflow")
 
 
@@ -105,4 +99,4 @@ def test_other_backends_of_keras_ask_for_a_process_of_their_own() -> None:
     for name in NAMES:
         if name != active:
             with pytest.raises(UnavailableBackend, match=f"KERAS_BACKEND={name}|pip install"):
-                adapter._keras(name)
+                adapter.load_keras(name)

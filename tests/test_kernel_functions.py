@@ -25,14 +25,14 @@ from tests.kernels import CORRECT, X, backward, forward_inference, forward_train
     [
         ("forward",),
         ("eval", "forward"),
-        ("forward", "forward", "eval", "forward", "reset", "train", "forward"),
+        ("forward", "forward", "eval", "forward", "reset running statistics", "train", "forward"),
         (
             "forward",
             "save",
             "load",
             "set eps",
             "forward",
-            "restore some",
+            "restore some tensors",
             "set momentum",
             "forward",
             "restore",
@@ -69,16 +69,16 @@ def test_a_correct_kernel_passes_every_check(dtype: str, history: tuple[str, ...
 @pytest.mark.parametrize(
     "history",
     [
-        ("record", "backward"),
-        ("eval", "record", "backward"),
+        ("forward with gradients", "backward"),
+        ("eval", "forward with gradients", "backward"),
         (
-            "record",
-            "record",
+            "forward with gradients",
+            "forward with gradients",
             "backward",
             "train",
             "forward",
             "eval",
-            "record",
+            "forward with gradients",
             "backward of the first",
             "backward",
         ),

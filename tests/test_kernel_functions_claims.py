@@ -70,11 +70,15 @@ def test_what_a_kernel_does_not_claim_of_gradients_is_not_asked() -> None:
 @pytest.mark.parametrize(
     ("claims", "sentence"),
     [
-        ({"gradients": True}, "mine claims gradients but has no backward; give one, or claim less"),
+        (
+            {"gradients": True},
+            "mine claims gradients but has no backward;"
+            " pass backward=..., or claim gradients=False",
+        ),
         (
             {"double_backward": ("float32",)},
-            "mine claims a double backward, which takes a layer of its own; "
-            "claim less, or write one",
+            "mine claims a double backward, which kernel functions cannot have;"
+            " write a layer of your own (bn_spec.Layer), or claim double_backward=()",
         ),
     ],
 )
@@ -106,7 +110,9 @@ def test_claims_that_were_given_are_kept() -> None:
 
 
 def test_a_claim_of_inference_without_a_kernel_for_it_is_refused() -> None:
-    sentence = "mine claims inference but has no forward_inference; give one, or claim less"
+    sentence = (
+        "mine claims inference but has no forward_inference; pass forward_inference=..., or claim"
+    )
     with pytest.raises(ConfigError, match=sentence):
         kernel_backend("mine", forward_training, capabilities=Capabilities())
 
@@ -152,8 +158,8 @@ def test_a_function_of_other_arguments_is_refused_before_it_is_called() -> None:
     said = str(refused.value)
     assert "mine: forward_training takes (x: Any, weight: Any, bias: Any, mean: Any" in said
     assert (
-        "it is called with x, and by name with "
-        "weight, bias, running_mean, running_var, momentum, eps" in said
+        "it is called with x by position and with "
+        "weight, bias, running_mean, running_var, momentum, eps by name" in said
     )
 
 

@@ -1,4 +1,4 @@
-"""The conventions of MLX's BatchNorm that its adapter declares, on numbers that can be worked out by hand."""
+"""The conventions that the adapter to MLX's BatchNorm declares, on numbers worked out by hand."""
 
 from typing import Any
 

@@ -148,7 +148,7 @@ def test_what_nobody_could_load_is_not_saved(tmp_path: Path) -> None:
         Config(1), None, (Forward(np.broadcast_to(np.float32(1), (MOST_ELEMENTS + 1, 1, 1, 1))),)
     )
     with pytest.raises(
-        CaseFileError, match=f"{MOST_ELEMENTS + 1} elements; files hold {MOST_ELEMENTS}"
+        CaseFileError, match=f"a tensor has {MOST_ELEMENTS + 1} elements; allowed: {MOST_ELEMENTS}"
     ):
         save(many, tmp_path / "case.npz")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,7 @@
-"""The conventions of PaddlePaddle's BatchNorm2D that its adapter declares, on numbers worked out by hand."""
+"""The conventions that the adapter to PaddlePaddle's BatchNorm2D declares.
+
+Expected numbers are worked out by hand.
+"""
 
 from typing import Any
 
@@ -12,9 +15,8 @@ from bn_spec.case.config import Config
 
 from .conventions import Conventions, X, layer_of
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::UserWarning"
-)  # its layers warn whenever they train
+# PaddlePaddle's layers warn whenever they train.
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 BACKENDS = [adapter.nchw(), adapter.nhwc()]
 
@@ -23,14 +25,12 @@ BACKENDS = [adapter.nchw(), adapter.nhwc()]
 class TestConventions(Conventions):
     running_var = 0.75 + 0.25 * 14 / 3
 
-    def test_eps_is_held_in_float32(self, backend: Any) -> None:
+    def test_eps_is_rounded_to_float32(self, backend: Any) -> None:
         x = X.astype(np.float64)
-        y = backend.to_numpy(
-            backend.layer(Config(1, dtype="float64"), None).forward(backend.to_native(x))
-        )
-        assert y.ravel() == pytest.approx(
-            (x.ravel() - 2) / (14 / 3 + float(np.float32(1e-5))) ** 0.5, rel=1e-15
-        )
+        layer = backend.layer(Config(1, dtype="float64"), None)
+        y = backend.to_numpy(layer.forward(backend.to_native(x)))
+        eps = float(np.float32(1e-5))
+        assert y.ravel() == pytest.approx((x.ravel() - 2) / (14 / 3 + eps) ** 0.5, rel=1e-15)
 
     def test_a_single_value_is_answered(self, backend: Any) -> None:
         layer = layer_of(backend)

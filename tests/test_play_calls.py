@@ -219,8 +219,8 @@ def test_a_checkpoint_that_was_not_saved_is_not_loaded(
     calls: list[object] = []
     backend = changed(save=answer, load=lambda _, *a, **__: calls.append(a))
     saved, restored, forward = play(case_of(Save(), Restore(), Forward(X)), backend).answers
-    assert isinstance(saved.output, kind)
-    assert isinstance(restored.output, kind)
+    assert isinstance(saved.error, kind)
+    assert isinstance(restored.error, kind)
     assert isinstance(forward.output, np.ndarray)
     assert not calls
 
@@ -238,7 +238,7 @@ def test_a_new_layer_that_cannot_be_built_is_what_restoring_raised_and_the_last_
 
     case = case_of(Save(), Restore(fresh=True), Forward(X))
     observation = play(case, spoilt("layer", once))
-    assert [str(answer.output) for answer in observation.answers] == [
+    assert [str(answer.error) for answer in observation.answers] == [
         "None",
         "raised OSError: no device",
     ]
@@ -253,7 +253,7 @@ def found_errors(case: Case, observation: Observation) -> list[tuple[str, int, s
 def test_a_load_that_raises_is_told_with_what_was_handed_and_the_case_goes_on() -> None:
     case = case_of(LOAD, Forward(X))
     load, forward = play(case, changed(load=raises(KeyError("bias")))).answers
-    assert load.output == Raised(
+    assert load.error == Raised(
         ("KeyError", "LookupError", "Exception", "BaseException", "object"), "'bias'"
     )
     assert load.handed.keys() == {"weight", "bias"}

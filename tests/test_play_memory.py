@@ -185,9 +185,7 @@ def test_a_write_beside_a_tensor_is_told_by_its_name(
     case = case_of(ASKED, step)
     observation = play(case, Writing(member, which, partial(around, spot)))
     assert [answer.overrun for answer in observation.answers] == [(), (name,)]
-    assert found(case, observation, "overrun") == [
-        (1, f"written to, around the elements of {name}")
-    ]
+    assert found(case, observation, "overrun") == [(1, f"changed around the elements of {name}")]
     assert found(case, observation, "handed") == []
 
 

@@ -242,7 +242,7 @@ STRANGE_OUTPUTS = (
         "to_numpy",
         raises(OSError("lost")),
         "output",
-        "forward returned ndarray, which the backend's to_numpy could not move out "
+        "forward returned ndarray, which the backend's to_numpy could not convert "
         "(raised OSError: lost)",
         SHAPE,
     ),

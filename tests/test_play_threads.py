@@ -64,7 +64,7 @@ def test_a_layer_that_raises_does_not_disturb_those_beside_it() -> None:
 
     cases = [case_of(Forward(number * X)) for number in (1, -1, 2)]
     first, second, third = play_together(cases, changed(forward=failing))
-    assert str(second.answers[0].output) == "raised OSError: lost"
+    assert str(second.answers[0].error) == "raised OSError: lost"
     for case, observation in ((cases[0], first), (cases[2], third)):
         assert found(case, observation, "output") == []
 

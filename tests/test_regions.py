@@ -18,10 +18,11 @@ from bn_spec.case.layouts import LAYOUTS, PLACED, layout_of
 from bn_spec.case.steps import Backward, Eval, Forward, Restore, Save, Set, Step
 from bn_spec.report.records import PASS, Record, Run
 from bn_spec.report.table import summary
-from bn_spec.specification.requirement import CHAPTERS, requirement_named
+from bn_spec.specification.requirement import CHAPTERS
 from bn_spec.strategies import cases, histories, shapes
 from bn_spec.strategies.case_choices import Choices
 from bn_spec.suite.cell import Cell
+from bn_spec.suite.chapters import requirement_named
 from bn_spec.suite.profiles import PROFILES
 from bn_spec.suite.property import PROPERTIES, Property
 from bn_spec.suite.regions import (

@@ -21,11 +21,11 @@ from bn_spec.specification.requirement import (
     LEVELS,
     REQUIREMENTS,
     Requirement,
-    requirement_named,
 )
 from bn_spec.specimens import SPECIMENS
 from bn_spec.strategies import ABSENT, WORDS, chosen
 from bn_spec.suite.cell import Cell, Violation
+from bn_spec.suite.chapters import requirement_named
 from bn_spec.suite.profiles import PROFILES
 from bn_spec.suite.property import PROPERTIES, requirement
 from bn_spec.suite.search import Search

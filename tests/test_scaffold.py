@@ -118,7 +118,7 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "my-kernel").mkdir()
     done = new("my-kernel", "--output", tmp_path)
     assert done.exit_code == 2
-    assert "exists, and is not overwritten; name a folder" in " ".join(done.output.split())
+    assert "exists, and is not overwritten; name a new folder" in " ".join(done.output.split())
     assert not list((tmp_path / "my-kernel").iterdir())
     assert [path.name for path in tmp_path.iterdir()] == ["my-kernel"]
 

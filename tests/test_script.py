@@ -155,28 +155,28 @@ SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
     ),
     "a backward before any forward": (
         (Backward(X), ASKED),
-        "step 1: a backward of forward -1; the case has 0 until then",
+        "step 1: forward -1 does not exist; the case has 0 Forward steps before it",
     ),
     "a backward of a later forward": (
         (ASKED, Backward(X, 1), ASKED),
-        "step 2: a backward of forward 1; the case has 1 until then",
+        "step 2: forward 1 does not exist; the case has 1 Forward step before it",
     ),
     "a backward of one forward too far back": (
         (ASKED, Eval(), ASKED, DoubleBackward(X, X, of=-3)),
-        "step 4: a backward of forward -3; the case has 2 until then",
+        "step 4: forward -3 does not exist; the case has 2 Forward steps before it",
     ),
     "a backward of a forward that is not recorded": (
         (Forward(X), Backward(X)),
-        "step 2: a backward of forward -1, in which nothing requires a gradient; give it"
-        " wrt=('input', 'weight', 'bias')",
+        "step 2: forward -1 requires no gradient;"
+        " write it as Forward(x, wrt=('input', 'weight', 'bias'))",
     ),
     "a backward of one of several that is not recorded": (
         (ASKED, Forward(X), ASKED, Backward(X, 1)),
-        "step 4: a backward of forward 1, in which nothing requires a gradient",
+        "step 4: forward 1 requires no gradient",
     ),
     "a double backward of a forward that is not recorded": (
         (Forward(X), DoubleBackward(X, X)),
-        "step 2: a backward of forward -1, in which nothing requires a gradient",
+        "step 2: forward -1 requires no gradient",
     ),
     "a dy of another shape in a double backward": (
         (ASKED, DoubleBackward(X[:2], X)),
@@ -204,15 +204,15 @@ SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
     ),
     "a checkpoint before any is saved": (
         (Restore(), Save()),
-        "step 1: checkpoint -1; the case has 0 until then",
+        "step 1: checkpoint -1 does not exist; the case has 0 Save steps before it",
     ),
     "a later checkpoint": (
         (Save(), Restore(1), Save()),
-        "step 2: checkpoint 1; the case has 1 until then",
+        "step 2: checkpoint 1 does not exist; the case has 1 Save step before it",
     ),
     "one checkpoint too far back": (
         (Save(), Forward(X), Save(), Restore(-3, fresh=True)),
-        "step 4: checkpoint -3; the case has 2 until then",
+        "step 4: checkpoint -3 does not exist; the case has 2 Save steps before it",
     ),
     "a tensor that no checkpoint has": (
         (Save(), Restore(only=("bias", "wieght"))),
@@ -236,19 +236,19 @@ SENSELESS: dict[str, tuple[tuple[Step, ...], str]] = {
     ),
     "a convolution of other channels": (
         (Eval(), Fold(X)),
-        "step 2: a convolution of weight (3, 2, 2, 1); allowed: (2, I, h, w)",
+        "step 2: the convolution's weight has shape (3, 2, 2, 1); allowed: (2, I, h, w)",
     ),
     "a convolution of another rank": (
         (Fold(X[:2, 0]),),
-        "step 1: a convolution of weight (2, 2, 1); allowed: (2, I, h, w)",
+        "step 1: the convolution's weight has shape (2, 2, 1); allowed: (2, I, h, w)",
     ),
     "a convolution whose bias has other channels": (
         (Fold(X[:2], X[:, 0, 0, 0]),),
-        "step 1: a convolution of bias (3,); allowed: (2,)",
+        "step 1: the convolution's bias has shape (3,); allowed: (2,)",
     ),
     "a convolution whose bias is a column": (
         (Fold(X[:2], X[:2, 0, 0]),),
-        "step 1: a convolution of bias (2, 1); allowed: (2,)",
+        "step 1: the convolution's bias has shape (2, 1); allowed: (2,)",
     ),
 }
 

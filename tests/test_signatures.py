@@ -98,8 +98,8 @@ def test_all_properties_together_need_few_signatures() -> None:
         for history in (
             ("forward",),
             ("eval", "forward"),
-            ("record", "backward"),
-            ("eval", "record", "backward"),
+            ("forward with gradients", "backward"),
+            ("eval", "forward with gradients", "backward"),
         )
         for eps in (EPS, (1.0, 100.0, 1e4), (1e-5, 1e-12))
         for case in drawn(40, history=history, eps=eps)
@@ -160,7 +160,7 @@ def test_a_backend_of_expensive_signatures_is_run_only_by_name() -> None:
     assert "torch-compile" not in select().backends
     selection = select(["all"])
     assert "torch-compile" not in selection.backends
-    assert "ask for it by name" in selection.unavailable["torch-compile"]
+    assert "name it to run it" in selection.unavailable["torch-compile"]
 
 
 # torch.compile ------------------------------------------------------------------------------------------

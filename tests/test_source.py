@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_spec import Case, Config, State
-from bn_spec.case.script import identical
-from bn_spec.case.source import LONGEST_LISTING, source
+from bn_spec.case.packing import LONGEST_LISTING
+from bn_spec.case.script import identical, source
 from bn_spec.case.steps import (
     STEPS,
     Backward,

@@ -386,9 +386,7 @@ def threaded(kernel: type[Kernel]) -> Cell:
 
 
 def test_a_workspace_that_layers_share_is_caught_with_another_thread_at_work() -> None:
-    with pytest.raises(
-        Violation, match="while another layer was driven by another thread"
-    ) as found:
+    with pytest.raises(Violation, match="while another thread drove another layer") as found:
         threaded(SharedWorkspace).judge_threads(case_of("backward", -0.0), "output", "grad_input")
     assert found.value.finding.discrepancy.observable == "output"
 

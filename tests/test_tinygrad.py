@@ -1,4 +1,7 @@
-"""The conventions of tinygrad's BatchNorm that its adapter declares, on numbers that can be worked out by hand."""
+"""The conventions that the adapter to tinygrad's BatchNorm declares.
+
+Expected numbers are worked out by hand.
+"""
 
 from typing import Any
 
@@ -21,7 +24,7 @@ except UnavailableBackend as error:
 class TestConventions(Conventions):
     running_var = 2.5
 
-    def test_a_compiled_call_answers_each_time_anew(self, backend: Any) -> None:
+    def test_a_compiled_call_returns_a_new_result_each_time(self, backend: Any) -> None:
         layer = layer_of(backend)
         results = [layer.forward(backend.to_native(X + k)) for k in range(4)]
         for y in results:

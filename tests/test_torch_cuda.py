@@ -1,4 +1,7 @@
-"""On which cases PyTorch's kernels for CUDA are expected to fail; whether they do, only a device can tell."""
+"""The cases on which PyTorch's kernels for CUDA are expected to fail.
+
+Whether they do fail, only a device can show.
+"""
 
 from __future__ import annotations
 
@@ -17,28 +20,28 @@ from bn_spec.case.steps import Backward, Eval, Forward, Restore, Save
 
 
 def batch(order: str, dtype: str) -> Array:
-    """A batch in a layout; "row" is one in NHWC order for which ATen suggests NCHW."""
+    """Return a batch in a layout; "row" is in NHWC order, although ATen suggests NCHW for it."""
     data = DTYPES[dtype].data.dtype
     if order == "row":
-        return np.lib.stride_tricks.as_strided(
-            np.ones(6, data), (1, 2, 1, 3), [n * data.itemsize for n in (1, 1, 2, 2)]
-        )
+        strides = [elements * data.itemsize for elements in (1, 1, 2, 2)]
+        return np.lib.stride_tricks.as_strided(np.ones(6, data), (1, 2, 1, 3), strides)
     return PLACED[order](np.ones((2, 3, 2, 4), data))
 
 
 def expected_on_cuda(
     x: Array, dy: Array, dtype: str, training: bool = True, **options: Any
 ) -> set[str]:
-    """Which of its failures, by a word of their reasons, are expected of a forward and its backward."""
+    """Return a word for each known failure that is expected of a forward and its backward."""
     mode = () if training else (Eval(),)
     case = Case(
         Config(x.shape[1], dtype=dtype, **options),
         None,
         (*mode, Forward(x, ("input",)), Backward(dy)),
     )
+    # Each word stands for a part of a reason.
     words = {"Float2": "sums", "WelfordOps": "mean", "elementwise_backward_eval": "order"}
-    found = [f for f in known.CUDA if (not f.dtypes or dtype in f.dtypes) and f.where(case)]
-    return {word for part, word in words.items() if any(part in f.reason for f in found)}
+    expected = [f for f in known.CUDA if (not f.dtypes or dtype in f.dtypes) and f.where(case)]
+    return {word for part, word in words.items() if any(part in f.reason for f in expected)}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +75,7 @@ def expected_on_cuda(
         ("row", "row", "mixed_float16", {"training": False}, {"sums", "order"}),
     ],
 )
-def test_what_is_expected_to_fail_on_cuda_depends_on_the_kernel_that_takes_the_case(
+def test_the_failures_expected_on_cuda_depend_on_the_kernel_that_computes_the_case(
     x: str, dy: str, dtype: str, options: dict[str, Any], expected: set[str]
 ) -> None:
     assert expected_on_cuda(batch(x, dtype), batch(dy, dtype), dtype, **options) == expected
@@ -81,7 +84,7 @@ def test_what_is_expected_to_fail_on_cuda_depends_on_the_kernel_that_takes_the_c
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("step", [1, 2])
-def test_updates_are_expected_to_be_lost_on_cuda_where_cudnn_has_statistics_with_gaps(
+def test_cudnn_is_expected_to_lose_the_updates_of_statistics_with_gaps(
     dtype: str, affine: bool, step: int
 ) -> None:
     config = Config(3, affine=affine, dtype=dtype)
@@ -96,7 +99,7 @@ def test_updates_are_expected_to_be_lost_on_cuda_where_cudnn_has_statistics_with
     assert bool(lost) == (affine and step > 1 and dtype in ("float32", "float64", "mixed_float16"))
 
 
-def test_a_new_layer_that_loads_a_checkpoint_trains() -> None:
+def test_a_new_layer_that_loads_a_checkpoint_is_in_training_mode() -> None:
     x = batch("sliced", "float16")
     for fresh in (True, False):
         steps = (Save(), Eval(), Restore(fresh=fresh), Forward(x))
@@ -107,6 +110,6 @@ def test_a_new_layer_that_loads_a_checkpoint_trains() -> None:
         )
 
 
-def test_inputs_of_another_rank_are_nothing_to_the_expected_failures() -> None:
+def test_the_expected_failures_do_not_cover_inputs_of_another_rank() -> None:
     case = Case(Config(3, affine=False, dtype="float16"), None, (Forward(np.ones(3, np.float16)),))
     assert not any(failure.where(case) for failure in known.CUDA if failure.requirement == "*")

@@ -1,4 +1,4 @@
-"""What the adapters of PyTorch's other paths say of them is so."""
+"""The adapters of PyTorch's other paths describe them truly."""
 
 from __future__ import annotations
 
@@ -37,17 +37,18 @@ STATE = State(
 ALL = Forward(X, DIFFERENTIABLE)
 
 each_path = pytest.mark.parametrize("name", PATHS)
-filters = pytest.mark.filterwarnings("ignore::FutureWarning")  # PyTorch's own, of its pytree
+# PyTorch warns of its own module pytree.
+filters = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
 @each_path
-def test_each_is_registered_under_its_name(name: str) -> None:
+def test_each_path_is_registered_under_its_name(name: str) -> None:
     assert registered()[name].load()().name == name == PATHS[name]().name
 
 
 @filters
 @each_path
-def test_each_conforms_over_a_small_history(name: str) -> None:
+def test_each_path_conforms_over_a_small_history(name: str) -> None:
     steps: list[Step] = [
         Forward(X),
         Forward(2 * X),
@@ -67,10 +68,10 @@ def test_each_conforms_over_a_small_history(name: str) -> None:
 def test_running_statistics_are_updated_through_an_exported_program(name: str) -> None:
     layer = PATHS[name]().layer(Config(2, momentum=1.0), None)
     layer.forward(torch.from_numpy(X))
-    held = layer.state().tensors()
-    assert held["running_mean"].tolist() == [2.5, 4.5]
-    assert held["running_var"].tolist() == pytest.approx([17 / 3, 17 / 3])
-    assert held["num_batches_tracked"] == 1
+    state = layer.state().tensors()
+    assert state["running_mean"].tolist() == [2.5, 4.5]
+    assert state["running_var"].tolist() == pytest.approx([17 / 3, 17 / 3])
+    assert state["num_batches_tracked"] == 1
 
 
 @filters
@@ -89,7 +90,7 @@ def test_onednns_backward_of_an_eval_forward_is_refused() -> None:
     assert any(known.covers(refused.observable, case) for known in known_failures(backend))
 
 
-def test_onednn_takes_a_weight_with_gaps_for_contiguous() -> None:
+def test_onednn_reads_a_weight_with_gaps_as_if_it_were_contiguous() -> None:
     module = torch.nn.BatchNorm2d(2, eps=1e-12).eval()
     module.weight = torch.nn.Parameter(torch.tensor([1.0, 7.0, 2.0, 7.0])[::2])
     x = torch.ones(1, 2, 1, 1)
@@ -104,7 +105,7 @@ def test_onednn_has_no_layers_without_parameters() -> None:
 
 def test_the_decomposition_saves_statistics_in_the_format_of_the_data() -> None:
     x = torch.tensor([201.0, 202.0], dtype=torch.bfloat16).reshape(2, 1, 1, 1)
-    _, _, _, (mean, _) = torch_decomp._train(
+    _, _, _, (mean, _) = torch_decomp.forward_training(
         x, 0.1, 1e-5, weight=None, bias=None, running_mean=None, running_var=None
     )
     assert mean.dtype == torch.bfloat16
@@ -114,10 +115,11 @@ def test_the_decomposition_saves_statistics_in_the_format_of_the_data() -> None:
 def test_a_scripted_module_shares_the_tensors_and_follows_the_mode() -> None:
     module = torch.nn.BatchNorm2d(2, momentum=1.0)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # the adapter keeps TorchScript's deprecation to itself
-        torch_paths._scripted(module, torch.from_numpy(X))
+        # The adapter suppresses the warning that TorchScript is deprecated.
+        warnings.simplefilter("error")
+        torch_paths.call_scripted(module, torch.from_numpy(X))
     assert module.running_mean.tolist() == [2.5, 4.5]
-    assert torch_paths._scripted(
-        module.eval(), torch.zeros(1, 2, 1, 1)
-    ).ravel().tolist() == pytest.approx([-2.5 / (17 / 3) ** 0.5, -4.5 / (17 / 3) ** 0.5], rel=1e-5)
+    y = torch_paths.call_scripted(module.eval(), torch.zeros(1, 2, 1, 1))
+    std = (17 / 3) ** 0.5
+    assert y.ravel().tolist() == pytest.approx([-2.5 / std, -4.5 / std], rel=1e-5)
     assert module.num_batches_tracked == 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bn_spec import Case, Config, State
 from bn_spec.case.dtypes import DTYPES, Array
 from bn_spec.case.layouts import PLACED
-from bn_spec.case.source import LONGEST_LISTING
+from bn_spec.case.packing import LONGEST_LISTING
 from bn_spec.case.steps import (
     DIFFERENTIABLE,
     Backward,

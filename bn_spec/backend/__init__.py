@@ -1,4 +1,4 @@
-"""Backends: how an implementation is put under test, what it claims, and how it is found."""
+"""Backends: the contract of an implementation under test, its claims, and how it is loaded."""
 
 from bn_spec.backend.claims import Capabilities
 from bn_spec.backend.contract import Backend, DoubleGradients, Gradients, Layer

@@ -1,4 +1,4 @@
-"""What a backend claims: one field and one row of a table per claim."""
+"""The claims of a backend: one field and one row of a table per claim."""
 
 from __future__ import annotations
 
@@ -19,78 +19,91 @@ _COSTS = ("expensive_signatures",)
 
 @dataclass(frozen=True)
 class Capabilities(Accuracy):
-    """What a backend claims. A claim is tested; what is not claimed is reported as *not claimed*.
+    """The claims of a backend.
 
-    ``dtypes`` and ``layouts`` list what inputs may have; the flags say which variants of the
-    operator exist. The claims about the arithmetic, ``grade`` first among them, are those of
+    The suite tests what is claimed, and reports the rest as *not claimed*. The claims about the
+    arithmetic, such as ``grade`` and ``dialect``, are fields of the base class
     :class:`bn_spec.oracle.bounds.Accuracy`.
 
     Raises:
-        ConfigError: a dtype, a layout or a class of the arithmetic is not known.
+        ConfigError: A dtype, a layout or a class of the arithmetic is unknown, or gradients are
+            claimed in a dialect that has no reference for them.
 
     """
 
     dtypes: tuple[str, ...] = ("float32",)
+    """Rows of :data:`bn_spec.case.dtypes.DTYPES` that layers can have."""
     layouts: tuple[str, ...] = LAYOUTS
+    """Memory layouts that inputs can have, of :data:`bn_spec.case.layouts.LAYOUTS`."""
     inference: bool = True
-    """Has an eval mode."""
+    """Layers have an eval mode."""
     affine_off: bool = True
-    """Supports affine=False."""
+    """Layers can be built with affine=False."""
     tracking_off: bool = True
-    """Supports track_running_stats=False."""
+    """Layers can be built with track_running_stats=False."""
     cumulative_momentum: bool = True
-    """Supports momentum=None."""
+    """Layers can be built with momentum=None."""
     gradients: bool = False
-    """Has a backward pass: its layers have ``record`` and ``backward``."""
+    """Layers have a backward pass: the methods ``record`` and ``backward``."""
     gradient_layout: bool = False
     """The gradient of an input in NCHW or NHWC order is in the same order."""
     double_backward: tuple[str, ...] = ()
-    """Dtypes in which the backward pass can be differentiated: layers have ``double_backward``."""
+    """Dtypes in which the backward pass is differentiable: layers have ``double_backward``."""
     expensive_signatures: bool = False
-    """Each new shape, layout, eps, momentum or set of gradients costs seconds: values are drawn over few of them."""
+    """Each new signature costs seconds, so the suite draws few signatures, and many values.
+
+    A signature is a shape, a layout, eps, momentum and the set of gradients that is asked for.
+    """
     output_layout: bool = False
     """The output for an input in NCHW or NHWC order is in the same order."""
     strided_state: bool = False
-    """Layers are built on the tensors of a state as they lie in memory, with whatever strides."""
+    """Layers can be built on the tensors of a state as they lie in memory, with any strides."""
     checkpoints: bool = False
     """Layers have ``save`` and ``load``."""
     live_attributes: bool = False
-    """eps and momentum of a layer can be changed: layers have ``configure``."""
+    """eps and momentum of a layer can be set: layers have ``configure``."""
     empty_batch: bool = False
-    """Answers a batch without samples, or without pixels, with an output as empty."""
+    """An input without samples or without pixels has an empty output, instead of an error."""
     deterministic: bool = False
-    """The same case gives the same bits, on this layer or on another."""
+    """The same case gives the same bits, on the same layer and on another."""
     threads: bool = False
-    """Layers can be driven from several threads at a time, each by one of them."""
+    """Different threads can use different layers at the same time."""
     folding: bool = False
     """Layers can be folded into a convolution before them: they have ``fold``."""
     input_checks: bool = True
-    """Rejects inputs of wrong rank, wrong channel count, and a single value per channel."""
+    """Layers refuse a wrong rank, a wrong number of channels, and a single value per channel."""
     unbiased: bool = True
-    """Rounds to nearest everywhere, so that errors are as often too large as too small."""
+    """All operations round to nearest, so that errors are as often too large as too small."""
 
     @property
     def answers_single_values(self) -> bool:
-        """Whether its dialect answers a single value per channel in training."""
+        """Whether the dialect has an answer for a single value per channel in training."""
         return self.dialect.single_value == "answered"
 
     @property
     def normalises_by_batch(self) -> bool:
-        """Whether the statistics of the batch normalise in training, in its dialect."""
+        """Whether, in the dialect, batch statistics normalise in training."""
         return self.dialect.training_output == PYTORCH.training_output
 
     @property
     def momentum_zero(self) -> bool:
-        """Whether momentum 0 keeps running statistics as they are, in its dialect."""
+        """Whether, in the dialect, momentum 0 keeps running statistics as they are."""
         return self.dialect.averages == PYTORCH.averages
 
     @property
     def refuses_single_values(self) -> bool:
-        """Whether it checks its inputs, and its dialect refuses a single value per channel in training."""
+        """Whether layers must refuse a single value per channel in training."""
         return self.input_checks and not self.answers_single_values
 
     def has(self, flag: str, dtype: str) -> bool:
-        """Whether a flag is claimed in a dtype; those that list dtypes are claimed in these."""
+        """Return whether a claim is made in a dtype.
+
+        Args:
+            flag: Name of a field or property: a Boolean, or a list of the dtypes in which the
+                claim is made.
+            dtype: Name of the dtype.
+
+        """
         claim = getattr(self, flag)
         return dtype in claim if isinstance(claim, tuple) else bool(claim)
 
@@ -98,8 +111,8 @@ class Capabilities(Accuracy):
         super().__post_init__()
         if self.gradients and not self.normalises_by_batch:
             raise ConfigError(
-                "gradients are claimed of a layer whose running statistics normalise in training; allowed:"
-                " none, since there is no reference for them"
+                f"gradients are claimed with training_output={self.dialect.training_output!r},"
+                " for which there is no reference; claim gradients=False"
             )
         for kind, received, known in (
             ("dtype", self.dtypes, tuple(DTYPES)),
@@ -117,21 +130,22 @@ _FLAGS: dict[str, Any] = {
 
 
 EVERYTHING = Capabilities(dtypes=tuple(DTYPES), double_backward=tuple(DTYPES), **_FLAGS)
-"""All that can be claimed of an operator."""
+"""All claims about the operator that a backend can make."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One row of the table of claims: how ``bn-spec doctor`` looks at a claim.
+    """One row of the table of claims: how ``bn-spec doctor`` probes a claim.
 
     Attributes:
         flag: Field of :class:`Capabilities`.
-        label: Name of the probe; empty if nothing can be probed.
-        judged_by: Requirements whose properties judge the claim, the plainest first.
-        provable: Whether passing examples are reason enough to propose the claim. Claims about
-            how a kernel computes can only be refuted by examples.
-        least: The value that claims nothing, for claims that decide what is drawn and how it is
-            judged; None for others, which stay as declared while other claims are probed.
+        label: Name of the probe; empty if the claim cannot be probed.
+        judged_by: Ids of the requirements whose properties judge the claim, the simplest first.
+        provable: Whether the doctor proposes the claim when all examples pass. Examples can only
+            refute a claim about how a kernel computes.
+        least: The value that claims nothing, for a claim that changes which cases are drawn or how
+            they are judged. None for other claims, which keep their declared value while the
+            doctor probes another claim.
 
     """
 
@@ -143,7 +157,7 @@ class Claim:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """Names of the steps that are handed only to backends with this claim."""
+        """Names of the steps that only backends with this claim get."""
         kinds = STEP_KINDS.values()
         return tuple(kind.step.__name__ for kind in kinds if kind.claim == self.flag)
 
@@ -152,7 +166,7 @@ CLAIMS: Mapping[str, Claim] = MappingProxyType(
     {
         claim.flag: claim
         for claim in (
-            # Probes run in this order, and each relies on what the ones before have established.
+            # Probes run in this order: each relies on the results of those before it.
             Claim("dialect", "dialect"),
             Claim("layouts", "layouts"),
             Claim("affine_off", "without affine", ("CFG-05", "TRN-01"), least=False),
@@ -179,7 +193,7 @@ CLAIMS: Mapping[str, Claim] = MappingProxyType(
             Claim("direct_means", "means", ("NUM-02",), provable=False, least=False),
             Claim("centred_products", "products", ("GRD-25",), provable=False, least=False),
             Claim("unbiased", "bias of errors", ("NUM-09",), provable=False),
-            # Formats and costs are facts about a kernel that its answers do not show.
+            # The results of a kernel do not show its formats, nor what it costs to compile.
             Claim("statistics"),
             Claim("elementwise"),
             Claim("expensive_signatures"),

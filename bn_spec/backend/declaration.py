@@ -1,4 +1,4 @@
-"""A declaration of capabilities as Python that can be pasted, with what departs from another one marked."""
+"""Capabilities as Python source that you can paste into a backend."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from bn_spec.case.dialect import PYTORCH, Dialect
 
 
 def declaration(proposed: Capabilities, declared: Capabilities) -> Iterator[str]:
-    """Yield the lines of ``proposed``: what differs from the defaults, and from what is declared, which is told."""
+    """Yield the lines of Python that construct ``proposed``.
+
+    They list every claim that differs from its default or from ``declared``. A comment names the
+    declared value where the two differ.
+    """
     default = Capabilities()
     yield "Capabilities("
     for part in fields(Capabilities):
@@ -28,14 +32,15 @@ def _source(value: object) -> str:
     if isinstance(value, str):
         return json.dumps(value)
     if isinstance(value, tuple):
-        return f"({', '.join(map(_source, value))}{',' if len(value) == 1 else ''})"
+        items = [_source(item) for item in value]
+        return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
     if isinstance(value, Dialect):
-        names = [
-            part.name
-            for part in fields(Dialect)
-            if getattr(value, part.name) != getattr(PYTORCH, part.name)
-        ]
-        return f"Dialect({', '.join(f'{name}={_source(getattr(value, name))}' for name in names)})"
+        arguments = []
+        for part in fields(Dialect):
+            convention = getattr(value, part.name)
+            if convention != getattr(PYTORCH, part.name):
+                arguments.append(f"{part.name}={_source(convention)}")
+        return f"Dialect({', '.join(arguments)})"
     if isinstance(value, float) and isinf(value):
         return f'float("{value}")'
     return repr(value)

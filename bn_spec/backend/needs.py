@@ -1,4 +1,4 @@
-"""What a case needs a backend to claim."""
+"""The claims that a backend must make to be asked a case."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bn_spec.case.steps import STEP_KINDS, Forward, Set
 
 
 def is_claimed(case: Case, claims: Capabilities) -> bool:
-    """Whether a case asks for nothing but what is claimed."""
+    """Return whether a case needs no other claims than these."""
     if case.config.dtype not in claims.dtypes:
         return False
     if set(claims.layouts) != set(LAYOUTS) and not all(map(_is_plain, _arrays(case))):
@@ -26,18 +26,17 @@ def is_claimed(case: Case, claims: Capabilities) -> bool:
 
 
 def _all_eps(case: Case) -> Iterator[float]:
-    """Yield every eps of the layer."""
+    """Yield every eps that the layer has in the course of the case."""
     yield case.config.eps
-    yield from (
-        step.value
-        for step in case.steps
-        if isinstance(step, Set) and step.name == "eps" and step.value
-    )
+    for step in case.steps:
+        if isinstance(step, Set) and step.name == "eps" and step.value:
+            yield step.value
 
 
 def _needed(case: Case) -> Iterator[str]:
-    """Yield the flags without which a backend does not claim the case."""
+    """Yield the flags of the claims that the case needs."""
     config, state = case.config, case.state
+    # Values of eps are among them, which do no harm: eps is neither None nor 0.
     momenta = [config.momentum, *(step.value for step in case.steps if isinstance(step, Set))]
     for flag, needed in (
         ("affine_off", not config.affine),
@@ -54,10 +53,11 @@ def _needed(case: Case) -> Iterator[str]:
 
 
 def _arrays(case: Case) -> Iterator[Array]:
-    """Yield all inputs and gradients."""
+    """Yield the arrays of all steps."""
     for step in case.steps:
         yield from (a for a in vars(step).values() if isinstance(a, np.ndarray))
 
 
 def _is_plain(a: Array) -> bool:
+    """Return whether a backend without any claim about layouts can take an array."""
     return bool(a.flags.c_contiguous)

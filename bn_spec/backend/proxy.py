@@ -1,4 +1,4 @@
-"""A stand-in for a backend that changes some of its answers."""
+"""A backend that passes every call on to another one."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from bn_spec.case.dtypes import Array
 
 
 class Deputy:
-    """Stands for a backend, and is in all things as it is but for those that a subclass does otherwise."""
+    """A backend that passes every call on to another one; a subclass changes some of the calls."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
 
     @property
     def name(self) -> str:
-        """That of the backend."""
+        """Name of the backend behind it."""
         return self.backend.name
 
     @property
     def description(self) -> str:
-        """That of the backend."""
+        """Version and device of the backend behind it."""
         return self.backend.description
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the backend claims."""
+        """Claims of the backend behind it."""
         return self.backend.capabilities
 
     @property
     def known_failures(self) -> tuple[KnownFailure, ...]:
-        """Those that the backend declares."""
+        """Known failures of the backend behind it."""
         return known_failures(self.backend)
 
     def layer(self, config: Config, state: State | None) -> Layer:
-        """Build a layer of the backend."""
+        """Build a layer of the backend behind it."""
         return self.backend.layer(config, state)
 
     def to_native(self, array: Array) -> Native:
-        """Move an array in as the backend does."""
+        """Return an array as a native tensor of the backend behind it."""
         return self.backend.to_native(array)
 
     def to_numpy(self, tensor: Native) -> Array:
-        """Move a tensor out as the backend does."""
+        """Return a native tensor of the backend behind it as an array."""
         return self.backend.to_numpy(tensor)

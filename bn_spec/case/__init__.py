@@ -1,11 +1,11 @@
-"""Cases: a config, an initial state and a list of steps with their arrays. Data, without behaviour.
+"""Cases: a config, an initial state and a list of steps with their arrays; data without behaviour.
 
-``from bn_spec.case import *`` gives the names that a printed case uses.
+``from bn_spec.case import *`` imports the names that a printed case uses.
 """
 
 from bn_spec.case.config import Config, State
-from bn_spec.case.script import Case, identical, negated
-from bn_spec.case.source import array, source
+from bn_spec.case.script import Case, identical, negated, source
+from bn_spec.case.source import array
 from bn_spec.case.steps import (
     Backward,
     DoubleBackward,

@@ -1,7 +1,7 @@
-"""Strided arrays taken apart and put together: the one place that knows about memory layout.
+"""Strided arrays taken apart and put together, so that their strides survive every move.
 
-An array is a flat piece of memory, a shape and strides. Copies, case files and devices move the
-flat piece and rebuild the view, so that strides survive wherever an array goes.
+An array is a flat piece of memory, a shape and strides. Copies, case files and device transfers
+move the flat piece, and then rebuild the view on it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from bn_spec.case.dtypes import Array
 
 
 class Parts(NamedTuple):
-    """A strided array taken apart; ``strides`` count elements."""
+    """A strided array taken apart.
+
+    Attributes:
+        flat: The memory that the array spans, gaps included, as an array of one dimension.
+        shape: The length of each axis.
+        strides: The stride of each axis, in elements.
+
+    """
 
     flat: Array
     shape: tuple[int, ...]
@@ -22,10 +29,12 @@ class Parts(NamedTuple):
 
 
 def take_apart(array: Array) -> Parts:
-    """Return the memory that ``array`` spans, gaps included, with its shape and strides.
+    """Return the memory that ``array`` spans, its shape and its strides.
+
+    The memory is a view of the array's own, not a copy.
 
     Raises:
-        ValueError: a stride is negative or not a whole number of elements.
+        ValueError: A stride is negative, or not a whole number of elements.
 
     """
     size = array.itemsize
@@ -34,7 +43,8 @@ def take_apart(array: Array) -> Parts:
         raise ValueError(
             f"strides {array.strides} bytes; allowed: whole, non-negative multiples of {size}"
         )
-    if array.flags.c_contiguous:  # most are, and this takes a tenth of the time
+    if array.flags.c_contiguous:
+        # Most arrays are, and this takes a tenth of the time.
         flat = array.reshape(-1)
     else:
         flat = np.lib.stride_tricks.as_strided(array, (_extent(array.shape, strides),), (size,))
@@ -42,10 +52,10 @@ def take_apart(array: Array) -> Parts:
 
 
 def put_together(parts: Parts) -> Array:
-    """Return the view that ``parts`` describe, on their memory.
+    """Return the array that ``parts`` describe, as a view of their memory.
 
     Raises:
-        ValueError: the view would reach outside the memory.
+        ValueError: The array would reach outside the memory.
 
     """
     flat, shape, strides = parts
@@ -53,26 +63,36 @@ def put_together(parts: Parts) -> Array:
         raise ValueError(
             f"shape {shape} with strides {strides} does not fit into {flat.size} elements"
         )
-    return np.ndarray(
-        shape, flat.dtype, flat, strides=tuple(stride * flat.itemsize for stride in strides)
-    )
+    in_bytes = tuple(stride * flat.itemsize for stride in strides)
+    return np.ndarray(shape, flat.dtype, flat, strides=in_bytes)
 
 
 def private_copy(array: Array) -> Array:
-    """Return a copy of ``array`` with the same strides, gaps included, that shares no memory with it."""
+    """Return a copy of ``array`` in memory of its own, with the same strides and gaps."""
     flat, shape, _ = take_apart(array)
     return np.ndarray(shape, flat.dtype, flat.copy(), strides=array.strides)
 
 
 MARGIN = 64
-"""Elements on either side of a fenced copy; a multiple of any alignment that its memory may have."""
+"""Number of elements on either side of a fenced copy.
+
+It is a multiple of every alignment that the memory of the copy may need.
+"""
 
 FILLER = 12345
-"""Fills memory that nobody should read or write; a kernel that reads it is noticed."""
+"""Value of elements in gaps and margins; a kernel that reads them has conspicuous results."""
 
 
 class Fenced:
-    """A private copy of an array amid memory that nobody may write to: margins, and the gaps between its elements."""
+    """A private copy of an array, surrounded by memory that a backend must not write to.
+
+    Attributes:
+        array: The copy, with the strides of the original.
+        memory: The memory of the copy, with :data:`MARGIN` elements of :data:`FILLER` on each side.
+        gaps: The places, in the memory that the copy spans, that are not elements of it.
+        before: The bytes of the margins and the gaps when the copy was made.
+
+    """
 
     def __init__(self, array: Array) -> None:
         flat, shape, _ = take_apart(array)
@@ -84,7 +104,7 @@ class Fenced:
         self.before = self._around()
 
     def overrun(self) -> bool:
-        """Whether anything around the elements has changed since the copy was made."""
+        """Return whether the margins or the gaps have changed since the copy was made."""
         return self._around() != self.before
 
     def _around(self) -> bytes:
@@ -96,7 +116,13 @@ _NOWHERE = np.zeros(0, np.intp)
 
 
 def gaps(array: Array) -> Array:
-    """Return the places, in the memory that an array spans, that are none of its elements."""
+    """Return the indices of the gaps of an array.
+
+    Returns:
+        Indices into the memory that the array spans (:attr:`Parts.flat`) of all elements that do
+        not belong to the array.
+
+    """
     flat, shape, strides = take_apart(array)
     if flat.size == array.size and 0 not in strides:
         return _NOWHERE
@@ -106,25 +132,33 @@ def gaps(array: Array) -> Array:
 
 
 def same_bits(a: Array, b: Array) -> bool:
-    """Whether two arrays agree in shape, dtype and every bit (NaN equals itself, 0.0 is not -0.0)."""
+    """Return whether two arrays agree in shape, dtype and every bit.
+
+    NaN equals itself if the bits are the same, and 0.0 differs from -0.0.
+    """
     return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
 
 
 def interchangeable(a: Array, b: Array) -> bool:
-    """Whether two arrays agree in every bit and every stride."""
+    """Return whether two arrays agree in shape, dtype, every bit and every stride."""
     return a is b or (a.strides == b.strides and same_bits(a, b))
 
 
 def shown_values(array: Array) -> str:
-    """Return the first values in the order of their indices, and the strides if not C order."""
+    """Return the first 12 values of an array in C order, and its strides if they are different."""
     flat = array.ravel()
-    shown = [f"{float(v):.9g}" for v in flat[:12]]
-    text = ", ".join(shown) + (f", … {flat.size} values" if flat.size > len(shown) else "")
+    values = [f"{float(v):.9g}" for v in flat[:12]]
+    if flat.size > len(values):
+        values.append(f"… {flat.size} values")
+    text = ", ".join(values)
+    if not array.shape:
+        return text
     strides = "" if array.flags.c_contiguous else f" (strides {take_apart(array).strides})"
-    return f"[{text}]{strides}" if array.shape else text
+    return f"[{text}]{strides}"
 
 
 def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Return the number of elements from the first to the last one, both and all gaps included."""
     if 0 in shape:
         return 0
     return 1 + sum([(length - 1) * stride for length, stride in zip(shape, strides, strict=True)])

@@ -1,4 +1,4 @@
-"""What a layer is built with (``Config``) and what it holds (``State``)."""
+"""The arguments that a layer is built with (``Config``) and its tensors (``State``)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -14,11 +14,17 @@ from bn_spec.errors import ConfigError, allowed
 class Config:
     """The arguments of a BatchNorm2d, in PyTorch's names, order and defaults.
 
-    ``momentum`` is the weight of the *new* value in the running statistics; None asks for the
-    cumulative mean of all batches. ``eps`` is added to the variance, inside the root.
+    Attributes:
+        num_features: Number of channels C of the input (N, C, H, W).
+        eps: Positive number that is added to the variance, inside the root.
+        momentum: Weight of the *new* value in the running statistics, from 0 to 1; None for the
+            cumulative mean of all batches.
+        affine: Whether the layer has weight and bias.
+        track_running_stats: Whether the layer has running statistics and their counter.
+        dtype: Name of a row of :data:`bn_spec.case.dtypes.DTYPES`.
 
     Raises:
-        ConfigError: when an argument is of a kind that no BatchNorm2d takes.
+        ConfigError: An argument has a value that no BatchNorm2d takes.
 
     """
 
@@ -44,19 +50,23 @@ class Config:
 
     @property
     def arithmetic(self) -> DType:
-        """The row of the table of dtypes in which the layer works.
+        """The row of :data:`bn_spec.case.dtypes.DTYPES` in which the layer computes.
 
-        A layer that holds no floating-point tensors has no dtype of parameters but that of its
-        data.
+        A layer without floating-point tensors has no parameters whose dtype could differ from that
+        of its data, so both are the same in its row.
         """
         row = dtype_named(self.dtype)
         return row if self.affine or self.track_running_stats else replace(row, parameters=row.data)
 
     def changed(self, attribute: str, value: float | None) -> "Config":
-        """Return the config with another ``eps`` or ``momentum``; these can be changed of a live layer.
+        """Return the config of a layer after its ``eps`` or ``momentum`` was set.
+
+        Args:
+            attribute: ``"eps"`` or ``"momentum"``.
+            value: The new value.
 
         Raises:
-            ConfigError: the attribute is another, or the value one that no BatchNorm2d takes.
+            ConfigError: The attribute is a different one, or no BatchNorm2d takes the value.
 
         """
         changes: dict[str, Any] = {attribute: value}
@@ -65,28 +75,35 @@ class Config:
         return replace(self, **changes)
 
     def departures(self) -> dict[str, Any]:
-        """The arguments of the constructor that differ from its defaults (dtype aside), by name.
+        """Return the optional arguments that differ from their defaults, by name; never the dtype.
 
-        An adapter that passes only these lets the framework's own defaults be judged.
+        An adapter that passes only these to its framework also tests the framework's own defaults.
         """
+        optional = [field for field in fields(self) if field.name not in ("num_features", "dtype")]
+        values = {field.name: getattr(self, field.name) for field in optional}
         return {
-            field.name: getattr(self, field.name)
-            for field in fields(self)
-            if field.name not in ("num_features", "dtype")
-            and getattr(self, field.name) != field.default
+            field.name: values[field.name]
+            for field in optional
+            if values[field.name] != field.default
         }
 
 
 STATE_FIELDS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+"""Names of the tensors of a layer: the fields of :class:`State`, in order."""
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """The five tensors of a layer.
+    """The five tensors of a layer. A tensor that the config excludes is None.
 
-    ``weight``, ``bias``, ``running_mean`` and ``running_var`` have shape ``(num_features,)``;
-    ``num_batches_tracked`` is an int64 scalar of shape ``()``. A tensor that the config excludes is
-    None.
+    Attributes:
+        weight: Shape (C,), in the dtype of parameters; None without ``affine``.
+        bias: Likewise.
+        running_mean: Shape (C,), in the dtype of parameters; None without ``track_running_stats``.
+        running_var: Likewise.
+        num_batches_tracked: The number of training batches so far, int64 of shape (); None without
+            ``track_running_stats``.
+
     """
 
     weight: Array | None = None
@@ -100,20 +117,20 @@ class State:
         return self.map(np.copy)
 
     def map(self, change: Callable[[Array], Array]) -> "State":
-        """Return the state with a function applied to the tensors that exist."""
+        """Return the state with ``change`` applied to each tensor that is not None."""
         return State(**{name: None if a is None else change(a) for name, a in self.items()})
 
     def tensors(self) -> dict[str, Array]:
-        """Return the tensors that exist, by name."""
+        """Return the tensors that are not None, by name."""
         return {name: a for name, a in self.items() if a is not None}
 
     def items(self) -> list[tuple[str, Array | None]]:
-        """Return the five names with their tensors, in the order of :data:`STATE_FIELDS`."""
+        """Return the name and the tensor, or None, of each of the :data:`STATE_FIELDS`."""
         return [(name, getattr(self, name)) for name in STATE_FIELDS]
 
 
 def initial_state(config: Config) -> State:
-    """Return the state of a freshly built layer: weight and running_var one, the rest zero."""
+    """Return the state of a newly built layer: weight and running_var are 1, the rest is 0."""
     shape, dtype = (config.num_features,), config.arithmetic.parameters.dtype
     affine, tracked = config.affine, config.track_running_stats
     return State(

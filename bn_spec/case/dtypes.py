@@ -1,9 +1,9 @@
-"""The table of dtypes: one row per combination of dtypes in which a BatchNorm2d can be asked to work.
+"""The table of dtypes: one row per combination of dtypes in which a BatchNorm2d is tested.
 
 A row names three floating-point formats: that of input and output, that of parameters and buffers,
-and the one in which a correct kernel accumulates. Their unit roundoffs and ranges are all that the
-error bounds know about the arithmetic. Half-precision data are accumulated in float32, as every
-framework documents for its kernels.
+and that in which a correct kernel accumulates. The error bounds depend on the arithmetic only by
+the unit roundoffs and the ranges of these formats. Half-precision data are accumulated in float32,
+as every framework documents for its kernels.
 """
 
 from __future__ import annotations
@@ -27,15 +27,21 @@ Bools = npt.NDArray[np.bool_]
 """A Boolean array."""
 
 Floats = npt.NDArray[np.float64]
-"""A float64 array: error bounds and statistics of the data are computed in it."""
+"""A float64 array, as for error bounds and statistics of the data."""
 
 
 @dataclass(frozen=True)
 class Format:
     """One binary floating-point format.
 
-    ``u`` is its unit roundoff, half the spacing of the numbers just above 1 (``2**-24`` for
-    float32); ``largest``, ``smallest_normal`` and ``smallest_subnormal`` are its positive limits.
+    Attributes:
+        name: Its name in NumPy and ml_dtypes.
+        dtype: Its dtype.
+        u: Unit roundoff: half the spacing of the numbers just above 1, ``2**-24`` for float32.
+        largest: Largest finite number.
+        smallest_normal: Smallest positive normal number.
+        smallest_subnormal: Smallest positive number.
+
     """
 
     name: str
@@ -48,7 +54,7 @@ class Format:
 
 @cache
 def format_named(name: str) -> Format:
-    """Return the format called ``name``, as NumPy and ml_dtypes (for bfloat16) describe it."""
+    """Return the format called ``name``, with the limits that ml_dtypes has for it."""
     limits: Any = ml_dtypes.finfo(name)  # type: ignore[no-untyped-call]
     return Format(
         name=name,
@@ -62,7 +68,15 @@ def format_named(name: str) -> Format:
 
 @dataclass(frozen=True)
 class DType:
-    """One row: the formats of ``data`` (input and output), of ``parameters`` and buffers, and of ``accumulation``."""
+    """One row of the table of dtypes.
+
+    Attributes:
+        name: Name of the row, as in :attr:`bn_spec.case.config.Config.dtype`.
+        data: Format of input and output.
+        parameters: Format of weight, bias and running statistics.
+        accumulation: Format in which a correct kernel accumulates.
+
+    """
 
     name: str
     data: Format
@@ -87,11 +101,20 @@ DTYPES: Mapping[str, DType] = MappingProxyType(
         )
     }
 )
-"""``mixed`` rows have half-precision data beside float32 parameters and buffers, as in mixed-precision training."""
+"""The table of dtypes, by name.
+
+``mixed`` rows have half-precision data beside float32 parameters and buffers, as in mixed-precision
+training.
+"""
 
 
 def dtype_named(name: str) -> DType:
-    """Return the row called ``name``; raise :class:`ConfigError` naming the nearest one otherwise."""
+    """Return the row of the table of dtypes called ``name``.
+
+    Raises:
+        ConfigError: No row has this name; the message names the nearest one.
+
+    """
     try:
         return DTYPES[name]
     except KeyError:
@@ -99,5 +122,6 @@ def dtype_named(name: str) -> DType:
 
 
 def is_floating(dtype: np.dtype[Any]) -> bool:
-    """Whether ``dtype`` is a floating-point format, bfloat16 included, which NumPy does not count among them."""
+    """Return whether a dtype is a floating-point format; bfloat16 is one."""
+    # NumPy's kind of bfloat16, which ml_dtypes defines, is "V": raw bytes.
     return dtype.kind == "f" or dtype == np.dtype("bfloat16")

@@ -1,7 +1,7 @@
 """Cases as plain data: a script of JSON values, with each array in a place that the caller chooses.
 
-The script is the same behind case files, frames between processes and the pinned cases. They differ
-in where arrays go: into a member of an archive, into a frame, or into the text itself.
+Case files, messages between processes and the file of pinned cases use the same script. They differ
+in where arrays go: into a member of an archive, into a message, or into the text itself.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import numpy as np
 from bn_spec.case.arrays import Parts, put_together, take_apart
 from bn_spec.case.config import STATE_FIELDS, Config, State
 from bn_spec.case.dtypes import Array
-from bn_spec.case.packing import packed, unpacked
+from bn_spec.case.packing import LONGEST_LISTING, packed, unpacked
 from bn_spec.case.script import Case
 from bn_spec.case.steps import STEPS, Step
 
 Place: TypeAlias = Callable[[Array], dict[str, Any]]
-"""Puts an array somewhere, and returns a JSON object by which it can be fetched."""
+"""Stores an array, and returns a JSON object with which a :data:`Fetch` finds it again."""
 
 Fetch: TypeAlias = Callable[[dict[str, Any]], Array]
-"""Returns the array that a JSON object of a :data:`Place` stands for."""
+"""Returns the array that a :data:`Place` stored, from the JSON object that it returned."""
 
 
 def encode(case: Case, place: Place) -> dict[str, Any]:
-    """Return a case as a JSON object; arrays are replaced by what ``place`` returns."""
+    """Return a case as a JSON object, with the JSON object of ``place`` instead of each array."""
     state = case.state
     return {
         "config": {name: getattr(case.config, name) for name in _CONFIG},
@@ -37,11 +37,12 @@ def encode(case: Case, place: Place) -> dict[str, Any]:
 
 
 def decode(script: Mapping[str, Any], fetch: Fetch) -> Case:
-    """Return the case that a script of :func:`encode` stands for.
+    """Return the case that :func:`encode` wrote as ``script``.
 
     Raises:
-        ConfigError: It is no case that makes sense.
-        Exception: Of any kind, if the script is damaged. Catch it where a script comes from.
+        ConfigError: The script is well formed, but its case makes no sense.
+        Exception: The script is damaged. The exception can be of any class: a caller that reads
+            scripts from outside catches them all.
 
     """
     state = script["state"]
@@ -53,17 +54,16 @@ def decode(script: Mapping[str, Any], fetch: Fetch) -> Case:
 
 
 def outline(array: Array) -> tuple[Array, dict[str, Any]]:
-    """Return the memory that an array spans, and its shape and strides (in elements) as JSON."""
+    """Return the memory that an array spans, and a JSON object of its shape and strides.
+
+    Strides count elements.
+    """
     flat, shape, strides = take_apart(array)
     return flat, {"shape": list(shape), "strides": list(strides)}
 
 
-LONGEST_LISTING = 64
-"""Number of elements above which an array is packed into text instead of being listed."""
-
-
 def place_inline(array: Array) -> dict[str, Any]:
-    """Return an array as a JSON object that holds its elements."""
+    """Return an array as a JSON object that contains its elements: a :data:`Place`."""
     flat, entry = outline(array)
     entry["dtype"] = flat.dtype.name
     if flat.size <= LONGEST_LISTING and np.isfinite(flat).all():
@@ -74,16 +74,15 @@ def place_inline(array: Array) -> dict[str, Any]:
 
 
 def fetch_inline(entry: dict[str, Any]) -> Array:
-    """Return the array that a JSON object of :func:`place_inline` holds."""
+    """Return the array that :func:`place_inline` wrote: a :data:`Fetch`."""
     kind = np.dtype(entry["dtype"])
-    if "packed" in entry:
-        flat = unpacked(entry["packed"], kind)
-    else:
-        flat = np.array(entry["values"], kind)
+    text = entry.get("packed")
+    flat = np.array(entry["values"], kind) if text is None else unpacked(text, kind)
     return put_together(Parts(flat, tuple(entry["shape"]), tuple(entry["strides"])))
 
 
 _CONFIG = tuple(field.name for field in fields(Config))
+"""Names of the fields of a config."""
 _STEP = {name: tuple(field.name for field in fields(kind)) for name, kind in STEPS.items()}
 """Names of the fields of each step, by the name of its class."""
 

@@ -1,7 +1,7 @@
-"""Laws: how the output must follow a change of the input. No formula of the reference plays a part, only bounds.
+"""Laws: how the output must change with the input.
 
-They check the reference as well: one that is wrong breaks a law, even if a backend is wrong in the
-same way.
+A law uses the error bounds, but no formula of the reference. It therefore also detects a reference
+and a backend that are wrong in the same way.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from bn_spec.case.dtypes import Array, Floats
 
 @dataclass(frozen=True)
 class Law:
-    """Where the input x (N, C, H, W) becomes ``change(x)``, the output y becomes ``image(y)``.
+    """If the input x (N, C, H, W) becomes ``change(x)``, the output y becomes ``image(y)``.
 
-    ``eps_factor`` is that by which eps is multiplied at the same time; with ``parameters``, weight
-    and bias are reversed as well.
+    Attributes:
+        change: The change of the input.
+        image: The change of the output that must follow.
+        eps_factor: Factor by which eps is multiplied at the same time.
+        parameters: Whether weight and bias are reversed at the same time.
+
     """
 
     change: Callable[[Array], Array]
@@ -31,7 +35,7 @@ class Law:
 
 
 SCALE = 8.0
-"""A power of two, by which multiplication is exact."""
+"""Factor of the law "scaled": a power of two, so that multiplication is exact."""
 
 
 def _same(y: Array) -> Array:
@@ -49,7 +53,7 @@ def _shifted(x: Array) -> Array:
 
 
 def doubled(x: Array) -> Array:
-    """Return a batch beside itself."""
+    """Return a batch (2 N, C, H, W) of every sample of ``x`` twice."""
     return np.concatenate([x, x])
 
 
@@ -75,7 +79,7 @@ LAWS: Mapping[str, Law] = MappingProxyType(
         "twice over": Law(doubled, doubled),
     }
 )
-"""Laws of one forward and the next, by what happens to the input."""
+"""Laws about one forward and the next, by the name of the change of the input."""
 
 OTHER_LAWS = (
     "unscaled",
@@ -86,11 +90,15 @@ OTHER_LAWS = (
     "contraction",
     "estimator",
 )
-"""Names of the laws that are no change from one input to the next."""
+"""Names of the laws that are not a change from one input to the next."""
 
 
 def of_two_values(x: Array) -> Array:
-    """Return an array like ``x`` whose channels have two values each, as often: a power of two about a multiple."""
+    """Return an array of the shape and dtype of ``x`` with two values per channel.
+
+    Half the values of a channel are c + a, the other half c − a: a is a power of two, and c a
+    multiple of a, so that both values are exact. N H W must be even for equal halves.
+    """
     n, c, h, w = x.shape
     places = np.arange(n * h * w).reshape(n, 1, h, w)
     half = 2.0 ** (np.arange(c) % 7 - 3).reshape(1, -1, 1, 1)
@@ -99,26 +107,33 @@ def of_two_values(x: Array) -> Array:
 
 
 def two_values(x: Array) -> tuple[Floats, Floats, Floats] | None:
-    """Return c and a (C,) and the signs (N, C, H, W) where half the values of each channel are c + a, half c − a."""
+    """Return how the values of an input are c ± a in each channel, each half of the time.
+
+    Returns:
+        c (C,), a (C,) and the signs of a (N, C, H, W); None if the values are not of this kind.
+
+    """
     values = x.astype(np.float64)
-    high, low = (extreme(axis=(0, 2, 3), keepdims=True) for extreme in (values.max, values.min))
+    high = values.max(axis=(0, 2, 3), keepdims=True)
+    low = values.min(axis=(0, 2, 3), keepdims=True)
     centre, half = (high + low) / 2, (high - low) / 2
     signs = np.sign(values - centre)
-    if (
-        not np.array_equal(centre + signs * half, values)
-        or (signs == 0).any()
-        or signs.sum(axis=(0, 2, 3)).any()
-    ):
+    if not np.array_equal(centre + signs * half, values):
+        return None
+    if (signs == 0).any() or signs.sum(axis=(0, 2, 3)).any():
         return None
     return centre.ravel(), half.ravel(), signs
 
 
 def is_exact(law: Law, x: Array, changed: Array) -> bool:
-    """Whether nothing was rounded, to nothing or to infinity, when ``x`` was changed."""
+    """Return whether ``changed`` is the exact result of the change of ``x`` by a law.
+
+    Shifting and scaling can round, overflow and underflow; the other changes only move values.
+    """
     if law.image is not _same:
         return True
     before, after = x.astype(np.float64), changed.astype(np.float64)
+    # A shift adds the same number to all values; scaling by a factor scales eps by its square.
     offset = after.flat[0] - before.flat[0] if law.eps_factor == 1 else 0.0
-    return bool(
-        np.isfinite(after).all() and ((after - offset) / law.eps_factor**0.5 == before).all()
-    )
+    undone = (after - offset) / law.eps_factor**0.5
+    return bool(np.isfinite(after).all() and (undone == before).all())

@@ -1,4 +1,4 @@
-"""Memory layouts: the same values at other addresses, one row per layout."""
+"""Memory layouts: different addresses for the same values, one row per layout."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from bn_spec.case.dtypes import Array
 
 
 def layout_of(a: Array) -> str:
-    """Return the name, of :data:`bn_spec.case.layouts.LAYOUTS`, of the layout of an array (N, C, H, W)."""
+    """Return the layout of an array (N, C, H, W), one of :data:`LAYOUTS`."""
     if any(stride == 0 and length > 1 for stride, length in zip(a.strides, a.shape, strict=True)):
         return "expanded"
     if a.flags.c_contiguous:
-        return (
-            "contiguous"
-            if a.strides == np.empty_like(a, order="C", subok=False).strides
-            else "ambiguous"
-        )
+        usual = np.empty_like(a, order="C", subok=False).strides
+        return "contiguous" if a.strides == usual else "ambiguous"
     if a.transpose(0, 2, 3, 1).flags.c_contiguous:
         return "channels_last"
     if not gaps(a).size:
@@ -31,7 +28,7 @@ def layout_of(a: Array) -> str:
 
 
 def _ordered(*axes: int) -> Callable[[Array], Array]:
-    """Lay the array out in memory in the order of ``axes``, outermost first."""
+    """Return a function that orders the memory of an array by ``axes``, outermost first."""
     back = tuple(int(i) for i in np.argsort(axes))
     return lambda x: x.transpose(axes).copy().transpose(back)
 
@@ -51,19 +48,26 @@ def _cropped(x: Array) -> Array:
 
 
 def _ambiguous(x: Array) -> Array:
-    """C order, but for axes of length 1: their stride, on which no address depends, is 1."""
+    """Return a copy in C order, but with the stride 1 for axes of length 1.
+
+    No address depends on the stride of such an axis.
+    """
     flat, shape, strides = take_apart(x.copy())
     odd = tuple(1 if length == 1 else stride for length, stride in zip(shape, strides, strict=True))
     return put_together(Parts(flat, shape, odd))
 
 
 def _expanded(x: Array) -> Array:
-    """The first sample, or else the first column, for all: the one layout that does not keep the values."""
-    return np.broadcast_to((x[:1] if len(x) > 1 else x[..., :1]).copy(), x.shape)
+    """Return the first sample N times, or the first column W times if there is one sample.
+
+    Alone among the layouts, this one does not keep the values.
+    """
+    first = x[:1] if len(x) > 1 else x[..., :1]
+    return np.broadcast_to(first.copy(), x.shape)
 
 
 def spread(a: Array, step: int) -> Array:
-    """Lay the values of a tensor (C,) out with a stride of ``step`` elements."""
+    """Return a copy of a tensor (C,) with a stride of ``step`` elements."""
     view = np.full(step * len(a), FILLER, a.dtype)[::step]
     view[...] = a
     return view
@@ -85,13 +89,13 @@ PLACED: Mapping[str, Callable[[Array], Array]] = MappingProxyType(
         "cropped": _cropped,  # the interior of larger planes: rows are contiguous, planes are not
         "split": _split,  # the first channels of a wider tensor: planes are contiguous, samples not
         "ambiguous": _ambiguous,  # C order with odd strides for axes of length 1
-        "expanded": _expanded,  # one sample that stands for all: its stride is 0
+        "expanded": _expanded,  # one sample for all: the stride of the samples is 0
     }
 )
-"""How each layout places an array (N, C, H, W): a function from the values to the placed array."""
+"""By layout, a function that returns the values of an array (N, C, H, W) in this layout."""
 
 LAYOUTS = tuple(PLACED)
 """The names of the memory layouts of an input (N, C, H, W)."""
 
 USUAL_LAYOUTS = ("contiguous", "channels_last", "permuted", "sliced", "cropped", "split")
-"""Layouts that every property draws; the others are for properties about memory."""
+"""Names of the layouts that every property draws; properties about memory also draw the others."""

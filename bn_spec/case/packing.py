@@ -1,4 +1,4 @@
-"""Arrays packed into text."""
+"""Arrays as short text."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ import numpy as np
 
 from bn_spec.case.dtypes import Array
 
+LONGEST_LISTING = 64
+"""Number of elements above which an array is packed into text instead of being listed."""
+
 
 def packed(flat: Array) -> str:
-    """Return base-85 text of the elements: compressed differences of their little-endian bits.
+    """Return a flat array as base-85 text: compressed differences of its little-endian bits.
 
-    Large inputs are regular more often than not once they are shrunk: the differences of a ramp are
-    few.
+    A large input is mostly regular once it is shrunk. The differences of a regular array, such as a
+    ramp, have few distinct values, and compress well.
     """
     bits = flat.view(f"u{flat.itemsize}")
     differences = np.diff(bits, prepend=bits.dtype.type(0))
-    return b85encode(
-        compress(differences.astype(bits.dtype.newbyteorder("<")).tobytes(), 9)
-    ).decode()
+    little_endian = differences.astype(bits.dtype.newbyteorder("<"))
+    return b85encode(compress(little_endian.tobytes(), 9)).decode()
 
 
 def unpacked(text: str, kind: np.dtype[Any]) -> Array:
-    """Return the elements that :func:`packed` packed, of a dtype."""
+    """Return the flat array of dtype ``kind`` that :func:`packed` packed."""
     bits = np.dtype(f"u{kind.itemsize}")
     differences = np.frombuffer(decompress(b85decode(text)), bits.newbyteorder("<"))
     return np.cumsum(differences, dtype=bits).view(kind)

@@ -1,7 +1,8 @@
-"""A case: config, initial state and a list of steps with their arrays. Data, that only checks that it makes sense.
+"""A case: config, initial state and a list of steps with their arrays.
 
-Because a case is data it can be drawn and shrunk, printed as Python (``source``), kept in a file
-(:mod:`bn_spec.case.npz`) and played on any backend (:func:`bn_spec.play.player.play`).
+A case is data, and checks only that it makes sense. It can therefore be drawn and shrunk, printed
+as Python (:func:`bn_spec.case.script.source`), stored in a file (:mod:`bn_spec.case.npz`) and
+played on any backend (:func:`bn_spec.play.player.play`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from bn_spec.case.arrays import interchangeable
 from bn_spec.case.config import STATE_FIELDS, Config, State
 from bn_spec.case.dtypes import Array
-from bn_spec.case.source import source
+from bn_spec.case.source import case_source
 from bn_spec.case.steps import (
     DIFFERENTIABLE,
     Backward,
@@ -32,13 +33,22 @@ from bn_spec.errors import ConfigError, allowed
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A complete, replayable script; ``state`` None leaves the layer as it was built.
+    """A complete script that can be replayed.
+
+    Attributes:
+        config: The arguments of the layer.
+        state: The state into which the layer is brought; None to leave it as it was built.
+        steps: The steps, in order.
 
     Raises:
-        ConfigError: a gradient is asked with respect to a tensor that the layer does not have, of a
-            forward that is not there or was not recorded; a cotangent has another shape than what
-            it belongs to; a checkpoint is not there, or has no such tensor; an attribute is set
-            that cannot be; a convolution has other channels.
+        ConfigError: A step makes no sense. The message starts with its number, counted from 1:
+
+            - a forward requires a gradient of a tensor that the layer does not have;
+            - a backward refers to a forward that does not exist, or requires no gradient;
+            - an array of a double backward has another shape than its tensor;
+            - a checkpoint does not exist, or a tensor in it has an unknown name;
+            - an attribute is not eps or momentum, or no layer takes its value;
+            - a convolution has another rank or another number of channels.
 
     """
 
@@ -75,26 +85,31 @@ class Case:
 
     @property
     def values(self) -> int:
-        """How many values all forwards together are handed."""
+        """Number of values of all inputs together."""
         return sum(x.size for x in self.forwards())
 
     @property
     def size(self) -> tuple[int, int]:
-        """How large the case is: its steps, and its values."""
+        """Number of steps and number of values; the smaller of two cases is the simpler one."""
         return len(self.steps), self.values
 
 
+def source(case: Case) -> str:
+    """Return Python that rebuilds the case after ``from bn_spec.case import *``."""
+    return case_source(case.config, case.state, case.steps)
+
+
 def negated(case: Case) -> Case:
-    """Return the case with all numbers of forwards and backwards of the opposite sign."""
-    steps = (
-        replace(step, x=-step.x)
-        if isinstance(step, Forward)
-        else replace(step, dy=-step.dy)
-        if isinstance(step, Backward)
-        else step
-        for step in case.steps
-    )
-    return replace(case, steps=tuple(steps))
+    """Return the case with every x of a forward and every dy of a backward negated."""
+    return replace(case, steps=tuple(map(_negated, case.steps)))
+
+
+def _negated(step: Step) -> Step:
+    if isinstance(step, Forward):
+        return replace(step, x=-step.x)
+    if isinstance(step, Backward):
+        return replace(step, dy=-step.dy)
+    return step
 
 
 def _check_wrt(config: Config, number: int, step: Forward) -> None:
@@ -109,7 +124,8 @@ def _check_wrt(config: Config, number: int, step: Forward) -> None:
 def _check_restore(number: int, step: Restore, checkpoints: int) -> None:
     if not -checkpoints <= step.of < checkpoints:
         raise ConfigError(
-            f"step {number}: checkpoint {step.of}; the case has {checkpoints} until then"
+            f"step {number}: checkpoint {step.of} does not exist;"
+            f" {_counted(checkpoints, 'Save')} before it"
         )
     for name in step.only:
         if name not in STATE_FIELDS:
@@ -122,47 +138,58 @@ def _check_fold(config: Config, number: int, step: Fold) -> None:
     channels, shape = config.num_features, step.weight.shape
     if len(shape) != 4 or shape[0] != channels:
         raise ConfigError(
-            f"step {number}: a convolution of weight {shape}; allowed: ({channels}, I, h, w)"
+            f"step {number}: the convolution's weight has shape {shape};"
+            f" allowed: ({channels}, I, h, w)"
         )
     if step.bias is not None and step.bias.shape != (channels,):
         raise ConfigError(
-            f"step {number}: a convolution of bias {step.bias.shape}; allowed: ({channels},)"
+            f"step {number}: the convolution's bias has shape {step.bias.shape};"
+            f" allowed: ({channels},)"
         )
 
 
 def _check_of(number: int, step: Backward | DoubleBackward, forwards: list[Forward]) -> None:
     if not -len(forwards) <= step.of < len(forwards):
         raise ConfigError(
-            f"step {number}: a backward of forward {step.of}; the case has {len(forwards)} until then"
+            f"step {number}: forward {step.of} does not exist;"
+            f" {_counted(len(forwards), 'Forward')} before it"
         )
     if not forwards[step.of].wrt:
         raise ConfigError(
-            f"step {number}: a backward of forward {step.of}, in which nothing requires a gradient; give it"
-            f" wrt={DIFFERENTIABLE}"
+            f"step {number}: forward {step.of} requires no gradient;"
+            f" write it as Forward(x, wrt={DIFFERENTIABLE})"
         )
     if isinstance(step, Backward):
-        return  # a layer must refuse a dy of another shape
-    shape = forwards[step.of].x.shape
-    for name, wanted in (
-        ("dy", shape),
-        ("input", shape),
-        ("weight", shape[1:2]),
-        ("bias", shape[1:2]),
-    ):
-        given = getattr(step, name)
-        if given is not None and given.shape != wanted:
-            raise ConfigError(f"step {number}: {name} has shape {given.shape}; allowed: {wanted}")
+        return  # any dy makes sense: that a layer refuses a wrong shape is a requirement
+    _check_shapes(number, step, forwards[step.of].x.shape)
+
+
+def _counted(steps: int, kind: str) -> str:
+    """Return a phrase such as ``the case has 2 Forward steps``."""
+    return f"the case has {steps} {kind} step{'' if steps == 1 else 's'}"
+
+
+def _check_shapes(number: int, step: DoubleBackward, shape: tuple[int, ...]) -> None:
+    """Check the arrays of a double backward of a forward whose input has this shape."""
+    channels = shape[1:2]
+    expected = (("dy", shape), ("input", shape), ("weight", channels), ("bias", channels))
+    for name, wanted in expected:
+        array = getattr(step, name)
+        if array is not None and array.shape != wanted:
+            raise ConfigError(f"step {number}: {name} has shape {array.shape}; allowed: {wanted}")
 
 
 def identical(a: Case, b: Case) -> bool:
-    """Whether two cases agree in every field, every stride and every bit."""
-    ours, theirs = tuple(_leaves(a)), tuple(_leaves(b))
-    return len(ours) == len(theirs) and all(map(_agree, ours, theirs))
+    """Return whether two cases agree in every field, every stride and every bit."""
+    parts, others = tuple(_leaves(a)), tuple(_leaves(b))
+    return len(parts) == len(others) and all(map(_agree, parts, others))
 
 
 def _leaves(case: Case) -> Iterator[object]:
+    """Yield everything in which two cases can differ, in a fixed order."""
     yield case.config
-    yield from (case.state.tensors().items() if case.state is not None else ())
+    if case.state is not None:
+        yield from case.state.tensors().items()
     for step in case.steps:
         yield type(step)
         yield from (getattr(step, field.name) for field in fields(step))

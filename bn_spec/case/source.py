@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bn_spec.case.arrays import Parts, put_together, take_apart
 from bn_spec.case.config import Config, State
 from bn_spec.case.dtypes import Array
-from bn_spec.case.packing import packed, unpacked
+from bn_spec.case.packing import LONGEST_LISTING, packed, unpacked
 from bn_spec.case.steps import Step
-
-if TYPE_CHECKING:
-    from bn_spec.case.script import Case
-
-
-LONGEST_LISTING = 64
-"""Arrays of more elements are printed packed into text rather than as a list of numbers."""
 
 
 def array(
@@ -27,33 +20,45 @@ def array(
     dtype: str = "float32",
     strides: tuple[int, ...] | None = None,
 ) -> Array:
-    """Build an array from a printed case.
+    """Build an array of a printed case.
 
-    ``values`` are the elements in memory order: a list, or the text into which they were packed.
-    ``strides`` count elements and default to C order.
+    Args:
+        values: The memory that the array spans, gaps included: a list, a single number, or the text
+            of :func:`bn_spec.case.packing.packed`.
+        shape: Length of each axis.
+        dtype: Name of the dtype.
+        strides: Stride of each axis, in elements; C order by default.
+
     """
     kind = np.dtype(dtype)
     flat = unpacked(values, kind) if isinstance(values, str) else np.ravel(np.array(values, kind))
     return put_together(Parts(flat, shape, _contiguous(shape) if strides is None else strides))
 
 
-def source(case: Case) -> str:
-    """Return the case as Python that rebuilds it, given ``from bn_spec.case import *``."""
-    parts = [f"config={_config_source(case.config)}"]
-    if case.state is not None:
-        parts.append(f"state={_state_source(case.state)}")
-    if case.steps:
-        parts.append(f"steps=({' '.join(f'{_step_source(step)},' for step in case.steps)})")
-    return "Case(\n" + "".join(f"    {part},\n" for part in parts) + ")"
+def case_source(config: Config, state: State | None, steps: tuple[Step, ...]) -> str:
+    """Return Python that rebuilds a case of these parts after ``from bn_spec.case import *``."""
+    parts = [f"config={_config_source(config)}"]
+    if state is not None:
+        parts.append(f"state={_state_source(state)}")
+    if steps:
+        # Each step has a comma of its own, so that one step is a tuple too.
+        sources = " ".join(f"{_step_source(step)}," for step in steps)
+        parts.append(f"steps=({sources})")
+    lines = [f"    {part},\n" for part in parts]
+    return f"Case(\n{''.join(lines)})"
 
 
 def _config_source(config: Config) -> str:
-    arguments = config.departures() | ({"dtype": config.dtype} if config.dtype != "float32" else {})
-    return f"Config({', '.join([str(config.num_features), *(f'{k}={v!r}' for k, v in arguments.items())])})"
+    arguments = [str(config.num_features)]
+    arguments += [f"{name}={value!r}" for name, value in config.departures().items()]
+    if config.dtype != "float32":
+        arguments.append(f"dtype={config.dtype!r}")
+    return f"Config({', '.join(arguments)})"
 
 
 def _state_source(state: State) -> str:
-    return f"State({', '.join(f'{name}={_array_source(a)}' for name, a in state.items() if a is not None)})"
+    arguments = [f"{name}={_array_source(a)}" for name, a in state.tensors().items()]
+    return f"State({', '.join(arguments)})"
 
 
 def _step_source(step: Step) -> str:
@@ -61,7 +66,8 @@ def _step_source(step: Step) -> str:
     for number, part in enumerate(fields(step)):
         value = getattr(step, part.name)
         if isinstance(value, np.ndarray):
-            arguments.append(f"{f'{part.name}=' if number else ''}{_array_source(value)}")
+            name = f"{part.name}=" if number else ""  # the first argument stands by its place
+            arguments.append(f"{name}{_array_source(value)}")
         elif value != part.default:
             arguments.append(f"{part.name}={value!r}")
     return f"{type(step).__name__}({', '.join(arguments)})"
@@ -69,11 +75,12 @@ def _step_source(step: Step) -> str:
 
 def _array_source(a: Array) -> str:
     flat, shape, strides = take_apart(a)
-    values: str
     if flat.size > LONGEST_LISTING:
         values = repr(packed(flat))
+    elif shape:
+        values = f"[{', '.join(map(_number_source, flat))}]"
     else:
-        values = f"[{', '.join(map(_number_source, flat))}]" if shape else _number_source(flat[0])
+        values = _number_source(flat[0])
     arguments = [values]
     if shape:
         arguments.append(str(shape))
@@ -85,16 +92,19 @@ def _array_source(a: Array) -> str:
 
 
 def _number_source(value: Any) -> str:
-    """Return the shortest literal that gives ``value`` back bit for bit."""
+    """Return a short literal from which ``value`` can be rebuilt bit for bit."""
     if value.dtype.kind in "iu":
         return str(value)
     if not np.isfinite(value):
         return f"float({str(value)!r})"
-    short = str(value).removesuffix(".0") if value else ("-0.0" if np.signbit(value) else "0")
+    if value == 0:
+        return "-0.0" if np.signbit(value) else "0"
+    short = str(value).removesuffix(".0")
     return short if value.dtype.type(float(short)) == value else repr(float(value))
 
 
 def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides of C order, in elements."""
     strides, step = [], 1
     for length in reversed(shape):
         strides.append(step)

@@ -1,4 +1,4 @@
-"""Steps: the things that can be done to a layer, one class and one row of a table each."""
+"""Steps: what can be done to a layer, with one class and one row of a table each."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from bn_spec.case.config import STATE_FIELDS, Config
 from bn_spec.case.dtypes import Array
 
 DIFFERENTIABLE = ("input", "weight", "bias")
-"""The tensors that an output has gradients with respect to."""
+"""Names of the tensors with respect to which an output has gradients."""
 
 GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
-"""Names of the results of a backward: the parts of :class:`bn_spec.backend.contract.Gradients`."""
+"""Names of the results of a backward step.
+
+They are the parts of :class:`bn_spec.backend.contract.Gradients`.
+"""
 
 DOUBLE_GRADIENTS = ("double_dy", "double_input", "double_weight")
-"""Names of the results of a double backward.
+"""Names of the results of a double-backward step.
 
 They are the parts of :class:`bn_spec.backend.contract.DoubleGradients`.
 """
 
 FOLDED = ("folded_weight", "folded_bias")
-"""Names of the parameters of the convolution into which a layer is folded."""
+"""Names of the results of a fold step: the parameters of the convolution that it returns."""
 
 
 @dataclass(frozen=True)
 class Train:
-    """Switch the layer to training mode; a new layer is in it."""
+    """Switch the layer to training mode, in which a new layer is already."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,15 @@ class Eval:
 
 @dataclass(frozen=True, eq=False)
 class Forward:
-    """Hand ``x``, normally of shape (N, C, H, W), to the layer.
+    """Call the layer on an input.
 
-    ``wrt`` names the tensors of :data:`DIFFERENTIABLE` that require a gradient; without any, none
-    is recorded. An ``x`` that equals that of the forward before, strides included, is the same
-    tensor handed over once more.
+    Attributes:
+        x: The input, normally of shape (N, C, H, W) and in the dtype of the data. If it equals the
+            input of the last forward, strides included, the same native tensor is handed over
+            again.
+        wrt: Names of :data:`DIFFERENTIABLE` that require a gradient. Without any, the forward is
+            not recorded, and no backward can refer to it.
+
     """
 
     x: Array
@@ -54,10 +61,12 @@ class Forward:
 
 @dataclass(frozen=True, eq=False)
 class Backward:
-    """Ask for the gradients of Σ ``dy`` · y, the output y being that of a recorded forward.
+    """Ask for the gradients of Σ ``dy`` · y, where y is the output of a recorded forward.
 
-    ``of`` counts the forwards of the case so far, as an index of Python: 0 is the first one, -1 the
-    last.
+    Attributes:
+        dy: The cotangent of y, normally of the shape of y.
+        of: Index of the forward among those of the case so far: 0 is the first one, -1 the last.
+
     """
 
     dy: Array
@@ -68,8 +77,15 @@ class Backward:
 class DoubleBackward:
     """Ask for the gradients of Σ ``input`` · dx + Σ ``weight`` · dweight + Σ ``bias`` · dbias.
 
-    dx, dweight and dbias are what ``Backward(dy, of)`` answers; of shape (N, C, H, W), (C,) and
-    (C,), like their cotangents, which are None for what the layer does not have.
+    dx, dweight and dbias are the gradients of ``Backward(dy, of)``.
+
+    Attributes:
+        dy: The cotangent of the output, of shape (N, C, H, W).
+        input: The cotangent of dx, of shape (N, C, H, W).
+        weight: The cotangent of dweight, of shape (C,); None without weight.
+        bias: The cotangent of dbias, of shape (C,); None without bias.
+        of: Index of the forward among those of the case so far: 0 is the first one, -1 the last.
+
     """
 
     dy: Array
@@ -86,21 +102,24 @@ class ResetRunningStats:
 
 @dataclass(frozen=True)
 class ResetParameters:
-    """Reset weight and bias, and the running statistics with them."""
+    """Reset weight and bias, the running statistics and num_batches_tracked."""
 
 
 @dataclass(frozen=True)
 class Save:
-    """Take a checkpoint: a copy of every tensor that the layer has, by name."""
+    """Save a checkpoint: a copy of every tensor of the layer, by name."""
 
 
 @dataclass(frozen=True)
 class Restore:
-    """Load a checkpoint of the case, whole or, with ``only``, these of its tensors.
+    """Load a checkpoint that the case has saved.
 
-    ``of`` counts the checkpoints of the case so far, as an index of Python. With ``fresh``, it goes
-    into a new layer, which takes the place of the old one: built by the config as it is then, in
-    training mode.
+    Attributes:
+        of: Index of the checkpoint among those of the case so far: 0 is the first one, -1 the last.
+        only: Names of the tensors that are loaded; all, strictly, if there are none.
+        fresh: Whether to load into a new layer, which then replaces the old one. It is built with
+            the config at this point, and is in training mode.
+
     """
 
     of: int = -1
@@ -110,7 +129,18 @@ class Restore:
 
 @dataclass(frozen=True, eq=False)
 class Load:
-    """Load these tensors: those that the layer has, or, without ``strict``, some of them."""
+    """Load tensors from outside.
+
+    Attributes:
+        weight: Shape (C,); None to load none. Likewise for the other tensors.
+        bias: Shape (C,).
+        running_mean: Shape (C,).
+        running_var: Shape (C,).
+        num_batches_tracked: Shape ().
+        strict: Whether these must be exactly the tensors of the layer; otherwise, the layer keeps
+            those that are missing.
+
+    """
 
     weight: Array | None = None
     bias: Array | None = None
@@ -120,13 +150,20 @@ class Load:
     strict: bool = True
 
     def tensors(self) -> dict[str, Array]:
-        """Return the tensors that are given, by name."""
-        return {name: a for name in STATE_FIELDS if (a := getattr(self, name)) is not None}
+        """Return the tensors that are loaded, by name."""
+        tensors = {name: getattr(self, name) for name in STATE_FIELDS}
+        return {name: a for name, a in tensors.items() if a is not None}
 
 
 @dataclass(frozen=True)
 class Set:
-    """Change an attribute of the live layer, eps or momentum."""
+    """Set an attribute of the live layer.
+
+    Attributes:
+        name: ``"eps"`` or ``"momentum"``.
+        value: The new value, in PyTorch's terms.
+
+    """
 
     name: str
     value: float | None
@@ -134,7 +171,13 @@ class Set:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Fold the layer, in eval mode, into a convolution before it: of ``weight`` (C, I, h, w) and ``bias`` (C,)."""
+    """Fold the layer, as it is in eval mode, into a convolution whose output is its input.
+
+    Attributes:
+        weight: Weight of the convolution (C, I, h, w).
+        bias: Bias of the convolution (C,), or None.
+
+    """
 
     weight: Array
     bias: Array | None = None
@@ -154,12 +197,14 @@ Step: TypeAlias = (
     | Set
     | Fold
 )
+"""Any step; its fields are plain values and arrays."""
 
 
-# Wordings: how a step reads in a finding; ``forwards`` counts the forwards up to and with it.
+# Wordings: how a step reads in a finding. The second argument is the number of forwards so far,
+# this step included.
 
 
-def _forward_wording(step: Forward, forwards: int) -> str:
+def _forward_wording(step: Forward, _: int) -> str:
     asked = f", for gradients of {', '.join(step.wrt)}" if step.wrt else ""
     return f"forward{asked}, x of shape {step.x.shape} = {shown_values(step.x)}"
 
@@ -177,18 +222,18 @@ def _backward_wording(step: Backward | DoubleBackward, forwards: int) -> str:
     return f"{name}{which}, {', '.join(arrays)}"
 
 
-def _restore_wording(step: Restore, forwards: int) -> str:
+def _restore_wording(step: Restore, _: int) -> str:
     tensors = " and ".join(step.only) or "all"
     target = "a new layer, which takes its place" if step.fresh else "the layer"
     return f"load {tensors} of checkpoint {step.of} into {target}"
 
 
-def _load_wording(step: Load, forwards: int) -> str:
+def _load_wording(step: Load, _: int) -> str:
     tensors = ", ".join(f"{name} = {shown_values(a)}" for name, a in step.tensors().items())
     return f"load {tensors or 'nothing'}{'' if step.strict else ', not strictly'}"
 
 
-def _fold_wording(step: Fold, forwards: int) -> str:
+def _fold_wording(step: Fold, _: int) -> str:
     bias = "" if step.bias is None else f", bias = {shown_values(step.bias)}"
     weight = f"weight {step.weight.shape} = {shown_values(step.weight)}"
     return f"fold into a convolution of {weight}{bias}"
@@ -199,13 +244,13 @@ class StepKind:
     """One row of the table of steps.
 
     Attributes:
-        step: The class.
-        wording: A sentence about a step of this kind, from the step and the number of forwards so
-            far, this step included.
-        claim: The flag of :class:`bn_spec.backend.claims.Capabilities` without which a backend is
-            never handed such a step; empty if every backend is.
+        step: Class of the steps.
+        wording: Function from a step and the number of forwards so far, this step included, to the
+            phrase about the step in a finding.
+        claim: Claim of :class:`bn_spec.backend.claims.Capabilities` that a backend must make to get
+            such steps; empty if every backend gets them.
         results: Names of the tensors that a backend returns, besides an output.
-        word: The word for the step in histories, where nothing has to be drawn for it.
+        word: The word for the step in histories; empty if the step needs drawn arguments.
 
     """
 
@@ -217,7 +262,7 @@ class StepKind:
 
 
 def _always(wording: str) -> Callable[[object, int], str]:
-    return lambda step, forwards: wording
+    return lambda _step, _forwards: wording
 
 
 STEP_KINDS: Mapping[type[Any], StepKind] = MappingProxyType(
@@ -248,7 +293,13 @@ STEPS: Mapping[str, type[Any]] = MappingProxyType({kind.__name__: kind for kind 
 
 
 def config_after(config: Config, step: Step) -> Config:
-    """Return the config of a layer after a step; raise :class:`ConfigError` where it cannot be."""
+    """Return the config of a layer after a step.
+
+    Raises:
+        ConfigError: The step sets an attribute other than eps and momentum, or one of them to a
+            value that is not allowed.
+
+    """
     return config.changed(step.name, step.value) if isinstance(step, Set) else config
 
 

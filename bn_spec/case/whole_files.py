@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all."""
+"""Files and folders that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from bn_spec.errors import ConfigError
 
 @contextmanager
 def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Yield a file that takes the place of ``path`` once it is complete; after an error nothing is left of it."""
+    """Open a temporary file for writing, and move it to ``path`` at the end.
+
+    An existing file at ``path`` is replaced. After an error, the temporary file is removed, and
+    ``path`` is as it was.
+
+    Raises:
+        OSError: The file cannot be written.
+
+    """
     target = Path(path)
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
@@ -28,17 +36,18 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 @contextmanager
 def folder_written_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a new folder that becomes ``path`` once it is complete; after an error nothing is left of it.
+    """Make a temporary folder, and move it to ``path`` at the end.
+
+    After an error, the temporary folder is removed.
 
     Raises:
-        ConfigError: there is something at ``path``, which stays as it is.
+        ConfigError: There is something at ``path``, which stays as it is.
+        OSError: The folder cannot be written.
 
     """
     target = Path(path)
     if target.exists() or target.is_symlink():
-        raise ConfigError(
-            f"{target} exists, and is not overwritten; name a folder that there is not"
-        )
+        raise ConfigError(f"{target} exists, and is not overwritten; name a new folder")
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         part.mkdir(parents=True)

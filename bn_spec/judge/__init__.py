@@ -1,1 +1,1 @@
-"""Judging an observation against its expectation."""
+"""The judge: compares an observation with its expectation."""

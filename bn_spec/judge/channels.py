@@ -1,7 +1,7 @@
-"""Some channels of a case, and of what was answered to it, as if the layer had no others.
+"""Parts of a case and of its observation: some of the channels, as if the layer had no others.
 
-Batch normalisation treats channels alone, so that a case too large to be judged at once is judged
-in parts.
+Batch normalisation treats each channel separately. A case that is too large to be judged at once
+can therefore be judged in parts.
 """
 
 from __future__ import annotations
@@ -21,32 +21,39 @@ from bn_spec.play.observation import Answer, Observation, Oddity
 def in_parts(
     case: Case, observation: Observation, values: int
 ) -> Iterator[tuple[slice, Case, Observation]]:
-    """Yield channels, as few as have together so many values of an input, with the case and the observation of them.
+    """Yield the parts of a case and of its observation.
 
-    Steps other than forwards must have no arrays, and outputs that are no arrays (N, C, H, W) stay
-    as they are.
+    Args:
+        case: A case in which only forwards have arrays.
+        observation: Its observation. An output that is not an array (N, C, H, W) is in all parts.
+        values: Number of values of the largest input that a part should have at most. A part has
+            at least one channel.
+
+    Yields:
+        The channels of the part, its case and its observation.
+
     """
     channels = case.config.num_features
     width = max(values * channels // max(x.size for x in case.forwards()), 1)
     for start in range(0, channels, width):
         some = slice(start, min(start + width, channels))
-        narrow = Case(
-            replace(case.config, num_features=some.stop - some.start),
-            _of_state(case.state, some),
-            tuple(_of_step(step, some) for step in case.steps),
-        )
+        config = replace(case.config, num_features=some.stop - some.start)
+        part = tuple(_of_step(step, some) for step in case.steps)
+        narrow = Case(config, _of_state(case.state, some), part)
         answers = tuple(_of_answer(answer, some) for answer in observation.answers)
         yield some, narrow, Observation(_of_state(observation.initial, some), answers)
 
 
 def _of_answer(answer: Answer, some: slice) -> Answer:
     output = answer.output
+    if isinstance(output, np.ndarray) and output.ndim == 4:
+        output = output[:, some]
     return replace(
         answer,
         step=_of_step(answer.step, some),
         before=_of_state(answer.before, some),
         after=_of_state(answer.after, some),
-        output=output[:, some] if isinstance(output, np.ndarray) and output.ndim == 4 else output,
+        output=output,
     )
 
 

@@ -1,4 +1,4 @@
-"""One case against one backend, without drawing and without pytest."""
+"""Checking one case on one backend, without Hypothesis and pytest."""
 
 from __future__ import annotations
 
@@ -13,16 +13,27 @@ from bn_spec.play.player import play
 
 
 def check(case: Case, backend: Backend | str) -> list[Discrepancy]:
-    """Play ``case`` on a backend (or on the one of that name) and return everything that is not as expected.
+    """Play a case on a backend, and return all discrepancies.
+
+    Args:
+        case: The case.
+        backend: The backend, or its name (:func:`bn_spec.backend.registry.load`).
+
+    Returns:
+        What differs from the expectation, in the order of the steps. An empty list means that the
+        backend conforms on this case.
 
     Raises:
-        BackendError: the backend cannot be loaded.
+        BackendError: The backend cannot be loaded.
 
     """
-    subject = load(backend) if isinstance(backend, str) else backend
-    observation = play(case, subject)
-    read = isinstance(observation.initial, State)  # otherwise, judge says why not
-    built = judge_construction(case, observation, STATE_FIELDS).discrepancies if read else []
-    claims = subject.capabilities
-    observables = checked_observables(claims)
-    return built + judge(case, observation, observables, claims).discrepancies
+    if isinstance(backend, str):
+        backend = load(backend)
+    claims = backend.capabilities
+    observation = play(case, backend)
+    found: list[Discrepancy] = []
+    if isinstance(observation.initial, State):
+        found += judge_construction(case, observation, STATE_FIELDS).discrepancies
+    # Otherwise the layer could not be built, and ``judge`` says why.
+    found += judge(case, observation, checked_observables(claims), claims).discrepancies
+    return found

@@ -1,10 +1,9 @@
-"""Observation against expectation, step by step."""
+"""Judging: an observation is compared with its expectation, step by step."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
-from itertools import chain
 from types import UnionType
 
 import numpy as np
@@ -15,14 +14,14 @@ from bn_spec.case.dtypes import is_floating
 from bn_spec.case.script import Case
 from bn_spec.case.steps import Backward, DoubleBackward, Forward, Step, config_after
 from bn_spec.judge.observables import observable_named
-from bn_spec.judge.observables.judged_step import JudgedStep, exact_tensor, shown
+from bn_spec.judge.observables.judged_step import JudgedStep, exact_tensor, shown, well_formed
 from bn_spec.judge.verdict import Verdict
 from bn_spec.oracle.bounds import Accuracy
 from bn_spec.oracle.expectation import PARTS, Context, Expectation, Past, drift, expect
-from bn_spec.play.observation import CONSTRUCTION, Died, Observation, Raised
+from bn_spec.play.observation import CONSTRUCTION, Answer, Died, Observation, Raised
 
 
-@np.errstate(all="ignore")  # NaN in an answer is judged, not announced
+@np.errstate(all="ignore")  # answers may have NaN and infinity, and NumPy must not warn of them
 def judge(
     case: Case,
     observation: Observation,
@@ -31,10 +30,20 @@ def judge(
     *,
     kind: type[Step] | UnionType | None = None,
 ) -> Verdict:
-    """Judge the named observables of every step of an observation, or of those of a kind.
+    """Judge observables of the steps of an observation.
+
+    Judging ends at a step that raised an error without reason, or whose state does not fit the
+    config.
+
+    Args:
+        case: The case.
+        observation: Its observation.
+        observables: Names of :data:`bn_spec.judge.observables.OBSERVABLES`.
+        claims: The claims of the backend about its arithmetic.
+        kind: Class of the steps that are judged; all are if it is None.
 
     Raises:
-        ConfigError: an observable is not one of :data:`bn_spec.judge.observables.OBSERVABLES`.
+        ConfigError: An observable is unknown.
 
     """
     observables = tuple(observables)
@@ -60,63 +69,77 @@ def judge(
 
 
 SURVIVAL = "survival"
-"""The observable of a case in which the process of the backend died."""
+"""Name of the observable that says whether the process of the backend survived."""
 
 
 def judge_survival(verdict: Verdict, *observations: Observation) -> bool:
-    """Judge whether the process of the backend died: that is never right, whatever else is judged."""
-    deaths = [
-        observation.initial for observation in observations if isinstance(observation.initial, Died)
-    ]
-    for died in deaths[:1]:
-        verdict.exact(SURVIVAL, died.step, False, "an answer", str(died))
-    return bool(deaths)
+    """Judge whether the process of the backend survived, and return whether it died.
+
+    The death of the process is a discrepancy, whatever else is judged.
+    """
+    for observation in observations:
+        died = observation.initial
+        if isinstance(died, Died):
+            verdict.exact(SURVIVAL, died.step, False, "an answer", str(died))
+            return True
+    return False
 
 
 NOTHING_EXPECTED = Expectation(State())
+"""The expectation of a step before which the state does not fit the config."""
 
 
 def steps(
     case: Case, observation: Observation, claims: Accuracy, parts: Collection[str] = PARTS
 ) -> Iterator[JudgedStep]:
-    """Yield each answer with what was to be expected; nothing is of a state that does not fit the config.
+    """Yield each answer with its expectation.
 
-    Ends before the gradient of a forward that must be refused.
+    The expectation of a step starts from the state that the layer itself had before the step. If
+    that state does not fit the config, it is :data:`NOTHING_EXPECTED`. The steps end before a
+    backward of a forward that must be refused.
+
+    Args:
+        case: The case.
+        observation: Its observation.
+        claims: The claims of the backend about its arithmetic.
+        parts: The parts of the expectation that are computed, of
+            :data:`bn_spec.oracle.expectation.PARTS`.
+
     """
     so_far: tuple[JudgedStep, ...] = ()
-    past, given = Past(), case.config
+    past, config = Past(), case.config
     for index, answer in enumerate(observation.answers):
-        given = config_after(given, answer.step)
-        config = claims.dialect.held(given)
-        forward = (
-            past.forwards[answer.step.of]
-            if isinstance(answer.step, Backward | DoubleBackward)
-            else None
-        )
-        if forward and forward.refused:
-            return
+        asked, before, training = answer.step, answer.before, answer.training
+        config = config_after(config, asked)
+        stored = claims.dialect.as_stored(config)
+        forward = None
+        if isinstance(asked, Backward | DoubleBackward):
+            forward = past.forwards[asked.of]
+            if forward.refused:
+                return
         expected = NOTHING_EXPECTED
-        if not _misshapen(config, answer.before):
-            expected = expect(
-                config, answer.before, answer.training, answer.step, claims, past, parts
-            )
-        step = JudgedStep(config, index, answer, expected, so_far, claims, forward)
+        if not _misshapen(stored, before):
+            expected = expect(stored, before, training, asked, claims, past, parts)
+        step = JudgedStep(stored, index, answer, expected, so_far, claims, forward)
         yield step
-        so_far = (
-            *so_far,
-            step,
-        )  # a list that all share would hold them, and all arrays, in a cycle
-        if isinstance(answer.step, Forward):
+        # A tuple: a list that all steps share would be a cycle, which keeps all arrays alive.
+        so_far = (*so_far, step)
+        if isinstance(asked, Forward):
             refused = expected.refusal is not None
-            past.forwards.append(
-                Context(config, answer.before, answer.training, answer.step, refused)
-            )
+            past.forwards.append(Context(stored, before, training, asked, refused))
         elif expected.checkpoint is not None:
             past.checkpoints.append(expected.checkpoint)
 
 
 def judge_construction(case: Case, observation: Observation, tensors: Iterable[str]) -> Verdict:
-    """Judge the named tensors of a layer that has just been built, bitwise."""
+    """Judge the tensors of a newly built layer, bit by bit.
+
+    Args:
+        case: The case.
+        observation: Its observation.
+        tensors: Names of the tensors, of :data:`bn_spec.case.config.STATE_FIELDS`.
+
+    """
     verdict = Verdict()
     if judge_survival(verdict, observation):
         return verdict
@@ -132,7 +155,16 @@ def judge_construction(case: Case, observation: Observation, tensors: Iterable[s
 
 @np.errstate(all="ignore")
 def judge_drift(case: Case, observation: Observation, claims: Accuracy) -> Verdict:
-    """Judge what the running statistics and the counter are after all steps, none of which was looked at."""
+    """Judge the running statistics and the counter after all steps.
+
+    The states between the steps play no part, and need not have been observed.
+
+    Args:
+        case: The case.
+        observation: Its observation.
+        claims: The claims of the backend about its arithmetic.
+
+    """
     verdict = Verdict()
     if judge_survival(verdict, observation):
         return verdict
@@ -147,31 +179,22 @@ def judge_drift(case: Case, observation: Observation, claims: Accuracy) -> Verdi
     expected = drift(case, initial, claims)
     for name in ("running_mean", "running_var"):
         bounded, got = getattr(expected, name), getattr(after, name, None)
-        if (
-            isinstance(got, np.ndarray)
-            and is_floating(got.dtype)
-            and got.shape == bounded.bound.shape
-        ):
+        if well_formed(got, bounded.bound.shape):
             verdict.bounded(name, last, got, bounded)
         else:
             exact_tensor(verdict, name, last, getattr(initial, name), got)
-    counter = "num_batches_tracked"
-    exact_tensor(
-        verdict, counter, last, expected.state.num_batches_tracked, getattr(after, counter, None)
-    )
+    counter, wanted = "num_batches_tracked", expected.state.num_batches_tracked
+    exact_tensor(verdict, counter, last, wanted, getattr(after, counter, None))
     return verdict
 
 
 def judge_repetition(first: Observation, again: Observation) -> Verdict:
-    """Judge whether two observations of a case are the same, bit for bit."""
+    """Judge whether two observations of a case are the same, bit by bit."""
     verdict = Verdict()
     if judge_survival(verdict, first, again):
         return verdict
     for index, (one, other) in enumerate(zip(first.answers, again.answers, strict=False)):
-        states = (dict(a.after.items()) if isinstance(a.after, State) else {} for a in (one, other))
-        for name, wanted, got in chain(
-            _side_by_side(one.returned(), other.returned()), _side_by_side(*states)
-        ):
+        for name, wanted, got in _side_by_side(one, other):
             if isinstance(wanted, np.ndarray) and isinstance(got, np.ndarray):
                 agrees = same_bits(wanted, got)
             else:
@@ -181,20 +204,25 @@ def judge_repetition(first: Observation, again: Observation) -> Verdict:
     answered, again_answered = len(first.answers), len(again.answers)
     if answered != again_answered:
         last = min(answered, again_answered) - 1
-        verdict.exact(
-            "repetition", last, False, f"{answered} steps answered again", f"{again_answered}"
-        )
+        wanted = f"{answered} steps answered again"
+        verdict.exact("repetition", last, False, wanted, f"{again_answered}")
     return verdict
 
 
-def _side_by_side(
-    once: Mapping[str, object], again: Mapping[str, object]
-) -> Iterator[tuple[str, object, object]]:
-    return ((name, wanted, again.get(name)) for name, wanted in once.items())
+def _side_by_side(one: Answer, other: Answer) -> Iterator[tuple[str, object, object]]:
+    """Yield by name what one answer and the other have: results, then the state afterwards."""
+    for once, again in ((one.returned(), other.returned()), (_tensors(one), _tensors(other))):
+        for name, tensor in once.items():
+            yield name, tensor, again.get(name)
+
+
+def _tensors(answer: Answer) -> Mapping[str, object]:
+    """Return the state after a step by name; nothing if it could not be read."""
+    return dict(answer.after.items()) if isinstance(answer.after, State) else {}
 
 
 def _misshapen(config: Config, state: State) -> str | None:
-    """Return a sentence about the first tensor that no layer of this config can hold, or None."""
+    """Return a sentence about the first tensor that does not fit the config, or None."""
     shapes = initial_state(config)
     for name, wanted in shapes.items()[:4]:
         got = getattr(state, name)

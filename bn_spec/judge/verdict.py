@@ -1,4 +1,4 @@
-"""What judging gave: which observables disagree, and how much of each error budget was used."""
+"""Verdicts: which observables differ from the expectation, and how much of each bound is used."""
 
 from __future__ import annotations
 
@@ -13,11 +13,21 @@ from bn_spec.oracle.bias import FALSE_ALARM, bias
 from bn_spec.oracle.bounded import Bounded, Demand
 
 Text: TypeAlias = Callable[[], str]
+"""A text that takes time to make."""
 
 
 @dataclass(frozen=True)
 class Discrepancy:
-    """One observable of one step that is not as expected; ``factor`` is err / bound where there is a bound."""
+    """One observable of one step that differs from its expectation.
+
+    Attributes:
+        observable: Name of the observable.
+        step: Index of the step, or :data:`bn_spec.play.observation.CONSTRUCTION`.
+        expected: What was expected.
+        got: What was answered.
+        factor: err / bound at the worst element; infinite if there is no bound.
+
+    """
 
     observable: str
     step: int
@@ -28,10 +38,14 @@ class Discrepancy:
 
 @dataclass
 class Verdict:
-    """What judging one observation gave.
+    """The result of judging one observation.
 
-    ``shares`` holds the worst err / bound by observable; ``judged`` and ``outside`` count the
-    elements within and outside the domain of the bounds (an exact comparison counts as one).
+    Attributes:
+        discrepancies: What differs from the expectation.
+        shares: By observable, the largest err / bound of an element.
+        judged: Number of elements with a bound, and of exact comparisons.
+        outside: Number of elements outside the domain of the bounds.
+
     """
 
     discrepancies: list[Discrepancy] = field(default_factory=list)
@@ -40,7 +54,13 @@ class Verdict:
     outside: int = 0
 
     def add(self, other: Verdict, where: str) -> None:
-        """Add what judging a part gave; ``where`` says of which."""
+        """Add the verdict on a part of the case.
+
+        Args:
+            other: The verdict.
+            where: Phrase that says which part it is, with a space before it.
+
+        """
         self.discrepancies += [replace(d, expected=d.expected + where) for d in other.discrepancies]
         self.judged += other.judged
         self.outside += other.outside
@@ -48,7 +68,15 @@ class Verdict:
             self.shares[name] = max(share, self.shares.get(name, 0.0))
 
     def bounded(self, observable: str, step: int, got: Array, expected: Bounded) -> None:
-        """Judge ``got`` element by element against a reference value with a bound."""
+        """Judge an answer, element by element, against reference values with bounds.
+
+        Args:
+            observable: Name of the observable.
+            step: Index of the step.
+            got: The answer.
+            expected: The reference values and bounds, in the shape of the answer.
+
+        """
         share = expected.share(got)
         inside = int(expected.inside.sum())
         self.judged += inside
@@ -60,56 +88,75 @@ class Verdict:
         self.shares[observable] = max(factor, self.shares.get(observable, 0.0))
         if factor > 1:
             place = f"{observable}[{', '.join(map(str, worst))}]"
-            wanted = (
-                f"{place} = {_digits(expected.value.hi[worst], got)} ± {expected.bound[worst]:.1e}"
-            )
-            self.discrepancies.append(
-                Discrepancy(observable, step, wanted, _digits(got[worst], got), factor)
-            )
+            value = _digits(expected.value.hi[worst], got)
+            wanted = f"{place} = {value} ± {expected.bound[worst]:.1e}"
+            found = _digits(got[worst], got)
+            self.discrepancies.append(Discrepancy(observable, step, wanted, found, factor))
 
     def numbers(self, observable: str, step: int, got: Array, expected: Bounded) -> None:
-        """Judge which elements are NaN or infinite where the data are finite; all that is left beyond the bounds."""
+        """Judge whether elements are finite, or at least not NaN, where the input is finite.
+
+        Outside the domain of the bounds, nothing else is judged.
+        """
         self.judged += int((expected.demanded > Demand.NOTHING).sum())
-        if (unmet := expected.unmet(got)).any():
+        unmet = expected.unmet(got)
+        if unmet.any():
             first = tuple(int(i) for i in np.argwhere(unmet)[0])
+            place = f"{observable}[{', '.join(map(str, first))}]"
             kind = "finite" if expected.demanded[first] == Demand.FINITE else "a number"
-            wanted = (
-                f"{observable}[{', '.join(map(str, first))}] is {kind}, since the input is finite"
-            )
-            self.discrepancies.append(
-                Discrepancy("numbers", step, wanted, _digits(got[first], got))
-            )
+            wanted = f"{place} is {kind}, since the input is finite"
+            found = _digits(got[first], got)
+            self.discrepancies.append(Discrepancy("numbers", step, wanted, found))
 
     def biased(self, observable: str, step: int, got: Array, expected: Bounded) -> None:
-        """Judge whether the errors of ``got`` (one channel per row) are as often too large as too small."""
+        """Judge whether errors are as often too large as too small.
+
+        They must also be as often too far from zero as too close to zero. The channels are assumed
+        to be independent, and the numbers of a channel are not.
+
+        Args:
+            observable: Name of the observable, which ends in ``_bias``.
+            step: Index of the step.
+            got: The answer, with one channel per row.
+            expected: The reference values and bounds, in the shape of the answer.
+
+        """
         shares = expected.signed_share(got)
         self.judged += len(shares)
         away = np.sign(expected.value.hi)
-        for direction, signs in (
+        for directions, signs in (
             (("large", "small"), np.ones_like(away)),
             (("far from zero", "close to zero"), away),
         ):
-            factor = bias(mean := (shares * signs).mean(axis=1))
+            mean = (shares * signs).mean(axis=1)
+            factor = bias(mean)
             self.shares[observable] = max(abs(factor), self.shares.get(observable, 0.0))
             if abs(factor) > 1:
-                many, which = int((mean * factor > 0).sum()), direction[factor < 0]
-                self.discrepancies.append(
-                    Discrepancy(
-                        observable,
-                        step,
-                        "errors as often of either sign",
-                        f"{observable.removesuffix('_bias')} too {which} in {many} of {len(mean)} independent"
-                        f" channels (chance for a kernel that rounds to nearest: below {FALSE_ALARM:.0e}; one that"
-                        " approximates on purpose does not claim `unbiased`)",
-                        abs(factor),
-                    )
+                many = int((mean * factor > 0).sum())
+                which = directions[1] if factor < 0 else directions[0]
+                found = (
+                    f"{observable.removesuffix('_bias')} too {which} in {many} of {len(mean)}"
+                    " independent channels (probability for a kernel that rounds to nearest:"
+                    f" below {FALSE_ALARM:.0e}; a kernel that approximates on purpose should claim"
+                    " unbiased=False)"
                 )
+                wanted = "errors as often of either sign"
+                self.discrepancies.append(Discrepancy(observable, step, wanted, found, abs(factor)))
                 return
 
     def exact(
         self, observable: str, step: int, agrees: bool, expected: str | Text, got: str | Text
     ) -> None:
-        """Judge a comparison that allows no error; texts that cost time are given as functions."""
+        """Judge a comparison that allows no error.
+
+        Args:
+            observable: Name of the observable.
+            step: Index of the step.
+            agrees: The result of the comparison.
+            expected: What was expected: a text, or a function if the text takes time to make.
+            got: What was answered, likewise.
+
+        """
         self.judged += 1
         if not agrees:
             self.discrepancies.append(Discrepancy(observable, step, _text(expected), _text(got)))
@@ -120,4 +167,6 @@ def _text(text: str | Text) -> str:
 
 
 def _digits(value: float, like: Array) -> str:
-    return f"{float(value):.{9 if like.dtype.itemsize <= 4 else 17}g}"
+    """Return a number with enough digits to tell it from its neighbours in a dtype."""
+    digits = 9 if like.dtype.itemsize <= 4 else 17
+    return f"{float(value):.{digits}g}"

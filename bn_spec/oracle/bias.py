@@ -3,7 +3,7 @@
 Every error can be within its bound and the result still be wrong: a kernel that truncates is always
 a little too small. Rounding to nearest errs as often to one side as to the other. Over independent
 data, the errors Z of independent channels are therefore symmetric. By Efron's inequality (Student's
-t-test under symmetry conditions, JASA 64, 1969)
+t-test under symmetry conditions, JASA 64, 1969)::
 
     P( |Σ Z| >= t √(Σ Z²) )  <=  2 exp(−t² / 2)
 

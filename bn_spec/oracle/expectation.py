@@ -145,7 +145,7 @@ def expect(
 
     Args:
         config: the config of the layer, with eps and momentum as the layer stores them
-            (:meth:`bn_spec.case.dialect.Dialect.held`).
+            (:meth:`bn_spec.case.dialect.Dialect.as_stored`).
         before: the state of the layer before the step.
         training: whether the layer is in training mode before the step.
         step: the step.
@@ -466,7 +466,7 @@ def drift(case: Case, initial: State, accuracy: Accuracy) -> Expectation:
         if not isinstance(step, Forward) or not training or batches is None:
             continue
         batches = np.asarray(batches + 1)
-        stored_config = accuracy.dialect.held(config)
+        stored_config = accuracy.dialect.as_stored(config)
         weight = update_weight(stored_config, accuracy.dialect, batches.item())
         channels = (step.x.shape[1],)
         means, variances = _side_by_side(

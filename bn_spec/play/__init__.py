@@ -1,1 +1,1 @@
-"""Playing a case on a backend: what was observed, in this process or in another."""
+"""Playing a case on a backend, in this process or in another, and observing its answers."""

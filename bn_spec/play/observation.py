@@ -1,4 +1,7 @@
-"""What a layer answered to a case: data, from exceptions and malformed answers too."""
+"""Observations: the answers of a layer to a case, as data.
+
+Exceptions, objects of the wrong class and the death of the process are data too.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +11,38 @@ from typing import TypeAlias
 
 from bn_spec.case.config import State
 from bn_spec.case.dtypes import Array
-from bn_spec.case.steps import (
-    Step,
-)
+from bn_spec.case.steps import Step
 
 CONSTRUCTION = -1
-"""The step index of what a layer holds when it has just been built."""
+"""The step index of building the layer, which comes before step 0."""
 
 
 @dataclass(frozen=True)
 class Raised:
-    """An exception that a backend raised: the names of its class and bases, and its message."""
+    """An exception that a backend raised.
+
+    Attributes:
+        kinds: Names of its class and all base classes, in the order of method resolution.
+        message: Its message.
+
+    """
 
     kinds: tuple[str, ...]
     message: str
 
     def __str__(self) -> str:
-        return (
-            f"raised {self.kinds[0]}: {self.message}" if self.message else f"raised {self.kinds[0]}"
-        )
+        message = f": {self.message}" if self.message else ""
+        return f"raised {self.kinds[0]}{message}"
 
 
 @dataclass(frozen=True)
 class Malformed:
-    """An answer that is not of the kind that the contract asks for."""
+    """An answer that does not keep the contract.
+
+    Attributes:
+        sentence: What was returned, and what the contract expects.
+
+    """
 
     sentence: str
 
@@ -41,7 +52,13 @@ class Malformed:
 
 @dataclass(frozen=True)
 class Died:
-    """The end of a process in which a case was played: in which step of it, or before the first, and how."""
+    """The death of the process in which a case was played.
+
+    Attributes:
+        step: Index of the step in which it died, or :data:`CONSTRUCTION`.
+        sentence: How it died, and where.
+
+    """
 
     step: int
     sentence: str
@@ -50,11 +67,12 @@ class Died:
         return self.sentence
 
     def observation(self) -> Observation:
-        """Return all that there is to observe then."""
+        """Return the observation of a case whose process died."""
         return Observation(self, ())
 
 
 Oddity: TypeAlias = Raised | Malformed | Died
+"""What stands in the place of an answer that does not exist."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,21 +81,22 @@ class Answer:
 
     Attributes:
         step: The step.
-        training: Whether the layer was in training mode.
+        training: Whether the layer was in training mode during the step.
         before: State of the layer before the step.
         after: State of the layer after the step.
         output: Output of a forward.
-        error: What came instead of the output, or instead of all results of another step: the
-            exception that was raised, or an object of the wrong kind.
-        results: Results of other steps by name: gradients, tensors of a checkpoint, parameters of
-            a convolution.
-        handed: Tensors that were handed over for the step, or whose gradient it asks for, by name:
-            what they were, and what they are after the step.
-        overrun: Names of tensors of the layer or of the step around whose elements the backend
+        error: The exception or the wrong object in the place of the output, or of all results.
+        results: Results of other steps by name: gradients, tensors of a checkpoint, or parameters
+            of a convolution.
+        handed: By name, the tensors that the suite handed over for the step, and the input whose
+            gradient it asks for: each as it was before, and as it is after the step.
+        overrun: Names of the tensors of the layer and of the step beside whose elements the backend
             wrote.
-        shared: Pairs of tensors that lie in the same memory.
-        mode: How the floating-point mode after the step departs from the mode before it.
-        later: All tensors that were handed over or returned, as they are after the last step.
+        shared: Pairs of a result and a tensor that was handed over which lie in the same memory.
+        mode: How the floating-point mode departs from the default one after the step; empty if the
+            step has not changed it.
+        later: By name, the tensors that were handed over or returned, as they are after the last
+            step of the case.
 
     """
 
@@ -99,16 +118,19 @@ class Answer:
         return {"output": self.output if self.error is None else self.error, **self.results}
 
     def seen(self) -> dict[str, object]:
-        """Return what was returned and handed over, by name, as it was after the step."""
+        """Return the returned and the handed-over tensors by name, as they were after the step."""
         return self.returned() | {name: now for name, (_, now) in self.handed.items()}
 
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What a layer answered: its state when built, then one answer per step.
+    """The answers of a layer to a case.
 
-    A layer whose state can no longer be read gets no further step. Of one whose process died, that
-    is all there is.
+    Attributes:
+        initial: State of the layer when it was built, or what came in its place.
+        answers: One answer per step. Once there is no readable state, the layer gets no further
+            step. If the process died, there are no answers at all.
+
     """
 
     initial: State | Oddity
@@ -116,14 +138,14 @@ class Observation:
 
 
 STATES, MEMORY = "states", "memory"
-
+"""The names of the parts of an observation that are optional; see :data:`LOOKS`."""
 
 LOOKS = (STATES, MEMORY)
-"""The parts of an observation that are looked at only where somebody asks for them.
+"""The optional parts of an observation, which take time.
 
-Without ``STATES``, the state is read when the layer is built and after the last step only: until
-then, answers have the state that was last read. Without ``MEMORY``, nobody looks at what was handed
-over, at what lies around it, nor once more at what was given: ``handed``, ``overrun``, ``shared``
-and ``later`` are empty. Without either, what was given is not copied: it may lie in memory of the
-backend, and is good until the backend uses that again.
+Without ``STATES``, the player reads the state only when the layer is built and after the last step;
+the answers in between have the initial state. Without ``MEMORY``, the fields ``handed``,
+``overrun``, ``shared`` and ``later`` of all answers are empty. Without both, returned tensors are
+not copied: they may lie in memory of the backend, and are valid until the backend uses that memory
+again.
 """

@@ -1,14 +1,17 @@
-"""Cases and observations as bytes: what travels between processes, and what is noted before a crash. No pickle.
+"""Frames: cases and observations as bytes, for messages between processes and for notes.
 
-A frame is a header (JSON) and the memory of the arrays that it names by position. Who reads one
-believes nothing: a frame that is damaged, or was written by somebody else, raises
-:class:`WireError` and makes nobody allocate more than it holds.
+A frame is a prefix, a header and a piece of memory. The header is JSON: plain data, and the form of
+each array. The data refer to arrays by their position, and the memory contains the arrays. There is
+no pickle.
+
+A reader trusts nothing in a frame. If a frame is damaged or foreign, the reader raises
+:class:`WireError`, and allocates no more memory than the frame has.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from math import prod
 from struct import Struct
@@ -25,51 +28,61 @@ from bn_spec.errors import BnSpecError
 from bn_spec.play.observation import Answer, Died, Malformed, Observation, Oddity, Raised
 
 PREFIX = Struct("<4sIQ")
-"""What a frame starts with: a mark, and the lengths of its two parts."""
+"""Prefix of a frame: a mark, the length of the header and that of the memory, in bytes."""
 
 _MARK = b"bn1\n"
+
 _ALIGNMENT = 64
+"""Alignment in bytes of each array in the memory of a frame."""
+
 _LONGEST_HEADER = 2**26
+"""Length in bytes above which a header is taken for damaged."""
 
 
 class WireError(BnSpecError):
-    """Bytes that are no frame, or say what cannot be."""
+    """Bytes that are not a frame, or a frame whose content makes no sense."""
 
 
 def frame(script: Any, arrays: Sequence[Array] = ()) -> bytes:
-    """Return what is plain data, and arrays that it refers to by position, as one frame."""
-    kinds, parts, size = [], [b"", b""], 0
+    """Return one frame of plain data and arrays.
+
+    Args:
+        script: Data that JSON can represent, with positions in ``arrays`` instead of arrays.
+        arrays: The arrays.
+
+    """
+    forms, pieces, size = [], [b"", b""], 0
     for array in arrays:
         shape, strides = array.shape, None
-        if array.strides == _strides(
-            shape, array.itemsize
-        ):  # most are, and this takes a tenth of the time
+        if array.strides == _strides(shape, array.itemsize):
+            # Most arrays are in C order, and this takes a tenth of the time.
             memory = array.tobytes()
         else:
             flat, shape, strides = take_apart(array)
             memory = flat.tobytes()
-        kinds.append((_name(array.dtype), shape, strides, len(memory)))
-        parts += memory, bytes(-len(memory) % _ALIGNMENT)
-        size += len(memory) + len(parts[-1])
-    parts[1] = _written((script, kinds)).encode()
-    parts[0] = PREFIX.pack(_MARK, len(parts[1]), size)
-    return b"".join(parts)
+        forms.append((_name(array.dtype), shape, strides, len(memory)))
+        pieces += memory, bytes(-len(memory) % _ALIGNMENT)
+        size += len(memory) + len(pieces[-1])
+    pieces[1] = _written((script, forms)).encode()
+    pieces[0] = PREFIX.pack(_MARK, len(pieces[1]), size)
+    return b"".join(pieces)
 
 
 _written = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+"""Returns plain data as JSON without spaces."""
 
 
 @cache
 def _strides(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
-    """Return the strides of an array in C order."""
+    """Return the strides of C order for elements of ``size`` bytes, in bytes."""
     return tuple(size * prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def lengths(prefix: bytes) -> tuple[int, int]:
-    """Return the lengths of the two parts of a frame, from its start.
+    """Return the length of the header and that of the memory of a frame, in bytes.
 
     Raises:
-        WireError: it is not the start of a frame.
+        WireError: ``prefix`` is not the prefix of a frame.
 
     """
     mark, header, size = PREFIX.unpack(prefix)
@@ -79,28 +92,25 @@ def lengths(prefix: bytes) -> tuple[int, int]:
 
 
 def unframed(header: bytes | bytearray, memory: bytearray) -> tuple[Any, list[Array]]:
-    """Return what :func:`frame` was given; the arrays lie in ``memory``.
+    """Return the plain data and the arrays of a frame; the arrays are views of ``memory``.
 
     Raises:
-        WireError: the two parts of the frame do not fit together.
+        WireError: The header is damaged, or does not fit the memory.
 
     """
     try:
-        script, kinds = json.loads(bytes(header))
+        script, forms = json.loads(bytes(header))
         arrays, start = list[Array](), 0
-        for name, shape, strides, size in kinds:
-            kind = _kind(name)
-            flat = (
-                np.frombuffer(memory, kind, size // kind.itemsize, start)
-                if size
-                else np.empty(0, kind)
-            )
-            apart = Parts(
-                flat, tuple(shape), _strides(tuple(shape), 1) if strides is None else tuple(strides)
-            )
-            arrays.append(put_together(apart))
+        for name, lengths_, strides, size in forms:
+            kind, shape = _kind(name), tuple(lengths_)
+            if size:
+                flat = np.frombuffer(memory, kind, size // kind.itemsize, start)
+            else:
+                flat = np.empty(0, kind)  # frombuffer refuses to return an empty array
+            in_elements = _strides(shape, 1) if strides is None else tuple(strides)
+            arrays.append(put_together(Parts(flat, shape, in_elements)))
             start += size + -size % _ALIGNMENT
-    except Exception as error:  # json, NumPy and unpacking raise anything on what is not a frame
+    except Exception as error:  # json, NumPy and unpacking raise anything on a damaged frame
         raise WireError(
             f"not a frame, or a damaged one ({type(error).__name__}: {error})"
         ) from error
@@ -108,22 +118,24 @@ def unframed(header: bytes | bytearray, memory: bytearray) -> tuple[Any, list[Ar
 
 
 def _name(dtype: np.dtype[Any]) -> str:
+    """Return the name of a dtype in a header; that of bfloat16 in NumPy's notation is ambiguous."""
     return dtype.name if dtype.kind == "V" else dtype.str
 
 
 @cache
 def _kind(name: str) -> np.dtype[Any]:
+    """Return the dtype of a name in a header."""
     kind = np.dtype(name)
     if kind.kind not in "fiubc" and kind.name != "bfloat16":
         raise WireError(f"dtype {name!r}; allowed: numbers")
     return kind
 
 
-# Cases -------------------------------------------------------------------------------------------------
+# Cases --------------------------------------------------------------------------------------------
 
 
 def of_cases(cases: Iterable[Case]) -> tuple[list[Any], list[Array]]:
-    """Return cases as plain data and arrays, each array as often as it is in them."""
+    """Return cases as plain data and arrays; an array that occurs twice is listed twice."""
     arrays: list[Array] = []
 
     def place(a: Array) -> dict[str, Any]:
@@ -134,10 +146,10 @@ def of_cases(cases: Iterable[Case]) -> tuple[list[Any], list[Array]]:
 
 
 def to_cases(script: Any, arrays: Sequence[Array]) -> list[Case]:
-    """Return the cases that :func:`of_cases` took apart, on these arrays.
+    """Return the cases from which :func:`of_cases` made a script and arrays.
 
     Raises:
-        WireError: The script is not that of cases.
+        WireError: The script is not one of cases.
 
     """
     try:
@@ -148,27 +160,69 @@ def to_cases(script: Any, arrays: Sequence[Array]) -> list[Case]:
         ) from error
 
 
-# Observations ------------------------------------------------------------------------------------------
+# Observations -------------------------------------------------------------------------------------
 
 
 def of_observations(
-    observations: Iterable[Observation], given: Sequence[Array] = ()
+    observations: Iterable[Observation], known: Sequence[Array] = ()
 ) -> tuple[list[Any], list[Array]]:
-    """Return observations as plain data and arrays; the first positions are those of arrays that were ``given``."""
-    places = {id(array): place for place, array in enumerate(given)}
-    arrays: list[Array] = []
+    """Return observations as plain data and arrays.
 
-    def value(a: Any) -> Any:
+    Args:
+        observations: The observations.
+        known: Arrays that the reader already has, such as those of the cases. Positions in the
+            script count these first.
+
+    Returns:
+        The script, and the arrays that the reader does not have.
+
+    """
+    writer = _Writer(known)
+    script = [writer.observation(each) for each in observations]
+    return script, writer.arrays
+
+
+class _Writer:
+    """Turns observations into plain data, with positions instead of arrays.
+
+    Attributes:
+        arrays: The arrays so far that the reader does not have.
+
+    """
+
+    def __init__(self, known: Sequence[Array]) -> None:
+        self.arrays: list[Array] = []
+        self._known = len(known)
+        self._places = {id(array): place for place, array in enumerate(known)}
+
+    def observation(self, observation: Observation) -> tuple[Any, ...]:
+        """Return an observation as plain data."""
+        answers = [self._answer(answer) for answer in observation.answers]
+        return self._value(observation.initial), answers
+
+    def _answer(self, answer: Answer) -> tuple[Any, ...]:
+        value, named = self._value, self._named
+        handed = {name: (value(was), value(now)) for name, (was, now) in answer.handed.items()}
+        return (
+            answer.training,
+            value(answer.before),
+            value(answer.after),
+            value(answer.output),
+            value(answer.error),
+            named(answer.results),
+            handed,
+            answer.overrun,
+            answer.shared,
+            answer.mode,
+            named(answer.later),
+        )
+
+    def _value(self, a: Any) -> Any:
         match a:
             case np.ndarray():
-                if id(a) not in places:
-                    if not _sendable(a):
-                        return {"foreign": a.shape}
-                    places[id(a)] = len(given) + len(arrays)
-                    arrays.append(_apart(a))
-                return places[id(a)]
+                return self._position(a)
             case State():
-                return {"state": [value(tensor) for _, tensor in a.items()]}
+                return {"state": [self._value(tensor) for _, tensor in a.items()]}
             case Raised():
                 return {"raised": [a.kinds, a.message]}
             case Malformed():
@@ -178,43 +232,33 @@ def of_observations(
             case _:
                 return a
 
-    def named(values: Any) -> dict[str, Any]:
-        return {name: value(a) for name, a in values.items()}
+    def _position(self, a: Array) -> int | dict[str, Any]:
+        """Return the position of an array, which is new or occurred before."""
+        place = self._places.get(id(a))
+        if place is not None:
+            return place
+        if not _sendable(a):
+            return {"foreign": a.shape}
+        self.arrays.append(_apart(a))
+        place = self._known + len(self.arrays) - 1
+        self._places[id(a)] = place
+        return place
 
-    script = [
-        (
-            value(observation.initial),
-            [
-                (
-                    answer.training,
-                    value(answer.before),
-                    value(answer.after),
-                    value(answer.output),
-                    value(answer.error),
-                    named(answer.results),
-                    {name: (value(was), value(now)) for name, (was, now) in answer.handed.items()},
-                    answer.overrun,
-                    answer.shared,
-                    answer.mode,
-                    named(answer.later),
-                )
-                for answer in observation.answers
-            ],
-        )
-        for observation in observations
-    ]
-    return script, arrays
+    def _named(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: self._value(a) for name, a in values.items()}
 
 
 def _sendable(a: Array) -> bool:
+    """Return whether a frame can contain an array."""
     try:
-        return bool(_kind(_name(a.dtype)))
+        _kind(_name(a.dtype))
     except (WireError, TypeError):
         return False
+    return True
 
 
 def _apart(a: Array) -> Array:
-    """Return an array that can be taken apart: with strides of another kind, a copy."""
+    """Return an array if it can be taken apart; otherwise a copy that can."""
     try:
         take_apart(a)
     except ValueError:
@@ -225,32 +269,37 @@ def _apart(a: Array) -> Array:
 def to_observations(
     script: Any, arrays: Sequence[Array], cases: Sequence[Case]
 ) -> list[Observation]:
-    """Return the observations of these cases that :func:`of_observations` took apart.
+    """Return the observations from which :func:`of_observations` made a script and arrays.
+
+    Args:
+        script: The script.
+        arrays: The arrays that the reader already had, and then those of the frame.
+        cases: The case of each observation.
 
     Raises:
-        WireError: the script is not that of observations of these cases.
+        WireError: The script is not one of observations of these cases.
 
     """
     try:
-        return [
-            Observation(
-                _state(initial, arrays),
-                tuple(
-                    Answer(step, *_answer(content, arrays))
-                    for step, content in zip(case.steps, answers, strict=False)
-                ),
-            )
-            for case, (initial, answers) in zip(cases, script, strict=True)
-        ]
+        observations = []
+        for case, (initial, entries) in zip(cases, script, strict=True):
+            # A layer whose state could not be read has fewer answers than the case has steps.
+            answers = [
+                Answer(step, *_answer(entry, arrays))
+                for step, entry in zip(case.steps, entries, strict=False)
+            ]
+            observations.append(Observation(_state(initial, arrays), tuple(answers)))
+        return observations
     except WireError:
         raise
-    except Exception as error:
+    except Exception as error:  # damaged scripts raise anything
         raise WireError(
             f"not an observation, or a damaged one ({type(error).__name__}: {error})"
         ) from error
 
 
 def _answer(content: Any, arrays: Sequence[Array]) -> Iterable[Any]:
+    """Yield the fields of an answer, after its step."""
     training, before, after, output, error, results, handed, overrun, shared, mode, later = content
     yield bool(training)
     yield _state(before, arrays)
@@ -269,8 +318,10 @@ def _state(content: Any, arrays: Sequence[Array]) -> State | Oddity:
         tensors = [_value(tensor, arrays) for tensor in content["state"]]
         if all(tensor is None or isinstance(tensor, np.ndarray) for tensor in tensors):
             return State(**dict(zip(STATE_FIELDS, tensors, strict=True)))
-    elif isinstance(odd := _value(content, arrays), Oddity):
-        return odd
+    else:
+        oddity = _value(content, arrays)
+        if isinstance(oddity, Oddity):
+            return oddity
     raise WireError("not a state")
 
 
@@ -281,9 +332,8 @@ def _value(content: Any, arrays: Sequence[Array]) -> Any:
         case int() if 0 <= content < len(arrays):
             return arrays[content]
         case {"foreign": list(shape)}:
-            return np.broadcast_to(
-                np.array(None, object), tuple(map(int, shape))
-            )  # whatever was in it
+            # An array of a dtype that a frame cannot contain: only its shape has been sent.
+            return np.broadcast_to(np.array(None, object), tuple(map(int, shape)))
         case {"raised": [[*kinds], message]}:
             return Raised(tuple(map(str, kinds)), str(message))
         case {"malformed": sentence}:

@@ -119,8 +119,7 @@ class Ledger:
             spared |= {id(each) for each in cause.records if each is not cause.plainest}
         for record, report in self.reports:
             if id(record) in spared:
-                # pytest leaves a failure out of its output if its debugger has shown it already.
-                report._pdbshown = True
+                outcomes.hide(report)
 
     def _judge_known_failures(self) -> None:
         """Add a fault for each useless entry of the file, and append new entries if asked to."""

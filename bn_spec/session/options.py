@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bn_spec.errors import ConfigError
-from bn_spec.specification.requirement import requirements_matching
+from bn_spec.suite.chapters import requirements_matching
 from bn_spec.suite.profiles import PROFILES, Profile
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def number(config: pytest.Config, name: str) -> int | None:
     """Return the value of an option that is a number, or None if the option is not set.
 
     Raises:
-        UsageError: The value is not a whole number.
+        pytest.UsageError: The value is not a whole number.
 
     """
     value = option(config, name)
@@ -153,7 +153,7 @@ def limits(config: pytest.Config) -> Limits:
     """Return the limits of time and memory of a backend.
 
     Raises:
-        UsageError: A limit is not a positive number.
+        pytest.UsageError: A limit is not a positive number.
 
     """
     from bn_spec.play.isolated import Limits
@@ -172,7 +172,7 @@ def isolates(config: pytest.Config) -> bool:
     """Whether backends are isolated: because an option asks for it, or because a worker has died.
 
     Raises:
-        UsageError: The option is unknown, or this system cannot isolate.
+        pytest.UsageError: The option is unknown, or this system cannot isolate.
 
     """
     from bn_spec.play.isolated import AVAILABLE
@@ -195,7 +195,7 @@ def profile(config: pytest.Config) -> Profile:
     """Return the profile of the run.
 
     Raises:
-        UsageError: There is no profile of this name.
+        pytest.UsageError: There is no profile of this name.
 
     """
     name: str = option(config, "profile") or "ci"
@@ -238,7 +238,7 @@ def pattern(config: pytest.Config) -> str | None:
     """Return the glob of the requirements to check, or None for all.
 
     Raises:
-        UsageError: The glob matches no requirement.
+        pytest.UsageError: The glob matches no requirement.
 
     """
     pattern: str | None = option(config, "requirement")
@@ -254,7 +254,7 @@ def check_report_dir(config: pytest.Config) -> None:
     """Create the report folder now, so that a bad path fails before the run and not after it.
 
     Raises:
-        UsageError: The folder cannot be created.
+        pytest.UsageError: The folder cannot be created.
 
     """
     folder = option(config, "report_dir")

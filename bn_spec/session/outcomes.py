@@ -111,7 +111,7 @@ def _replay(config: pytest.Config, name: str, finding: Finding) -> str:
 
 def recorded(cell: Cell, status: str, text: str, seconds: float, kept: Kept) -> Record:
     """Return the record of a cell."""
-    from bn_spec.case.source import source
+    from bn_spec.case.script import source
     from bn_spec.judge.finding import MOST_FAULTS
     from bn_spec.suite.cell import Violation
 
@@ -237,3 +237,9 @@ def show(report: pytest.TestReport, status: str, text: str) -> None:
         report.outcome, report.longrepr = "failed", failure(report, text)
     elif status == KNOWN:
         report.outcome, report.wasxfail = "skipped", text
+
+
+def hide(report: Any) -> None:
+    """Leave a failure out of what pytest prints at the end."""
+    # pytest leaves it out if its debugger has shown it already; there is no public way.
+    report._pdbshown = True

@@ -56,7 +56,7 @@ def selection(config: pytest.Config) -> Selection:
     """Return the backends of the run.
 
     Raises:
-        UsageError: A backend cannot be loaded.
+        pytest.UsageError: A backend cannot be loaded.
 
     """
     if SELECTION not in config.stash:
@@ -91,7 +91,7 @@ def entries(config: pytest.Config) -> tuple[KnownFailureEntry, ...]:
     Expired and superfluous entries become faults of the run.
 
     Raises:
-        UsageError: The file cannot be read, or it is to be updated and no file is named.
+        pytest.UsageError: The file cannot be read, or it is to be updated and no file is named.
 
     """
     if ENTRIES in config.stash:

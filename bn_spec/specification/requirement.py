@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from types import MappingProxyType
 
 from bn_spec.errors import ConfigError, allowed
@@ -136,30 +135,3 @@ class Registry(Mapping[str, Requirement]):
 
 REQUIREMENTS = Registry()
 """The requirements that the chapters imported so far declare."""
-
-
-def requirements_matching(pattern: str) -> list[Requirement]:
-    """Return the declared requirements whose id matches a glob.
-
-    Raises:
-        ConfigError: No id matches; the message names the chapters.
-
-    """
-    found = [each for name, each in REQUIREMENTS.items() if fnmatchcase(name, pattern)]
-    if not found:
-        chapters = ", ".join(f"{chapter}-*" for chapter in CHAPTERS)
-        raise ConfigError(f"{pattern!r} matches no requirement; chapters: {chapters}")
-    return found
-
-
-def requirement_named(id: str) -> Requirement:
-    """Return the requirement with this id.
-
-    Raises:
-        ConfigError: No requirement has this id; the message names the nearest one.
-
-    """
-    try:
-        return REQUIREMENTS[id]
-    except KeyError:
-        raise ConfigError(allowed("requirement", id, REQUIREMENTS)) from None

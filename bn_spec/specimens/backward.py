@@ -81,7 +81,10 @@ class ModeTakenAtBackward(Kernel):
     caught_by=("GRD-15",),
 )
 class RunningStatisticsByReference(Kernel):
-    """Running statistics are saved by reference, and later training changes them in place."""
+    """Running statistics are saved by reference, and later training changes them in place.
+
+    The backward of an eval forward then uses statistics that its forward did not.
+    """
 
     def backward(self, saved: Saved, dy: Array) -> Gradients:
         if saved.constant and self.running_mean is not None and self.running_var is not None:
@@ -172,7 +175,10 @@ class VarianceTermMissing(Kernel):
     caught_by=("GRD-01",),
 )
 class StatisticsDetached(Kernel):
-    """dx is weight s dy in training too: mean and variance are treated as constants."""
+    """dx is weight s dy in training too: mean and variance are treated as constants.
+
+    The backward must differentiate mean and variance, because they are functions of x.
+    """
 
     def projected(
         self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved
@@ -264,7 +270,10 @@ class MomentumInDx(Kernel):
     caught_by=("GRD-02", "GRD-25"),
 )
 class WeightGradientOfRawInput(Kernel):
-    """The gradient of the weight is Σ dy x instead of Σ dy x̂."""
+    """The gradient of the weight is Σ dy x instead of Σ dy x̂.
+
+    The two agree for every dy only in channels with mean 0 and s = 1.
+    """
 
     def weight_gradient(self, g: Array, x_hat: Array, saved: Saved) -> Array:
         return self.total(g * self.rows(saved.x))
@@ -389,7 +398,10 @@ class FrozenInputRefused(Kernel):
     caught_by=("GRD-08",),
 )
 class FrozenParametersBreakDx(Kernel):
-    """The sums in dx are skipped if neither weight nor bias needs a gradient."""
+    """The sums in dx are skipped if neither weight nor bias needs a gradient.
+
+    dx contains mean(dy) and mean(dy x̂) even if no parameter needs its gradient.
+    """
 
     def projected(
         self, g: Array, x_hat: Array, dbias: Array, dweight: Array, saved: Saved

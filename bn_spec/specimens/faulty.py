@@ -161,7 +161,10 @@ class ResetForgetsStatistics(Kernel):
     caught_by=("TRN-01", "TRN-07", "MET-06"),
 )
 class UnbiasedNormalisation(Kernel):
-    """The output is normalised by the unbiased variance of the batch."""
+    """The output is normalised by the unbiased variance of the batch.
+
+    Only running_var takes the unbiased variance.
+    """
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
         if not self.uses_batch_statistics():
@@ -260,7 +263,10 @@ class BiasIgnored(Kernel):
     caught_by=("TRN-03", "EVL-07"),
 )
 class NormalisedByRunning(Kernel):
-    """The output in training mode is normalised by the updated running statistics."""
+    """The output in training mode is normalised by the updated running statistics.
+
+    Training must normalise by the statistics of the batch.
+    """
 
     def normalise(self, x: Array, mean: Array, s: Array) -> Array:
         if self.running_mean is None or self.running_var is None:
@@ -302,7 +308,10 @@ class ParametersShareStatistics(Kernel):
     caught_by=("TRN-01", "TRN-08"),
 )
 class AffineOffRescaled(Kernel):
-    """The output of a layer without weight and bias is scaled by 0.86."""
+    """The output of a layer without weight and bias is scaled by 0.86.
+
+    Without them, the output is x̂ itself.
+    """
 
     def affine(self, x_hat: Array) -> Array:
         if self.weight is not None:
@@ -537,7 +546,10 @@ class MomentumInverted(Kernel):
     caught_by=("RUN-04",),
 )
 class MomentumNoneIsDefault(Kernel):
-    """momentum=None is treated as 0.1."""
+    """momentum=None is treated as 0.1.
+
+    momentum=None stands for a cumulative mean, whose momentum is 1 / num_batches_tracked.
+    """
 
     def factor(self) -> float:
         return 0.1 if self.config.momentum is None else self.config.momentum
@@ -608,7 +620,10 @@ class DoubleUpdate(Kernel):
     caught_by=("RUN-08", "RUN-02"),
 )
 class EpsLeaksIntoRunningVar(Kernel):
-    """running_var is updated with var + eps instead of var."""
+    """running_var is updated with var + eps instead of var.
+
+    Eval mode then adds eps a second time.
+    """
 
     def estimated_var(self, var: Array, n: int) -> Array:
         return super().estimated_var(var + var.dtype.type(self.config.eps), n)
@@ -758,7 +773,10 @@ class InputOverwritten(Kernel):
     caught_by=("TRN-07",),
 )
 class TwoValuesRefused(Kernel):
-    """A training batch of one sample is refused, however large its planes are."""
+    """A training batch of one sample is refused, however large its planes are.
+
+    n / (n − 1) needs two values per channel, not two samples.
+    """
 
     def check(self, x: Array) -> None:
         super().check(x)
@@ -773,7 +791,10 @@ class TwoValuesRefused(Kernel):
     caught_by=("EVL-05",),
 )
 class EvalRefusesSingleValue(Kernel):
-    """A single value per channel is refused in eval mode too."""
+    """A single value per channel is refused in eval mode too.
+
+    Eval mode computes no statistics of the batch, so that one value is enough.
+    """
 
     def check(self, x: Array) -> None:
         super().check(x)

@@ -310,7 +310,10 @@ def _lies_within(a: Array, more: int) -> bool:
     "expanded-sample-counted-once", fault="layout-forward-view", history=(), caught_by=("LAY-02",)
 )
 class ExpandedSampleCountedOnce(Kernel):
-    """An expanded batch (stride 0) counts as one sample in the unbiased variance."""
+    """An expanded batch (stride 0) counts as one sample in the unbiased variance.
+
+    The n of n / (n − 1) counts every sample, even if all share their memory.
+    """
 
     def rows(self, x: Array) -> Array:
         expanded = x.ndim == 4 and x.strides[0] == 0
@@ -709,7 +712,10 @@ class NanTakenForZero(Kernel):
     caught_by=("SPV-03",),
 )
 class UpdateSkippedForOneChannel(Kernel):
-    """No channel is updated if the statistics of any channel are not finite."""
+    """No channel is updated if the statistics of any channel are not finite.
+
+    Channels are independent: each must be updated by its own statistics.
+    """
 
     def track(self, mean: Array, var: Array, n: int) -> None:
         if np.isfinite(mean + var).all():
@@ -888,7 +894,7 @@ class WorkspaceOfAllLayers(Kernel):
     def moments(self, rows: Array) -> tuple[Array, Array]:
         found = super().moments(rows)
         self.workspace[:] = [found]
-        sleep(2e-4)  # as long as a device takes
+        sleep(2e-4)  # another thread gets the time to write its own statistics
         mean, var = self.workspace[0]
         # Another layer may have written statistics of other shapes, which cannot be used at all.
         return (mean, var) if mean.shape == found[0].shape else found

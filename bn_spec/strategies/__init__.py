@@ -1,7 +1,8 @@
 """Hypothesis strategies for BatchNorm2d: shapes, values, parameters, running statistics, cases.
 
-:func:`cases` and :func:`chosen` are strategies of Hypothesis, which is imported when one of them is
-first used.
+:func:`bn_spec.strategies.hypothesis_cases.cases` and
+:func:`bn_spec.strategies.hypothesis_cases.chosen` are strategies of Hypothesis, which is imported
+when one of them is first used.
 """
 
 from typing import TYPE_CHECKING, Any

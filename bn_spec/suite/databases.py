@@ -32,6 +32,7 @@ ALLOWED = (
     "a folder, redis://HOST:PORT/NUMBER, github:OWNER/REPO or github:OWNER/REPO/ARTIFACT;"
     " or several of them with commas between, where only the first is written to"
 )
+"""Places of databases, in the words of messages."""
 
 ARTIFACT = "hypothesis-example-db"
 """Default name of a GitHub artifact that holds a database, as Hypothesis proposes it."""

@@ -15,7 +15,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, Unpack
+from typing import Any, Protocol, TypeAlias, Unpack
 
 from bn_spec.case.dtypes import DTYPES
 from bn_spec.case.script import Case
@@ -24,12 +24,15 @@ from bn_spec.specification.requirement import REQUIREMENTS, Requirement
 from bn_spec.strategies.case_choices import CaseChoices, Choices
 from bn_spec.suite.regions import REGIONS, Wanted, alternatives
 
-if TYPE_CHECKING:
-    from bn_spec.suite.cell import Cell
-    from bn_spec.suite.search import Search
+Body: TypeAlias = Callable[[Any, Case], None]
+"""The function of a property: a :class:`bn_spec.suite.cell.Cell` judges one drawn case with it."""
 
-Body: TypeAlias = "Callable[[Cell, Case], None]"
-"""The function of a property: it judges one drawn case."""
+
+class Runs(Protocol):
+    """What a test of the suite receives: a :class:`bn_spec.suite.search.Search`."""
+
+    def run(self) -> None:
+        """Look for a case that fails, and raise the violation."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def requirement(
     dtypes: tuple[str, ...] = tuple(DTYPES),
     reaches: tuple[Wanted, ...] = (),
     **choices: Unpack[CaseChoices],
-) -> Callable[[Body], Callable[[Search], None]]:
+) -> Callable[[Body], Callable[[Runs], None]]:
     """Declare a requirement and the property that judges it.
 
     The docstring of the decorated function is the sentence of the requirement. Its first paragraph
@@ -112,7 +115,7 @@ def requirement(
 
     """
 
-    def declare(body: Body) -> Callable[[Search], None]:
+    def declare(body: Body) -> Callable[[Runs], None]:
         sentence = _sentence_of(body)
         declared = Requirement(id, sentence, level, source, needs, convention)
         drawn_from = Choices.of(choices)
@@ -122,7 +125,7 @@ def requirement(
         PROPERTIES[id] = prop
 
         @functools.wraps(body)
-        def test(search: Search) -> None:
+        def test(search: Runs) -> None:
             search.run()
 
         # pytest reads the names of fixtures off the signature, which `wraps` took from the body.

@@ -37,12 +37,14 @@ Explain: TypeAlias = Callable[[Cell, Violation], Violation]
 MANY = 20
 """Number of eligible cases without a known failure after which it is reported as fixed."""
 
-SEEN, MISSED, UNREACHED, UNSETTLED = FATES = ("seen", "missed", "unreached", "unsettled")
+FATES = ("seen", "missed", "unreached", "unsettled")
 """Outcomes of a known failure in a cell.
 
 ``seen``: it occurred. ``missed``: it did not occur on at least :data:`MANY` eligible cases.
 ``unreached``: no case was eligible. ``unsettled``: too few cases were judged to tell.
 """
+
+SEEN, MISSED, UNREACHED, UNSETTLED = FATES
 
 LEAST_EXAMPLES = 5
 """Minimum number of examples per property."""

@@ -11,9 +11,8 @@ from bn_spec.judge.verdict import Discrepancy
 from bn_spec.play.flight import Note
 from bn_spec.play.observation import STATES, Died, Observation
 from bn_spec.play.player import play, play_together
-from bn_spec.specification.requirement import requirement_named
 from bn_spec.suite.cell import Cell, Violation
-from bn_spec.suite.chapters import load_suite
+from bn_spec.suite.chapters import load_suite, requirement_named
 from bn_spec.suite.profiles import PROFILES
 from bn_spec.suite.property import PROPERTIES
 from bn_spec.suite.search import Explain, Search

@@ -14,10 +14,9 @@ from bn_spec.specification.requirement import (
     REQUIREMENTS,
     SPECIFICATION,
     Requirement,
-    requirements_matching,
 )
 from bn_spec.specimens import SPECIMENS, Specimen
-from bn_spec.suite.chapters import load_suite
+from bn_spec.suite.chapters import load_suite, requirements_matching
 from bn_spec.suite.property import PROPERTIES, Property
 from bn_spec.suite.regions import alternatives
 

@@ -29,9 +29,9 @@ from bn_spec.oracle.bounds import GRADES
 from bn_spec.oracle.expectation import Context
 from bn_spec.play.observation import STATES
 from bn_spec.play.player import play
-from bn_spec.specification.requirement import Requirement, requirements_matching
+from bn_spec.specification.requirement import Requirement
 from bn_spec.strategies.hypothesis_cases import cases_of
-from bn_spec.suite.chapters import load_suite
+from bn_spec.suite.chapters import requirements_matching
 from bn_spec.suite.foreign_constants import without_foreign_constants
 from bn_spec.suite.pinned import of_requirement
 from bn_spec.suite.profiles import PROFILES
@@ -147,7 +147,6 @@ def vectors(
         ConfigError: No requirement matches.
 
     """
-    load_suite()
     for requirement in requirements_matching(pattern):
         prop = PROPERTIES[requirement.id]
         # The cases of huge and deep properties are too large for a file.

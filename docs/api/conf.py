@@ -33,7 +33,7 @@ autodoc_member_order = "bysource"
 html_theme = "alabaster"
 
 nitpicky = True
-THIRD_PARTY = ("abc", "collections", "enum", "numpy", "random", "typing")
+THIRD_PARTY = ("abc", "collections", "enum", "numpy", "pathlib", "pytest", "random", "typing")
 """Packages whose classes are bases or aliases; their documentation is not linked."""
 nitpick_ignore_regex = [
     ("py:.*", rf"(?:{'|'.join(THIRD_PARTY)})\..*"),

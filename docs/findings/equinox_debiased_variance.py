@@ -1,8 +1,10 @@
-"""Equinox: with mode="batch", the eval variance is far too large until momentum ** batches is small.
+"""Equinox: with mode="batch", eval mode uses far too large a variance after few batches.
 
-Eval mode divides the averages by 1 − momentum ** batches, which is right for averages that began at zero; but that of
-the variance begins at one (equinox/nn/_batch_norm.py), so that momentum ** k / (1 − momentum ** k) is added to it: 99
-after the first batch at the default momentum. patrick-kidger/equinox#955 asked for the one, for eval before training.
+Eval mode divides the averages by 1 − momentum ** batches, which is right for averages that start at
+zero. The average of the variance starts at one (equinox/nn/_batch_norm.py), so that momentum ** k /
+(1 − momentum ** k) is added to the variance after k batches: 99 after the first batch at the
+default momentum. The error fades as momentum ** k becomes small. patrick-kidger/equinox#955 asked
+for this start, for eval before training.
 """
 
 import equinox

@@ -1,8 +1,8 @@
-"""Flax NNX: the running statistics of a float64 layer are float32, and the update warns of an error to come.
+"""Flax NNX: the running statistics of a float64 layer are float32, and their update warns.
 
-BatchNorm.__init__ (flax/nnx/nn/normalization.py) builds mean and var in float32, whatever param_dtype is, and the
-update writes float64 values into them in place. Linen's are built in float32 as well, and become float64 with the
-first update.
+BatchNorm.__init__ (flax/nnx/nn/normalization.py) builds mean and var in float32, whatever
+param_dtype is. The update writes float64 values into them in place; JAX warns that this will be an
+error. Linen builds them in float32 too, and the first update makes them float64.
 """
 
 import warnings

@@ -1,9 +1,10 @@
 """Flax NNX: with dtype=float16, eval mode computes in float16, sums of gradients included.
 
-BatchNorm.__call__ (flax/nnx/nn/normalization.py) promotes x, mean, var, scale and bias to the dtype of the output,
-the running statistics in float32 among them. A running_var above 65504 is then infinite and the output is the bias,
-and the gradients of weight and bias are sums in float16. In training these are float32 sums, rounded to float16.
-Linen promotes none of the tensors.
+BatchNorm.__call__ (flax/nnx/nn/normalization.py) promotes x, mean, var, scale and bias to the dtype
+of the output, although the running statistics are float32. A running_var above 65504 is then
+infinite, and the output is the bias. In eval mode the gradients of weight and bias are summed in
+float16; in training they are summed in float32 and rounded to float16. Linen promotes none of these
+tensors.
 """
 
 import jax

@@ -1,7 +1,8 @@
-"""Flax: dx of half-precision data is a sum of two halves, so that what cancels in it is lost.
+"""Flax: dx of half-precision data is a sum of two halves, and loses the digits that cancel.
 
-BatchNorm converts x to float32 twice, for the statistics and for x − mean. Each conversion rounds its part of dx to
-half precision on the way back, and only then are they added. With an input converted by hand, dx is rounded once.
+BatchNorm converts x to float32 twice, for the statistics and for x − mean. On the way back each
+conversion rounds its part of dx to half precision, and only then are the parts added. If you
+convert the input yourself, dx is rounded once.
 """
 
 from typing import Any

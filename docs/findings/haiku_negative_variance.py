@@ -1,7 +1,8 @@
 """Haiku: the variance of a batch can be negative, and the output NaN.
 
-It is E[x²] − E[x]² (haiku/_src/batch_norm.py), which roundings can make negative; Flax clips it at zero. Where it is
-below −eps the output is NaN, and where the average of variances becomes negative, the outputs in eval mode are.
+The variance is E[x²] − E[x]² (haiku/_src/batch_norm.py), which rounding can make negative; Flax
+clips it at zero. Where the variance is below −eps the output is NaN. Where the average of variances
+becomes negative, the outputs in eval mode are NaN too.
 """
 
 import haiku

@@ -1,8 +1,9 @@
-"""JAX: the derivative of lax.rsqrt leaves the range of float32 where that of BatchNorm does not.
+"""JAX: the derivative of lax.rsqrt leaves the range of float32 where BatchNorm's does not.
 
-It is formed as rsqrt(v) / v = v^(−3/2) (jax/_src/lax/lax.py), which is flushed to zero above 1.2e25: the part of dx
-that goes through the variance is lost, without a warning. Below 2e-26 it is infinite. Flax and Haiku are concerned;
-Equinox, which divides by a square root, is not.
+JAX computes it as rsqrt(v) / v = v^(−3/2) (jax/_src/lax/lax.py). Above 1.2e25 the quotient is
+flushed to zero: dx loses the part that goes through the variance, without a warning. Below 2e-26
+the quotient is infinite. Flax and Haiku use lax.rsqrt; Equinox divides by a square root and is
+right.
 """
 
 import jax

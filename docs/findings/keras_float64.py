@@ -1,9 +1,10 @@
-"""Keras 3 with the backend PyTorch, NumPy or JAX: BatchNormalization of dtype float64 computes in float32.
+"""Keras 3 on PyTorch, NumPy or JAX: BatchNormalization of dtype float64 computes in float32.
 
-Its call() casts the input to ``backend.result_type(inputs.dtype, "float32")``, which is float32 for float64
-everywhere but with TensorFlow (BIT64_TO_BIT32_DTYPE in keras/src/backend/common/dtypes.py), and the result back to
-float64; of the kind of keras-team/keras#23704. Measured on Keras 3.15.1, in JAX with 64-bit types enabled.
-Run it with KERAS_BACKEND=torch, numpy, jax or tensorflow.
+Its call() casts the input to ``backend.result_type(inputs.dtype, "float32")``, and the result back
+to float64. With every backend but TensorFlow, that type is float32 for float64
+(BIT64_TO_BIT32_DTYPE in keras/src/backend/common/dtypes.py). Similar to keras-team/keras#23704.
+Measured on Keras 3.15.1, in JAX with 64-bit types enabled. Run it with KERAS_BACKEND=torch, numpy,
+jax or tensorflow.
 """
 
 import os
@@ -22,6 +23,5 @@ print(f"backend: {keras.backend.backend()}; dtype of the output: {y.dtype}")
 right = (x - x.mean()) / np.sqrt(x.var() + 1e-20)
 print("output:", y.flatten().round(4), " right:", right.flatten().round(4))
 layer(np.full((2, 1, 1, 1), 0.1), training=True)
-print(
-    f"moving mean: {keras.ops.convert_to_numpy(layer.moving_mean)[0]:.17g}  right: 0.10000000000000001"
-)
+mean = keras.ops.convert_to_numpy(layer.moving_mean)[0]
+print(f"moving mean: {mean:.17g}  right: 0.10000000000000001")

@@ -1,8 +1,9 @@
-"""Keras 3 with the backend PyTorch or NumPy: nearly constant channels are normalised to NaN.
+"""Keras 3 on PyTorch or NumPy: the outputs of nearly constant channels are NaN.
 
-``ops.moments`` of these backends is E[x²] − E[x]² in float32, which may be negative, and is not kept from it
-(keras/src/backend/torch/nn.py, keras/src/backend/numpy/nn.py). keras-team/keras#18795 has replaced it in the backends
-TensorFlow and JAX. Measured on Keras 3.15.1. Run it with KERAS_BACKEND=torch, numpy, jax or tensorflow.
+``ops.moments`` of these backends computes E[x²] − E[x]² in float32, and does not clip it at zero
+where rounding makes it negative (keras/src/backend/torch/nn.py, keras/src/backend/numpy/nn.py).
+keras-team/keras#18795 replaced this formula in the backends TensorFlow and JAX. Measured on Keras
+3.15.1. Run it with KERAS_BACKEND=torch, numpy, jax or tensorflow.
 """
 
 import os
@@ -25,5 +26,6 @@ for name, x in (
     exact = x.var(dtype=np.float64)
     right = (x.flat[0] - x.mean(dtype=np.float64)) / np.sqrt(exact + 1e-3)
     print(
-        f"{name}: y = {y.flat[0]:.4g} (right: {right:.4g}), moving variance = {var[0]:.3g} (right: {exact:.3g})"
+        f"{name}: y = {y.flat[0]:.4g} (right: {right:.4g}),"
+        f" moving variance = {var[0]:.3g} (right: {exact:.3g})"
     )

@@ -1,4 +1,4 @@
-"""MLX: the mean of float16 data is infinite, and the output NaN, where their sum exceeds 65504.
+"""MLX: if the sum of float16 data exceeds 65504, their mean is infinite and the output NaN.
 
 mx.mean and mx.var round the sum to the dtype of the data before they divide it. CPU, mlx 0.32.4.
 """

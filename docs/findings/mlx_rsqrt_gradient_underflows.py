@@ -1,6 +1,6 @@
-"""MLX: the gradient of the input loses its digits where the variance exceeds 2**84 (float32), for rsqrt's underflows.
+"""MLX: the gradient of the input loses digits where the variance exceeds 2**84, in float32.
 
-The gradient of mx.rsqrt goes through 1 / sqrt(v) / v, which is subnormal. CPU, mlx 0.32.4.
+The gradient of mx.rsqrt goes through 1 / sqrt(v) / v, which is subnormal there. CPU, mlx 0.32.4.
 """
 
 import mlx.core as mx

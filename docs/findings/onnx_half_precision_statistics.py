@@ -1,7 +1,7 @@
-"""onnx's ReferenceEvaluator reduces half-precision data in half precision, where the operator is to use float.
+"""onnx's ReferenceEvaluator reduces half-precision data in half precision.
 
-The specification of BatchNormalization: "The computation of ReduceMean and ReduceVar uses float to avoid overflow for
-float16 inputs."
+The specification of BatchNormalization demands float: "The computation of ReduceMean and ReduceVar
+uses float to avoid overflow for float16 inputs."
 """
 
 import ml_dtypes
@@ -12,10 +12,8 @@ from onnx.reference import ReferenceEvaluator
 
 def running_statistics(x: np.ndarray, element: int) -> list[np.ndarray]:
     """Return the statistics of one batch: momentum, the weight of the old value, is 0."""
-    names, results = (
-        ["X", "scale", "B", "input_mean", "input_var"],
-        ["Y", "running_mean", "running_var"],
-    )
+    names = ["X", "scale", "B", "input_mean", "input_var"]
+    results = ["Y", "running_mean", "running_var"]
     node = helper.make_node("BatchNormalization", names, results, training_mode=1, momentum=0.0)
     inputs, outputs = (
         [helper.make_tensor_value_info(name, element, None) for name in n] for n in (names, results)
@@ -23,11 +21,8 @@ def running_statistics(x: np.ndarray, element: int) -> list[np.ndarray]:
     graph = helper.make_graph([node], "training", inputs, outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)])
     ones, zeros = np.ones(1, x.dtype), np.zeros(1, x.dtype)
-    return list(
-        ReferenceEvaluator(model).run(
-            None, dict(zip(names, (x, ones, zeros, zeros, ones), strict=True))
-        )
-    )
+    feeds = dict(zip(names, (x, ones, zeros, zeros, ones), strict=True))
+    return list(ReferenceEvaluator(model).run(None, feeds))
 
 
 x = np.array([0, 200] * 4, np.float16).reshape(8, 1, 1, 1)

@@ -1,13 +1,15 @@
-"""onnx's ReferenceEvaluator rounds 1 − momentum to float32 in float64, so that a mean of ones drifts from 1."""
+"""onnx's ReferenceEvaluator rounds 1 − momentum to float32 for float64 data.
+
+So the weights of the old and the new value do not add up to 1, and a running mean of ones drifts
+from 1.
+"""
 
 import numpy as np
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-names, results = (
-    ["X", "scale", "B", "input_mean", "input_var"],
-    ["Y", "running_mean", "running_var"],
-)
+names = ["X", "scale", "B", "input_mean", "input_var"]
+results = ["Y", "running_mean", "running_var"]
 inputs, outputs = (
     [helper.make_tensor_value_info(name, TensorProto.DOUBLE, None) for name in n]
     for n in (names, results)

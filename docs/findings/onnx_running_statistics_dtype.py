@@ -1,13 +1,14 @@
-"""onnx's ReferenceEvaluator returns running statistics in the dtype of X; the operator has that of input_mean."""
+"""onnx's ReferenceEvaluator returns running statistics in the dtype of X.
+
+The operator returns them in the dtype of input_mean.
+"""
 
 import numpy as np
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
-names, results = (
-    ["X", "scale", "B", "input_mean", "input_var"],
-    ["Y", "running_mean", "running_var"],
-)
+names = ["X", "scale", "B", "input_mean", "input_var"]
+results = ["Y", "running_mean", "running_var"]
 elements = dict.fromkeys([*names, *results], TensorProto.FLOAT) | dict.fromkeys(
     "XY", TensorProto.FLOAT16
 )
@@ -15,9 +16,8 @@ inputs, outputs = (
     [helper.make_tensor_value_info(name, elements[name], None) for name in n]
     for n in (names, results)
 )
-node = helper.make_node(
-    "BatchNormalization", names, results, training_mode=1, momentum=1.0
-)  # of the old value
+# The momentum weighs the old value: running statistics keep their values.
+node = helper.make_node("BatchNormalization", names, results, training_mode=1, momentum=1.0)
 graph = helper.make_graph([node], "training", inputs, outputs)
 model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 15)])
 

@@ -1,7 +1,7 @@
-"""PaddlePaddle: without weight and bias, a batch of other channels is taken in training; eval mode refuses it.
+"""PaddlePaddle: without weight and bias, training accepts any number of channels.
 
-paddle/phi/kernels/cpu/batch_norm_kernel.cc compares the channels of x with running statistics in eval mode alone.
-CPU, paddlepaddle 3.3.1.
+Only in eval mode does paddle/phi/kernels/cpu/batch_norm_kernel.cc compare the channels of x with
+the running statistics. CPU, paddlepaddle 3.3.1.
 """
 
 import paddle
@@ -11,7 +11,8 @@ for channels in (1, 3):
     x = paddle.ones([4, channels, 1, 1])
     y = layer(x)
     print(
-        f"2 channels expected, {channels} given: output of shape {y.shape}, running_mean {layer._mean.tolist()}"
+        f"2 channels expected, {channels} handed over:"
+        f" output of shape {y.shape}, running_mean {layer._mean.tolist()}"
     )
     layer.eval()
     try:

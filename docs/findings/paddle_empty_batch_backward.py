@@ -1,4 +1,4 @@
-"""PaddlePaddle: the backward of an empty batch raises where the input requires no gradient.
+"""PaddlePaddle: the backward of an empty batch raises if the input requires no gradient.
 
 CPU, paddlepaddle 3.3.1.
 """

@@ -1,6 +1,6 @@
-"""PaddlePaddle: a gradient of another shape than the output is taken; one that is smaller is read beyond its end.
+"""PaddlePaddle: paddle.grad accepts a gradient of another shape than the output.
 
-paddle.grad compares no shapes. CPU, paddlepaddle 3.3.1.
+It compares no shapes. A smaller gradient is read beyond its end. CPU, paddlepaddle 3.3.1.
 """
 
 import paddle

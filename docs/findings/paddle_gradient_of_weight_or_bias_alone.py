@@ -1,7 +1,8 @@
-"""PaddlePaddle: if only one of weight and bias requires a gradient, it gets none, in silence.
+"""PaddlePaddle: if only one of weight and bias requires a gradient, it gets none.
 
-The branches of d_scale && d_bias in paddle/phi/kernels/cpu/batch_norm_grad_kernel.cc; PaddlePaddle/Paddle#47634 would
-refuse it. CPU, paddlepaddle 3.3.1.
+There is no error. The cause is the branches of d_scale && d_bias in
+paddle/phi/kernels/cpu/batch_norm_grad_kernel.cc; PaddlePaddle/Paddle#47634 would refuse the call.
+CPU, paddlepaddle 3.3.1.
 """
 
 import paddle

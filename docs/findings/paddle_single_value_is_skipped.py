@@ -1,7 +1,7 @@
-"""PaddlePaddle: a training forward of a single value per channel returns its input, without weight and bias.
+"""PaddlePaddle: a training forward of a single value per channel returns its input.
 
-The branch of N * sample_size == 1 in paddle/phi/kernels/cpu/batch_norm_kernel.cc; PaddlePaddle/Paddle#11445.
-CPU, paddlepaddle 3.3.1.
+It does not apply weight and bias. The cause is the branch of N * sample_size == 1 in
+paddle/phi/kernels/cpu/batch_norm_kernel.cc; PaddlePaddle/Paddle#11445. CPU, paddlepaddle 3.3.1.
 """
 
 import paddle

@@ -1,7 +1,8 @@
-"""TensorFlow, compiled by XLA: nearly constant channels are normalised to NaN, their running variance is negative.
+"""TensorFlow compiled by XLA: the outputs of nearly constant channels are NaN.
 
-XLA's BatchNormExpander takes E[x²] − E[x]² for the variance, in float32, and does not keep it from being negative:
-tensorflow/tensorflow#118701. Measured on TensorFlow 2.21.0, CPU; eager mode subtracts the mean first, and is right.
+Their running variance is negative. XLA's BatchNormExpander computes the variance as E[x²] − E[x]²
+in float32, and does not clip it at zero: tensorflow/tensorflow#118701. Measured on TensorFlow
+2.21.0, CPU. Eager mode subtracts the mean first and is right.
 """
 
 import os

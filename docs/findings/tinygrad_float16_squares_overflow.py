@@ -1,8 +1,8 @@
-"""tinygrad: float16 deviations beyond 256 are squared in float16, so that the variance is infinite and the output 0.
+"""tinygrad: float16 deviations beyond 256 have an infinite variance, and the output is 0.
 
-BatchNorm.calc_stats squares them in the dtype of the data. Sums are in float32, but those of the gradients are
-rounded to float16 before they are divided by the number of values: beyond 65504 they are infinite.
-CPU, tinygrad 0.14.0.
+BatchNorm.calc_stats squares them in the dtype of the data. Sums are in float32, but those of the
+gradients are rounded to float16 before they are divided by the number of values: beyond 65504 they
+are infinite. CPU, tinygrad 0.14.0.
 """
 
 from tinygrad import Context, Tensor, dtypes, nn

@@ -1,6 +1,7 @@
-"""tinygrad: float32 gradients of the input lose their digits where a variance exceeds 2**84, as rsqrt's underflow.
+"""tinygrad: the gradient of the input loses digits where a variance exceeds 2**84, in float32.
 
-The gradient of Tensor.rsqrt goes through 1 / sqrt(v)³, which is subnormal. CPU, tinygrad 0.14.0.
+The gradient of Tensor.rsqrt goes through 1 / sqrt(v)³, which is subnormal there. CPU, tinygrad
+0.14.0.
 """
 
 from tinygrad import Context, Tensor, nn

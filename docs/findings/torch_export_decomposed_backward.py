@@ -1,7 +1,8 @@
-"""torch.export: the training backward of a program after ``run_decompositions`` is refused.
+"""torch.export: after ``run_decompositions``, the training backward is refused.
 
-The graph calls ``_native_batch_norm_legit_functional``, whose derivative saves the running statistics that it was
-given, though training has no use for them; then the program updates them in place, and autograd finds them changed.
+The graph calls ``_native_batch_norm_legit_functional``. Its derivative saves the running statistics
+that it received, although training does not use them. Then the program updates them in place, and
+autograd finds them changed.
 """
 
 import torch

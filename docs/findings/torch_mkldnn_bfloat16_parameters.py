@@ -1,7 +1,8 @@
-"""oneDNN's layout: an all-bfloat16 layer reads its weight and bias as float32, and beyond their end.
+"""oneDNN's layout: an all-bfloat16 layer reads its weight and bias as float32.
 
-``mkldnn_batch_norm`` (aten/src/ATen/native/mkldnn/Normalization.cpp) hands weight and bias over as they lie in
-memory, and oneDNN takes them for float32. A layer of a million channels ends in a segmentation fault.
+``mkldnn_batch_norm`` (aten/src/ATen/native/mkldnn/Normalization.cpp) hands weight and bias over as
+they lie in memory. oneDNN reads them as float32, and beyond their end. A layer of a million
+channels ends in a segmentation fault.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""oneDNN's layout: the backward of an eval forward is refused (``mkldnn_batch_norm_backward``)."""
+"""oneDNN's layout: ``mkldnn_batch_norm_backward`` refuses the backward of an eval forward."""
 
 import torch
 

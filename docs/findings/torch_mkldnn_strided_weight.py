@@ -1,9 +1,9 @@
-"""oneDNN's layout: the gaps of a weight or bias in memory are read as numbers, and a backward writes past its end.
+"""oneDNN's layout: a weight or bias with gaps in memory is read as if it had none.
 
-``mkldnn_batch_norm`` (aten/src/ATen/native/mkldnn/Normalization.cpp) takes the first C numbers in memory. In the
-backward, the gradient of the weight gets the strides of the weight; with them ``mkldnn_to_dense``
-(MKLDNNConversions.cpp) writes it into memory for C numbers, and only then asks whether they fit. Later, the process
-may abort.
+``mkldnn_batch_norm`` (aten/src/ATen/native/mkldnn/Normalization.cpp) reads the first C numbers in
+memory, gaps included. In the backward, the gradient of the weight gets the strides of the weight.
+With these strides ``mkldnn_to_dense`` (MKLDNNConversions.cpp) writes the gradient into memory for C
+numbers, and only then checks whether they fit. The process may abort later.
 """
 
 import torch

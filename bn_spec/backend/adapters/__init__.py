@@ -1,1 +1,1 @@
-"""Adapters to implementations; nothing else in the library imports a framework."""
+"""Adapters to implementations. No other package of the library imports a framework."""

@@ -1,6 +1,7 @@
-"""A failure that several frameworks have in common: a variance of E[x²] − E[x]², which may come out negative.
+"""A known failure of several frameworks: the variance E[x²] − E[x]², which may be negative.
 
-It is negative where the rounding of E[x²] exceeds it; where it exceeds eps too, the output is NaN.
+The variance is negative where the rounding errors of E[x²] exceed it. If it is also below −eps,
+the output is NaN.
 """
 
 from __future__ import annotations
@@ -28,11 +29,17 @@ OF_VALUES = (
     *LAWS,
     *OTHER_LAWS,
 )
-"""What is judged of values: tensors, laws, and whether they are numbers."""
+"""Observables of values: tensors, laws between them, and whether their elements are numbers."""
 
 
 def negative_variance(reason: str, summation: str) -> tuple[KnownFailure, ...]:
-    """Return the failure of all that follows from the variance, on cases that may have a negative one."""
+    """Return the failures of all that depends on the variance, where it may be negative.
+
+    Args:
+        reason: what the framework computes, and where.
+        summation: how it sums, as in :data:`bn_spec.oracle.bounds.SUMMATIONS`.
+
+    """
     observables = ("running_var_sign", *(name for name in OF_VALUES if name != "running_mean"))
     return tuple(
         KnownFailure("*", name, reason, where=partial(_is_at_risk, summation))
@@ -41,14 +48,18 @@ def negative_variance(reason: str, summation: str) -> tuple[KnownFailure, ...]:
 
 
 def _is_at_risk(summation: str, case: Case) -> bool:
+    """Whether a forward takes the statistics of a batch whose variance may come out negative."""
     batches = (forward.x for forward in forwards(case) if forward.batch_statistics)
     return any(_cancels(x, summation) for x in batches if x.ndim == 4 and x.size)
 
 
 def _cancels(x: Array, summation: str) -> bool:
-    """Whether the variance of a channel is below what squares, means and sums in float32 may lose to rounding."""
+    """Whether rounding errors in float32 may exceed the variance of a channel."""
     rows = np.moveaxis(x.astype(np.float64), 1, 0).reshape(x.shape[1], -1)
-    rounding = (SUMMATIONS[summation](rows.shape[1], u := format_named("float32").u) + 4) * u
+    values = rows.shape[1]
+    u = format_named("float32").u
+    # SUMMATIONS bounds the errors of sums; 4 more roundings are those of squares and means.
+    rounding = (SUMMATIONS[summation](values, u) + 4) * u
     with np.errstate(all="ignore"):
         squares = np.square(rows).mean(axis=1)
         return bool(((rows.var(axis=1) <= rounding * squares) & (squares > 0)).any())

@@ -1,4 +1,4 @@
-"""How adapters import their frameworks. Needs none."""
+"""The import of a framework by its adapter. Needs none of the frameworks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from bn_spec.errors import UnavailableBackend
 
 @contextmanager
 def framework(extra: str, *modules: str) -> Iterator[None]:
-    """Import in this context; one of the modules that is not there makes the backend unavailable, others are faults.
+    """Import a framework within this context.
+
+    If one of ``modules`` is not installed, the backend is unavailable. The absence of any other
+    module is a fault of the installation, and its ModuleNotFoundError passes unchanged.
 
     Raises:
-        UnavailableBackend: it names the extra of this package by which the module can be had.
+        UnavailableBackend: one of ``modules`` is missing; the message names the extra of this
+            package that installs it.
 
     """
     try:

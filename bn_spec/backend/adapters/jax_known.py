@@ -1,8 +1,9 @@
-"""Known failures of the BatchNorm layers of JAX's libraries: what was found, why, and where. Needs no JAX."""
+"""Known failures of the BatchNorm layers of JAX's libraries: what was found, why, and where.
+
+Needs no JAX.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -15,30 +16,31 @@ from bn_spec.case.script import Case
 from bn_spec.case.steps import Backward, Load, ResetParameters, ResetRunningStats, Restore
 
 HALF = ("mixed_float16", "mixed_bfloat16")
+"""Dtypes of layers with half-precision data and float32 parameters."""
 
 
-def _differentiated(case: Case) -> Iterator[tuple[Array, float]]:
-    """Yield the input and eps of each forward with statistics of the batch whose gradients are asked."""
-    return ((of.x, of.eps) for of, _ in backwards(case) if of.batch_statistics)
+def _differentiates_batch_statistics(case: Case) -> bool:
+    """Whether a backward of a case goes through the statistics of a batch."""
+    return any(forward.batch_statistics for forward, _ in backwards(case))
 
 
 RSQRT = through_rsqrt(
-    "the derivative of lax.rsqrt (jax/_src/lax/lax.py) forms rsqrt(v) / v, which in float32 is flushed to zero"
-    " for v above 1.2e25, so that dx is without the part that goes through the variance, and infinite for v below"
-    " 2e-26"
-    " (measured on jax 0.10.2)"
+    "the derivative of lax.rsqrt (jax/_src/lax/lax.py) forms rsqrt(v) / v. In float32 the quotient"
+    " is flushed to zero for v above 1.2e25, so that dx lacks the part that goes through the"
+    " variance; it is infinite for v below 2e-26 (measured on jax 0.10.2)"
 )
-"""Of whatever is differentiated through lax.rsqrt."""
+"""Known failures of every layer that is differentiated through lax.rsqrt."""
 
 _SUM_OF_HALVES = tuple(
     KnownFailure(
         requirement,
         observable,
-        "the layer converts half-precision data to float32 twice, for the statistics and for x − mean, so that its"
-        " transpose rounds both parts of dx to half precision before it adds them: what they have in common is lost,"
-        " and is NaN where both overflow (measured on flax 0.12.8 and jax 0.10.2)",
+        "the layer converts half-precision data to float32 twice, for the statistics and for"
+        " x − mean. So its transpose rounds both parts of dx to half precision before it adds them:"
+        " digits that cancel in the sum are lost, and the sum is NaN where both parts overflow"
+        " (measured on flax 0.12.8 and jax 0.10.2)",
         dtypes=HALF,
-        where=lambda case: any(True for _ in _differentiated(case)),
+        where=_differentiates_batch_statistics,
     )
     for requirement, observable in (
         ("*", "grad_input"),
@@ -50,17 +52,28 @@ _SUM_OF_HALVES = tuple(
 
 
 def _is_promoted(case: Case) -> bool:
-    """Whether a forward uses running statistics, or weight or bias are beyond the data's precision."""
-    used = any(not forward.batch_statistics for forward in forwards(case))
-    given = [case.state, *(step for step in case.steps if isinstance(step, Load))]
-    parameters = [
-        a for it in given if it is not None for a in (it.weight, it.bias) if a is not None
-    ]
-    held = case.config.arithmetic.data.dtype
+    """Whether a forward of a case uses tensors that the promotion to half precision changes.
+
+    These are running statistics, and a weight or bias with more digits or a wider range than the
+    dtype of the data.
+    """
+    if any(not forward.batch_statistics for forward in forwards(case)):
+        return True
+    data = case.config.arithmetic.data.dtype
+    loads = [step for step in case.steps if isinstance(step, Load)]
     with np.errstate(over="ignore", invalid="ignore"):
-        return used or any(
-            not np.array_equal(a.astype(held).astype(a.dtype), a) for a in parameters
-        )
+        for source in (case.state, *loads):
+            if source is None:
+                continue
+            for parameter in (source.weight, source.bias):
+                if parameter is not None and _changes(parameter, data):
+                    return True
+    return False
+
+
+def _changes(parameter: Array, dtype: np.dtype) -> bool:
+    """Whether the conversion to a dtype changes a value of a tensor."""
+    return not np.array_equal(parameter.astype(dtype).astype(parameter.dtype), parameter)
 
 
 _TENSORS_IN_HALF = (
@@ -68,10 +81,10 @@ _TENSORS_IN_HALF = (
         KnownFailure(
             "*",
             observable,
-            "BatchNorm.__call__ (flax/nnx/nn/normalization.py) promotes weight, bias and running statistics to the"
-            " dtype of the output, so that a layer of half-precision outputs computes in half precision in eval mode,"
-            " where a running_var above 65504 is infinite, and in training rounds its parameters; Linen does not"
-            " (measured on flax 0.12.8)",
+            "BatchNorm.__call__ (flax/nnx/nn/normalization.py) promotes weight, bias and running"
+            " statistics to the dtype of the output. So a layer of half-precision outputs computes"
+            " in half precision in eval mode, where a running_var above 65504 is infinite, and"
+            " rounds its parameters in training; Linen does not (measured on flax 0.12.8)",
             dtypes=HALF,
             where=_is_promoted,
         )
@@ -81,9 +94,10 @@ _TENSORS_IN_HALF = (
         KnownFailure(
             "*",
             observable,
-            "gradients of weight and bias pass the promotion to the dtype of the output, in"
-            " flax/nnx/nn/normalization.py, which rounds them to half precision, and in eval mode they are"
-            " sums in it; in float16 they are infinite above 65504 (measured on flax 0.12.8)",
+            "the promotion of weight and bias to the dtype of the output, in"
+            " flax/nnx/nn/normalization.py, rounds their gradients to half precision. In eval mode"
+            " these gradients are also summed in half precision; in float16 they are infinite above"
+            " 65504 (measured on flax 0.12.8)",
             dtypes=HALF,
             where=lambda case: any(isinstance(step, Backward) for step in case.steps),
         )
@@ -92,20 +106,22 @@ _TENSORS_IN_HALF = (
 )
 
 LINEN = (*RSQRT, *_SUM_OF_HALVES)
-"""Of Linen's."""
+"""Known failures of Flax Linen."""
 
 
 def _may_be_negative(case: Case) -> bool:
-    """Whether rounding may make E[x²] − E[x]² of a batch negative: its variance is no larger than their errors."""
+    """Whether rounding may make E[x²] − E[x]² of a batch negative.
+
+    It may where the variance of a channel is not larger than the rounding errors of both terms.
+    """
     u = case.config.arithmetic.accumulation.u
 
     def cancels(batch: Array) -> bool:
         x = batch.astype(np.float64)
-        n = x.size // x.shape[1]
+        values = x.size // x.shape[1]
         with np.errstate(all="ignore"):
-            return bool(
-                np.any(x.var(axis=(0, 2, 3)) <= 4 * (n + 4) * u * np.square(x).mean(axis=(0, 2, 3)))
-            )
+            rounding = 4 * (values + 4) * u * np.square(x).mean(axis=(0, 2, 3))
+            return bool(np.any(x.var(axis=(0, 2, 3)) <= rounding))
 
     return any(
         cancels(forward.x)
@@ -120,8 +136,9 @@ HAIKU = (
         KnownFailure(
             "*",
             observable,
-            "BatchNorm.__call__ (haiku/_src/batch_norm.py) does not clip E[x²] − E[x]² at zero: where rounding makes"
-            " it negative, outputs grow or are NaN, and so are those in eval mode (measured on haiku 0.0.17)",
+            "BatchNorm.__call__ (haiku/_src/batch_norm.py) does not clip E[x²] − E[x]² at zero."
+            " Where rounding makes it negative, outputs grow or are NaN, in eval mode too (measured"
+            " on haiku 0.0.17)",
             where=_may_be_negative,
         )
         for observable in (
@@ -136,32 +153,33 @@ HAIKU = (
         )
     ),
 )
-"""Of Haiku's."""
+"""Known failures of Haiku."""
 
 
 def _is_first(case: Case) -> bool:
-    """Whether a layer tracks its first batch, or that after its counter was set back."""
+    """Whether a layer may track its first batch, or its first after the counter was set back."""
     new = case.state is None or case.state.num_batches_tracked == 0
     again = any(
         isinstance(step, ResetRunningStats | ResetParameters | Restore | Load)
         for step in case.steps
     )
-    return (new or again) and any(of.training for of in forwards(case))
+    return (new or again) and any(forward.training for forward in forwards(case))
 
 
 EQUINOX = tuple(
     KnownFailure(
         "*",
         observable,
-        "averages are divided by 1 − momentum ** batches, which is right for those that began at zero; that of the"
-        " variance begins at one (equinox/nn/_batch_norm.py; patrick-kidger/equinox#955 asked for the one, for eval"
-        " before training): running_var is too large by momentum / (1 − momentum) after the first batch (measured on"
-        " equinox 0.13.8)",
+        "the layer divides its averages by 1 − momentum ** batches, which is right for averages"
+        " that start at zero. The average of the variance starts at one"
+        " (equinox/nn/_batch_norm.py; patrick-kidger/equinox#955 asked for this start, for eval"
+        " before training). So running_var is too large by momentum / (1 − momentum) after the"
+        " first batch (measured on equinox 0.13.8)",
         where=_is_first,
     )
     for observable in ("running_var", *OTHER_LAWS)
 )
-"""Of Equinox's, with mode="batch"."""
+"""Known failures of Equinox with mode="batch"."""
 
 NNX = (*LINEN, *_TENSORS_IN_HALF)
-"""Of NNX's."""
+"""Known failures of Flax NNX."""

@@ -1,4 +1,4 @@
-"""MLX: ``mlx.nn.BatchNorm`` on the CPU, on inputs that are seen in NHWC order as it wants them."""
+"""MLX: ``mlx.nn.BatchNorm`` on the CPU, on inputs transposed to the NHWC order that it expects."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ CLAIMS = Capabilities(
     overflow_safe=True,
     centred_products=True,
     cumulative_momentum=False,
-    input_checks=False,
+    input_checks=False,  # MLX broadcasts a single channel to the channels of the layer
     dialect=Dialect(counter=False),
 )
-"""One channel is broadcast to those of the layer instead of refused."""
+"""What the adapter claims."""
 
 
 def to_native(array: Array) -> mx.array:
@@ -48,7 +48,10 @@ def to_native(array: Array) -> mx.array:
 
 
 def to_numpy(tensor: mx.array) -> Array:
-    """Return the array on the memory of a tensor; bfloat16, which the buffer protocol lacks, goes as its bits."""
+    """Return the array on the memory of a tensor.
+
+    bfloat16, which the buffer protocol lacks, crosses as its bits.
+    """
     if tensor.dtype == mx.bfloat16:
         return np.asarray(memoryview(tensor.view(mx.uint16))).view(_BFLOAT16)
     return np.asarray(memoryview(tensor))
@@ -57,7 +60,7 @@ def to_numpy(tensor: mx.array) -> Array:
 def _module(
     tensors: Mapping[str, mx.array | None], momentum: float, eps: float, channels: int
 ) -> nn.BatchNorm:
-    """Build the module that holds these tensors."""
+    """Build a module with these tensors; without tensors, its channels are ``channels``."""
     present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
     channels = next((len(tensor) for tensor in present.values()), channels)
     tracked, affine = "running_mean" in present, "weight" in present
@@ -73,7 +76,7 @@ def _called(module: nn.BatchNorm, x: mx.array) -> mx.array:
 def forward_training(
     x: mx.array, momentum: float, eps: float, **tensors: mx.array | None
 ) -> tuple[Any, ...]:
-    """Return the output, and the running statistics that the module holds after it."""
+    """Return the output, and the running statistics of the module after it."""
     module = _module(tensors, momentum, eps, x.shape[1])
     y = _called(module, x)
     results = y, module.get("running_mean"), module.get("running_var")
@@ -97,7 +100,7 @@ def backward(
     saved: None,
     **tensors: Any,
 ) -> tuple[Any, ...]:
-    """Return the gradients that ``mx.vjp`` finds of the call; it runs the forward once more."""
+    """Return the gradients of the call by ``mx.vjp``, which runs the forward once more."""
     del saved
     module = _module(tensors, 0.0, eps, x.shape[1]).train(training)
 
@@ -107,15 +110,18 @@ def backward(
 
     primals = {name: x if name == "input" else tensors[name] for name in wrt}
     _, gradients = mx.vjp(
-        lambda *given: [output(dict(zip(wrt, given, strict=True)))], [*primals.values()], [dy]
+        lambda *leaves: [output(dict(zip(wrt, leaves, strict=True)))], [*primals.values()], [dy]
     )
     mx.eval(gradients)
-    of = dict(zip(wrt, gradients, strict=True))
-    return of.get("input"), of.get("weight"), of.get("bias")
+    by_name = dict(zip(wrt, gradients, strict=True))
+    return by_name.get("input"), by_name.get("weight"), by_name.get("bias")
 
 
 def backend() -> Backend:
-    """The CPU; every step is an operation of its own, in the dtype of the tensors."""
+    """Return the backend of the CPU.
+
+    Every step is an operation of its own, in the dtype of the tensors.
+    """
     return kernel_backend(
         "mlx",
         forward_training,

@@ -1,4 +1,7 @@
-"""ONNX: the operator BatchNormalization of opset 15, in models of one node, as onnx's own evaluator runs them."""
+"""ONNX: the operator BatchNormalization of opset 15, in models of one node.
+
+The backend is onnx's own evaluator.
+"""
 
 from __future__ import annotations
 
@@ -34,20 +37,27 @@ DIALECT = Dialect(
 """The operator's conventions."""
 
 KEPT = 1024
-"""Models kept for each backend; one more is built in a millisecond."""
+"""Number of models kept for each backend. Building another takes a millisecond."""
 
 
 class Evaluator(Protocol):
-    """What runs a model."""
+    """An object that runs a model."""
 
     def run(
         self, output_names: Sequence[str] | None, feeds: Mapping[str, Array], /
     ) -> Sequence[Array]:
-        """Return the outputs, all of them for None."""
+        """Return the named outputs, or all of them for None."""
 
 
 def model(data: str, parameters: str, **attributes: float) -> onnx.ModelProto:
-    """Return a model of one BatchNormalization, for an input and for other tensors of these dtypes."""
+    """Return a model of one BatchNormalization.
+
+    Args:
+        data: dtype of the input and the output.
+        parameters: dtype of the other tensors.
+        attributes: attributes of the node. With training_mode, it also returns running statistics.
+
+    """
 
     def tensor(name: str, dtype: str, *shape: str) -> onnx.ValueInfoProto:
         return onnx.helper.make_tensor_value_info(
@@ -59,11 +69,13 @@ def model(data: str, parameters: str, **attributes: float) -> onnx.ModelProto:
     outputs = [tensor("Y", data, *"NCHW")]
     if "training_mode" in attributes:
         outputs += [tensor(name, parameters, "C") for name in ("running_mean", "running_var")]
-    names = ([each.name for each in values] for values in (inputs, outputs))
-    node = onnx.helper.make_node("BatchNormalization", *names, **attributes)
+    input_names = [each.name for each in inputs]
+    output_names = [each.name for each in outputs]
+    node = onnx.helper.make_node("BatchNormalization", input_names, output_names, **attributes)
     graph = onnx.helper.make_graph([node], "batch_normalization", inputs, outputs)
     opset = [onnx.helper.make_opsetid("", 15)]
-    return onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)  # that of opset 15
+    # Opset 15 came with version 8 of the format.
+    return onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
 
 
 def backend(
@@ -73,18 +85,24 @@ def backend(
     known_failures: tuple[KnownFailure, ...] = (),
     **claims: Any,
 ) -> Backend:
-    """Return the backend of the operator in evaluators that are started with a model."""
-    started = lru_cache(KEPT)(lambda *dtypes, **attributes: start(model(*dtypes, **attributes)))
+    """Return the backend of the operator in the evaluators that ``start`` makes of a model."""
 
-    @np.errstate(all="ignore")  # infinities and NaN in the data are answered, not announced
+    @lru_cache(KEPT)
+    def started(data: str, parameters: str, **attributes: float) -> Evaluator:
+        return start(model(data, parameters, **attributes))
+
+    @np.errstate(all="ignore")  # NumPy warns of infinities and NaN, which cases contain
     def run(x: Array, *tensors: Array | None, **attributes: float) -> tuple[Array, ...]:
-        # The operator takes all of its tensors: ones and zeros stand for those that a layer does
-        # not have.
+        # The operator requires all of its tensors. Ones and zeros replace those that the layer
+        # does not have.
         parameters = next((a.dtype for a in tensors if a is not None), x.dtype)
         absent = (np.full(x.shape[1], value, parameters) for value in (1, 0, 0, 1))
-        given = [b if a is None else a for a, b in zip(tensors, absent, strict=True)]
+        complete = [
+            default if tensor is None else tensor
+            for tensor, default in zip(tensors, absent, strict=True)
+        ]
         evaluator = started(x.dtype.name, parameters.name, **attributes)
-        feeds = zip(("X", "scale", "B", "input_mean", "input_var"), (x, *given), strict=True)
+        feeds = zip(("X", "scale", "B", "input_mean", "input_var"), (x, *complete), strict=True)
         return tuple(evaluator.run(None, dict(feeds)))
 
     def train(
@@ -124,7 +142,7 @@ def backend(
 
 
 def reference() -> Backend:
-    """``onnx.reference.ReferenceEvaluator``, which is written in NumPy."""
+    """Return the backend of ``onnx.reference.ReferenceEvaluator``, which is written in NumPy."""
     return backend(
         "onnx-reference",
         f"onnx {onnx.__version__}, ReferenceEvaluator",

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the operator BatchNormalization of its provider for the CPU, through sessions of one node."""
+"""ONNX Runtime: the operator BatchNormalization of its CPU provider, in sessions of one node."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ with framework("onnxruntime", "onnxruntime"):
 
 
 def cpu() -> Backend:
-    """Inference sessions on the CPU; float16 is cast to float32 and back, bfloat16 is not offered."""
+    """Return the backend of inference sessions on the CPU.
+
+    ONNX Runtime casts float16 to float32 and back. It has no bfloat16 for this operator.
+    """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = (
-        1  # the operator has no use for more, and each of many sessions would have its own
-    )
+    # The operator does not use more than one thread, and each session would start its own.
+    options.intra_op_num_threads = 1
     return onnx.backend(
         "onnxruntime",
         f"onnxruntime {onnxruntime.__version__}, CPUExecutionProvider",

@@ -17,12 +17,13 @@ from bn_spec.case.dialect import Dialect
 from bn_spec.case.dtypes import Array
 
 with framework("paddle", "paddle"), warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it warns of a missing ccache, for instance
+    # Importing PaddlePaddle warns of a missing ccache, for instance.
+    warnings.simplefilter("ignore")
     import paddle
 
 _NHWC, _NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 _NAMES = {"weight": "weight", "bias": "bias", "running_mean": "_mean", "running_var": "_variance"}
-"""The names of the tensors of a state in the module."""
+"""Names of the module's tensors, by their names in a state."""
 
 CLAIMS = Capabilities(
     dtypes=("float32", "float64"),
@@ -42,29 +43,38 @@ CLAIMS = Capabilities(
         counter=False,
     ),
 )
-"""There are no kernels for half precision on the CPU, and running statistics are always tracked."""
+"""What the adapter claims.
+
+The CPU has no kernels for half precision, and running statistics are always tracked.
+"""
 
 
 def to_native(array: Array) -> paddle.Tensor:
     """Move the memory in and view it with the array's strides."""
     flat, shape, strides = take_apart(array)
     tensor = paddle.to_tensor(flat, place=paddle.CPUPlace())
-    return paddle.as_strided(tensor, shape, strides) if array.size else tensor.reshape(shape)
+    if not array.size:
+        return tensor.reshape(shape)
+    return paddle.as_strided(tensor, shape, strides)
 
 
 class _Call:
-    """A module that holds some tensors, seen as one that takes NCHW."""
+    """A module with the tensors of a state, which takes inputs in NCHW whatever its data format."""
 
     def __init__(
         self, data_format: str, tensors: Mapping[str, Any], momentum: float, eps: float
     ) -> None:
         present = {_NAMES[name]: tensors[name] for name in _NAMES if tensors[name] is not None}
         options = {} if "weight" in present else {"weight_attr": False, "bias_attr": False}
-        momentum = CLAIMS.dialect.momentum(momentum)
+        running_mean = present["_mean"]
         self.module = paddle.nn.BatchNorm2D(
-            len(present["_mean"]), momentum, eps, data_format=data_format, **options
+            len(running_mean),
+            CLAIMS.dialect.momentum(momentum),
+            eps,
+            data_format=data_format,
+            **options,
         )
-        self.module.to(dtype=present["_mean"].dtype)
+        self.module.to(dtype=running_mean.dtype)
         self.module.set_state_dict(present)
         self.transposed = data_format == "NHWC"
 
@@ -77,7 +87,7 @@ class _Call:
 def forward_training(
     x: paddle.Tensor, momentum: float, eps: float, *, data_format: str, **tensors: Any
 ) -> tuple[paddle.Tensor, ...]:
-    """Return the output, and the running statistics that the module holds after it."""
+    """Return the output, and the running statistics of the module after it."""
     call = _Call(data_format, tensors, momentum, eps)
     with paddle.no_grad():
         return call(x), call.module._mean, call.module._variance
@@ -99,17 +109,24 @@ def backward(
     eps: float,
     training: bool,
     wrt: tuple[str, ...],
-    **given: Any,
+    **rest: Any,
 ) -> tuple[Any, Any, Any]:
-    """Return the gradients that ``paddle.grad`` finds of the forward, which it runs once more."""
-    call = _Call(given.pop("data_format"), given, 0.0, eps)
-    call.module.train() if training else call.module.eval()
+    """Return the gradients of the forward by ``paddle.grad``, after running it once more.
+
+    ``rest`` has the data format and the tensors of the state.
+    """
+    call = _Call(rest.pop("data_format"), rest, 0.0, eps)
+    if training:
+        call.module.train()
+    else:
+        call.module.eval()
     leaves = {"input": x.detach(), "weight": call.module.weight, "bias": call.module.bias}
     for name, tensor in leaves.items():
         if tensor is not None:
             tensor.stop_gradient = name not in wrt
     y = call(leaves["input"])
-    gradients = dict(zip(wrt, paddle.grad([y], [leaves[name] for name in wrt], [dy]), strict=True))
+    found = paddle.grad([y], [leaves[name] for name in wrt], [dy])
+    gradients = dict(zip(wrt, found, strict=True))
     return gradients.get("input"), gradients.get("weight"), gradients.get("bias")
 
 

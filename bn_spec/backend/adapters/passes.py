@@ -1,4 +1,7 @@
-"""The forwards and backwards of a case, as the known failures of adapters look at them. Needs no framework."""
+"""The forward and backward passes of a case, for the known failures of adapters.
+
+Needs no framework.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,15 @@ from bn_spec.case.steps import Backward, Forward, config_after, training_after
 
 
 class Pass(NamedTuple):
-    """A forward: whether it trained, whether the statistics of its batch normalised it, its eps and its input.
+    """A forward of a case, or the backward of one.
 
-    With ``dy``, a backward of it.
+    Attributes:
+        training: Whether the layer was in training mode at the forward.
+        batch_statistics: Whether the statistics of the batch normalised the output.
+        eps: The eps of the forward.
+        x: The input of the forward.
+        dy: The gradient of the output, if this is a backward; None if it is a forward.
+
     """
 
     training: bool
@@ -24,15 +33,16 @@ class Pass(NamedTuple):
 
 
 def passes(case: Case) -> Iterator[Pass]:
-    """Yield the forwards of a case and the backwards of them, in the order of the steps."""
+    """Yield the forwards of a case and their backwards, in the order of the steps."""
     config, training, found = case.config, True, list[Pass]()
     for step in case.steps:
         config, training = config_after(config, step), training_after(step, training)
         if isinstance(step, Forward):
-            found.append(
-                Pass(training, training or not config.track_running_stats, config.eps, step.x)
-            )
-            yield found[-1]
+            # Without running statistics, eval mode uses those of the batch too.
+            by_batch = training or not config.track_running_stats
+            forward = Pass(training, by_batch, config.eps, step.x)
+            found.append(forward)
+            yield forward
         elif isinstance(step, Backward):
             yield found[step.of]._replace(dy=step.dy)
 
@@ -43,5 +53,5 @@ def forwards(case: Case) -> Iterator[Pass]:
 
 
 def backwards(case: Case) -> Iterator[tuple[Pass, Array]]:
-    """Yield the forwards of a case whose gradients are asked, each with its dy."""
+    """Yield the forwards of a case that a backward asks gradients of, each with its dy."""
     return ((each, each.dy) for each in passes(case) if each.dy is not None)

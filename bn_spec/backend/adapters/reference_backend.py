@@ -1,8 +1,9 @@
-"""The reference as a backend: the suite judged by itself must find nothing."""
+"""The reference as a backend. The suite must find nothing when it judges its own reference."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import numpy as np
 
@@ -14,31 +15,34 @@ from bn_spec.case.dtypes import DTYPES, Array
 from bn_spec.case.steps import DIFFERENTIABLE
 from bn_spec.oracle.reference import BatchNorm2d, ForwardRecord
 
+_Recorded: TypeAlias = tuple[ForwardRecord, tuple[str, ...]]
+"""The record of a forward, and the names of the gradients that a backward may ask of it."""
+
 
 class _Layer:
     def __init__(self, layer: BatchNorm2d) -> None:
         self.layer = layer
-        self.train, self.forward = layer.train, layer
-        self.reset_running_stats, self.reset_parameters = (
-            layer.reset_running_stats,
-            layer.reset_parameters,
-        )
-        self.save, self.fold = layer.state_dict, layer.fold
+        self.train = layer.train
+        self.forward = layer
+        self.reset_running_stats = layer.reset_running_stats
+        self.reset_parameters = layer.reset_parameters
+        self.save = layer.state_dict
+        self.fold = layer.fold
 
-    def record(
-        self, x: Array, wrt: tuple[str, ...]
-    ) -> tuple[Array, tuple[ForwardRecord, tuple[str, ...]]]:
+    def record(self, x: Array, wrt: tuple[str, ...]) -> tuple[Array, _Recorded]:
         y, record = self.layer.record(x)
         return y, (record, wrt)
 
-    def backward(self, record: tuple[ForwardRecord, tuple[str, ...]], dy: Array) -> Gradients:
-        gradients = zip(DIFFERENTIABLE, self.layer.backward(record[0], dy), strict=True)
-        return Gradients(**{name: gradient for name, gradient in gradients if name in record[1]})
+    def backward(self, record: _Recorded, dy: Array) -> Gradients:
+        forward, wrt = record
+        gradients = zip(DIFFERENTIABLE, self.layer.backward(forward, dy), strict=True)
+        return Gradients(**{name: gradient for name, gradient in gradients if name in wrt})
 
     def double_backward(
-        self, record: tuple[ForwardRecord, tuple[str, ...]], dy: Array, cotangents: Gradients
+        self, record: _Recorded, dy: Array, cotangents: Gradients
     ) -> DoubleGradients:
-        return DoubleGradients(*self.layer.double_backward(record[0], dy, *cotangents))
+        forward, _ = record
+        return DoubleGradients(*self.layer.double_backward(forward, dy, *cotangents))
 
     def state(self) -> State:
         return State(**self.layer.state_dict())
@@ -78,12 +82,13 @@ class Reference:
         return _Layer(layer)
 
     def to_native(self, array: Array) -> Array:
-        """NumPy arrays are native."""
+        """Return the array itself: NumPy arrays are native."""
         return array
 
     def to_numpy(self, tensor: Array) -> Array:
-        """NumPy arrays are native."""
+        """Return the array itself: NumPy arrays are native."""
         return np.asarray(tensor)
 
 
 reference = Reference()
+"""The reference backend, as the registry loads it."""

@@ -1,14 +1,14 @@
-"""TensorFlow: the op FusedBatchNormV3, by ``tf.compat.v1.nn.fused_batch_norm``, eager or compiled by XLA, on the CPU.
+"""TensorFlow: the op FusedBatchNormV3 on the CPU, eager or compiled by XLA.
 
-Tensors have no strides. The op has float32 parameters alone, data in float32 or half precision, and
-no input checks of the kinds that are asked for: eagerly, ranks and channels are refused with
+The adapter calls it through ``tf.compat.v1.nn.fused_batch_norm``. Tensors have no strides. The op
+has float32 parameters alone, and data in float32 or half precision. It has none of the input checks
+that the suite asks for: eagerly, it refuses other ranks and channels with
 ``tf.errors.InvalidArgumentError``.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,36 +22,41 @@ from bn_spec.backend.known_failure import KnownFailure
 from bn_spec.case.dialect import Dialect
 from bn_spec.case.dtypes import Array
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow reads it once, when it is imported
+# TensorFlow reads the variable once, when it is imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with framework("tensorflow", "tensorflow"):
     import tensorflow as tf
 
-Tensor: TypeAlias = Any
-Tensors: TypeAlias = dict[str, Tensor]
+_TFTensor: TypeAlias = Any
+_TFTensors: TypeAlias = dict[str, _TFTensor]
 
 DIALECT = Dialect(single_value="answered", attributes="float32", counter=False)
-"""eps and exponential_avg_factor, the weight of the new value, are float32 attributes of the op; any eps is taken."""
+"""The op's conventions.
+
+eps and exponential_avg_factor, the weight of the new value, are float32 attributes. Any eps is
+accepted.
+"""
 
 _CLAIMS: dict[str, Any] = {
     "dialect": DIALECT,
     "dtypes": ("float32", "mixed_float16", "mixed_bfloat16"),
-}
-_CLAIMS |= {
     "layouts": ("contiguous",),
     "subnormals": False,
     "input_checks": False,
     "gradients": True,
+    "centred_products": True,
+    "deterministic": True,
+    "threads": True,
 }
-_CLAIMS |= {"centred_products": True, "deterministic": True, "threads": True}
 
 
 def _normalised(
-    tensors: Tensors, momentum: float, eps: float, training: bool, data_format: str
+    tensors: _TFTensors, momentum: float, eps: float, training: bool, data_format: str
 ) -> Any:
     """Return output, running_mean and running_var.
 
-    The op always has scale and offset; in training with a factor of 1, its documentation says, no
-    statistics.
+    The op always has scale and offset. Its documentation says that in training with a factor of 1
+    it takes no statistics.
     """
     x, weight, bias, *statistics = tensors.values()
     channels = x.shape[data_format.index("C")]
@@ -70,7 +75,7 @@ def _normalised(
         )
 
 
-def _gradients(dy: Tensor, tensors: Tensors, wrt: tuple[str, ...], *arguments: Any) -> Any:
+def _gradients(dy: _TFTensor, tensors: _TFTensors, wrt: tuple[str, ...], *arguments: Any) -> Any:
     """Return the gradients of Σ dy · y."""
     leaves = [tensors[name] for name in wrt]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -82,54 +87,61 @@ def _gradients(dy: Tensor, tensors: Tensors, wrt: tuple[str, ...], *arguments: A
 def _backend(
     name: str, data_format: str, known: tuple[KnownFailure, ...] = (), **claims: Any
 ) -> Backend:
-    """Return the op in a data format, compiled by XLA if that is claimed to be expensive."""
+    """Return the backend of the op in a data format.
+
+    It is compiled by XLA if the claims include expensive signatures.
+    """
     xla = claims.get("expensive_signatures", False)
-    wrapped: Callable[..., Any] = (
-        tf.function(autograph=False, jit_compile=True) if xla else lambda f: f
-    )
-    normalised, gradients = wrapped(_normalised), wrapped(_gradients)
+    normalised: Any = _normalised
+    gradients: Any = _gradients
+    if xla:
+        compiled = tf.function(autograph=False, jit_compile=True)
+        normalised, gradients = compiled(_normalised), compiled(_gradients)
+    in_nhwc = data_format == "NHWC"
 
-    def forward_training(x: Tensor, *, momentum: float, eps: float, **tensors: Any) -> Any:
-        factor, eps = DIALECT.momentum(momentum), DIALECT.eps(eps)
-        return normalised({"input": x, **tensors}, factor, eps, True, data_format)
+    def forward_training(x: _TFTensor, *, momentum: float, eps: float, **tensors: Any) -> Any:
+        factor = DIALECT.momentum(momentum)
+        return normalised({"input": x, **tensors}, factor, DIALECT.eps(eps), True, data_format)
 
-    def forward_inference(x: Tensor, *, eps: float, **tensors: Any) -> Tensor:
+    def forward_inference(x: _TFTensor, *, eps: float, **tensors: Any) -> _TFTensor:
         return normalised({"input": x, **tensors}, 1.0, DIALECT.eps(eps), False, data_format)[0]
 
     def backward(
-        dy: Tensor, *, eps: float, training: bool, wrt: tuple[str, ...], **saved: Any
+        dy: _TFTensor, *, eps: float, training: bool, wrt: tuple[str, ...], **saved: Any
     ) -> Gradients:
-        tensors = {
-            "input": saved["x"],
-            **{k: saved[k] for k in ("weight", "bias", "running_mean", "running_var")},
-        }
+        names = ("weight", "bias", "running_mean", "running_var")
+        tensors = {"input": saved["x"], **{name: saved[name] for name in names}}
         found = gradients(dy, tensors, wrt, 1.0, DIALECT.eps(eps), training, data_format)
         return Gradients(**dict(zip(wrt, found, strict=True)))
 
-    def to_native(array: Array) -> Tensor:
+    def to_native(array: Array) -> _TFTensor:
+        transposed = array.ndim == 4 and in_nhwc
         with tf.device("CPU"):
-            return tf.constant(
-                array.transpose(0, 2, 3, 1) if array.ndim == 4 and data_format == "NHWC" else array
-            )
+            return tf.constant(array.transpose(0, 2, 3, 1) if transposed else array)
 
-    def to_numpy(tensor: Tensor) -> Array:
-        array = np.asarray(tensor.numpy())  # without axes it is a scalar
-        return array.transpose(0, 3, 1, 2) if array.ndim == 4 and data_format == "NHWC" else array
+    def to_numpy(tensor: _TFTensor) -> Array:
+        array = np.asarray(tensor.numpy())  # numpy() of a tensor without axes is a scalar
+        transposed = array.ndim == 4 and in_nhwc
+        return array.transpose(0, 3, 1, 2) if transposed else array
 
-    description = (
-        f"TensorFlow {tf.__version__}, CPU, {data_format}{', compiled by XLA' if xla else ''}"
+    how = ", compiled by XLA" if xla else ""
+    return kernel_backend(
+        name,
+        forward_training,
+        forward_inference,
+        backward,
+        capabilities=Capabilities(**_CLAIMS | claims),
+        description=f"TensorFlow {tf.__version__}, CPU, {data_format}{how}",
+        to_native=to_native,
+        to_numpy=to_numpy,
+        known_failures=known,
     )
-    claimed, kernels = (
-        Capabilities(**_CLAIMS | claims),
-        (forward_training, forward_inference, backward),
-    )
-    rest: dict[str, Any] = {"to_native": to_native, "to_numpy": to_numpy, "known_failures": known}
-    return kernel_backend(name, *kernels, capabilities=claimed, description=description, **rest)
 
 
 _XLA = negative_variance(
-    "BatchNormExpander (xla/service/batchnorm_expander.cc) takes E[x²] − E[x]² for the variance, which may be"
-    " negative and is not kept from it: tensorflow/tensorflow#118701 (measured on TensorFlow 2.21.0)",
+    "BatchNormExpander (xla/service/batchnorm_expander.cc) computes the variance as E[x²] − E[x]²,"
+    " and does not clip it at zero where rounding makes it negative: tensorflow/tensorflow#118701"
+    " (measured on TensorFlow 2.21.0)",
     summation="any order",
 )
 _COMPILED: dict[str, Any] = {

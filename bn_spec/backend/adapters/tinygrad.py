@@ -1,4 +1,7 @@
-"""tinygrad: ``tinygrad.nn.BatchNorm`` through ``TinyJit``, as its training loops call it, on its default device."""
+"""tinygrad: ``tinygrad.nn.BatchNorm`` through ``TinyJit``, on tinygrad's default device.
+
+tinygrad's own training loops call it through ``TinyJit`` too.
+"""
 
 from __future__ import annotations
 
@@ -34,46 +37,57 @@ CLAIMS = Capabilities(
     deterministic=True,
     input_checks=False,
 )
-"""Kernels are compiled for every shape, eps and momentum; inputs of other ranks are taken."""
+"""What the adapter claims.
+
+Kernels are compiled for every shape, eps and momentum. Inputs of other ranks are accepted.
+"""
 
 
 @cache
 def _compiled(call: Callable[..., list[Tensor]], _: object, **options: Any) -> TinyJit:
-    """Return a call with these options, compiled; each signature has one of its own, as each needs."""
+    """Return a call with these options, compiled.
+
+    A ``TinyJit`` is bound to one signature, so each signature (the second argument) has its own.
+    """
 
     def jitted(**arrays: Tensor) -> list[Tensor]:
-        moved = {
-            name: _as(dtypes.bfloat16, dtypes.uint16, t.to(Device.DEFAULT))
-            for name, t in arrays.items()
-        }
-        results = [_as(dtypes.uint16, dtypes.bfloat16, tensor) for tensor in call(moved, **options)]
+        moved = {}
+        for name, tensor in arrays.items():
+            on_device = tensor.to(Device.DEFAULT)
+            moved[name] = _viewed(on_device, of=dtypes.uint16, as_=dtypes.bfloat16)
+        results = [
+            _viewed(tensor, of=dtypes.bfloat16, as_=dtypes.uint16)
+            for tensor in call(moved, **options)
+        ]
         Tensor.realize(*results)
         return results
 
     return TinyJit(jitted)
 
 
-def _as(dtype: Any, other: Any, tensor: Tensor) -> Tensor:
-    return (tensor.bitcast(dtype) if tensor.dtype == other else tensor).contiguous()
+def _viewed(tensor: Tensor, *, of: Any, as_: Any) -> Tensor:
+    """Return a tensor of one dtype with its bits as another dtype; other tensors as they are."""
+    return (tensor.bitcast(as_) if tensor.dtype == of else tensor).contiguous()
 
 
 def _called(call: Any, arrays: Mapping[str, Array | None], **options: Any) -> list[Array]:
-    """Return copies of what a call returns, for copies of arrays; bfloat16, which NumPy lacks, goes as its bits."""
-    given = {
-        name: a.view(np.uint16) if a.dtype == _BFLOAT16 else a
-        for name, a in arrays.items()
-        if a is not None
-    }
-    signature = tuple((name, a.shape, a.dtype) for name, a in given.items())
-    results = _compiled(call, signature, **options)(
-        **{name: Tensor(a, device="NPY") for name, a in given.items()}
-    )
+    """Return copies of what a call returns for copies of arrays.
+
+    bfloat16, which NumPy lacks, crosses as its bits.
+    """
+    present: dict[str, Array] = {}
+    for name, array in arrays.items():
+        if array is not None:
+            present[name] = array.view(np.uint16) if array.dtype == _BFLOAT16 else array
+    signature = tuple((name, array.shape, array.dtype) for name, array in present.items())
+    compiled = _compiled(call, signature, **options)
+    results = compiled(**{name: Tensor(array, device="NPY") for name, array in present.items()})
     copied = [np.array(tensor.numpy()) for tensor in results]
-    return [a.view(_BFLOAT16) if a.dtype == np.uint16 else a for a in copied]
+    return [array.view(_BFLOAT16) if array.dtype == np.uint16 else array for array in copied]
 
 
 def _module(tensors: Mapping[str, Tensor], momentum: float, eps: float) -> nn.BatchNorm:
-    """Build the module that holds these tensors."""
+    """Build a module with these tensors."""
     module = nn.BatchNorm(
         tensors["x"].shape[1], eps, "weight" in tensors, "running_mean" in tensors, momentum
     )
@@ -85,14 +99,13 @@ def _module(tensors: Mapping[str, Tensor], momentum: float, eps: float) -> nn.Ba
 def _forward(
     tensors: Mapping[str, Tensor], momentum: float, eps: float, training: bool
 ) -> list[Tensor]:
+    """Return the output and, in training, the running statistics if the module tracks them."""
     module = _module(tensors, momentum, eps)
     with Context(TRAINING=int(training)):
         y = module(tensors["x"])
-    return (
-        [y, module.running_mean, module.running_var]
-        if training and module.track_running_stats
-        else [y]
-    )
+    if training and module.track_running_stats:
+        return [y, module.running_mean, module.running_var]
+    return [y]
 
 
 def _gradients(
@@ -106,32 +119,32 @@ def _gradients(
 def forward_training(
     x: Array, momentum: float, eps: float, **arrays: Array | None
 ) -> tuple[Array | None, ...]:
-    """Return the output, and the running statistics that the module holds after it."""
+    """Return the output, and the running statistics of the module after it."""
     y, *running = _called(_forward, {"x": x, **arrays}, momentum=momentum, eps=eps, training=True)
     return y, *(running or (None, None))
 
 
 def forward_inference(x: Array, eps: float, **arrays: Array | None) -> Array:
-    """Return the output of the module outside of training."""
+    """Return the output of the module outside training."""
     return _called(_forward, {"x": x, **arrays}, momentum=0.0, eps=eps, training=False)[0]
 
 
 def backward(
     dy: Array, eps: float, training: bool, wrt: tuple[str, ...], **arrays: Any
 ) -> tuple[Any, Any, Any]:
-    """Return what ``Tensor.gradient`` finds of the forward, which it runs once more."""
-    of = dict(
-        zip(
-            wrt,
-            _called(_gradients, {"dy": dy, **arrays}, eps=eps, training=training, wrt=wrt),
-            strict=True,
-        )
-    )
-    return of.get("input"), of.get("weight"), of.get("bias")
+    """Return the gradients of the forward by ``Tensor.gradient``, after running it once more."""
+    found = _called(_gradients, {"dy": dy, **arrays}, eps=eps, training=training, wrt=wrt)
+    by_name = dict(zip(wrt, found, strict=True))
+    return by_name.get("input"), by_name.get("weight"), by_name.get("bias")
 
 
 def backend() -> Backend:
-    """The default device; the CPU needs clang. Raises :class:`UnavailableBackend` if none works."""
+    """Return the backend of the default device. The CPU needs clang.
+
+    Raises:
+        UnavailableBackend: no device works.
+
+    """
     try:
         (Tensor([1.0]) + 1).realize()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""PyTorch: ``torch.nn.BatchNorm2d`` as users call it, on a device."""
+"""PyTorch: ``torch.nn.BatchNorm2d`` as users call it, on the CPU, on CUDA and compiled."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ from bn_spec.errors import UnavailableBackend
 with framework("torch", "torch"):
     import torch
 
-Call: TypeAlias = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]
-"""A way to call a module."""
+ModuleCall: TypeAlias = Callable[[torch.nn.Module, torch.Tensor], torch.Tensor]
+"""A way to call a module on an input; it returns the output."""
 
 SECOND_ORDER = ("float32", "float64")
-"""Dtypes in which a backward is differentiated; in half precision that is a chain of steps each rounded to it."""
+"""Dtypes whose backward is differentiated.
+
+In half precision a double backward is a chain of steps, each rounded to half precision.
+"""
 
 
 _CLAIMS: dict[str, Any] = {
@@ -61,7 +64,7 @@ class Torch:
         device: str,
         device_name: str,
         known_failures: tuple[KnownFailure, ...],
-        call: Call = _called,
+        call: ModuleCall = _called,
         **claims: Any,
     ) -> None:
         self.name = name
@@ -72,7 +75,11 @@ class Torch:
         self.capabilities = Capabilities(**_CLAIMS | claims)
 
     def layer(self, config: Config, state: State | None) -> Layer:
-        """Build the module with the arguments that depart from its defaults; load the state."""
+        """Build the module with the arguments that differ from its defaults, and load the state.
+
+        A state with gaps in memory becomes the module's own tensors, since loading would copy it
+        into tensors without gaps.
+        """
         module = torch.nn.BatchNorm2d(
             config.num_features,
             **config.departures(),
@@ -81,9 +88,10 @@ class Torch:
         )
         layer = _Layer(module, self.call)
         if state is not None:
-            tensors = {name: self.to_native(a) for name, a in state.tensors().items()}
-            if any(not a.flags.c_contiguous for a in state.tensors().values()):
-                layer.hold(tensors)
+            arrays = state.tensors()
+            tensors = {name: self.to_native(array) for name, array in arrays.items()}
+            if any(not array.flags.c_contiguous for array in arrays.values()):
+                layer.adopt(tensors)
             else:
                 module.load_state_dict(tensors)
         return layer
@@ -94,10 +102,14 @@ class Torch:
         return _tensor(flat).to(self.device).as_strided(shape, strides)
 
     def to_numpy(self, tensor: torch.Tensor) -> Array:
-        """Move the memory that the tensor spans to the host and view it with the tensor's strides."""
+        """Move the memory that the tensor spans to the host and view it with its strides."""
         tensor = tensor.detach()
-        extent = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
-        flat = _array(tensor.as_strided((extent if tensor.numel() else 0,), (1,)))
+        lengths_and_strides = zip(tensor.shape, tensor.stride(), strict=True)
+        # An empty tensor spans nothing; its last element would lie at a meaningless offset.
+        extent = 1 + sum((n - 1) * stride for n, stride in lengths_and_strides)
+        if not tensor.numel():
+            extent = 0
+        flat = _array(tensor.as_strided((extent,), (1,)))
         return put_together(Parts(flat, tuple(tensor.shape), tensor.stride()))
 
 
@@ -105,9 +117,9 @@ _BFLOAT16 = format_named("bfloat16").dtype
 
 
 def _tensor(array: Array) -> torch.Tensor:
-    """Return a tensor on the memory of an array, or of a copy if that is read-only, which no tensor can be.
+    """Return a tensor on the memory of an array, or of a copy if the array is read-only.
 
-    bfloat16, which NumPy does not know, goes through its bits.
+    No tensor can be read-only. bfloat16, a dtype that NumPy lacks, crosses as its bits.
     """
     array = array if array.flags.writeable else array.copy()
     if array.dtype == _BFLOAT16:
@@ -125,27 +137,28 @@ def _array(tensor: torch.Tensor) -> Array:
 
 
 class _Recorded(NamedTuple):
-    """The output of a forward with its graph, and the leaves of it that require a gradient."""
+    """The output of a forward with its graph, and those of its leaves that require a gradient."""
 
     y: torch.Tensor
     leaves: dict[str, torch.Tensor]
 
 
 class _Layer:
-    def __init__(self, module: torch.nn.BatchNorm2d, call: Call) -> None:
+    def __init__(self, module: torch.nn.BatchNorm2d, call: ModuleCall) -> None:
         self.module = module
         self.call = call
         self.train = module.train
         self.reset_running_stats = module.reset_running_stats
         self.reset_parameters = module.reset_parameters
 
-    def hold(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Make these tensors, with their strides, those of the module."""
+    def adopt(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Make these tensors, with their strides, the parameters and buffers of the module."""
         for name, tensor in tensors.items():
-            parameter = name in ("weight", "bias")
-            setattr(self.module, name, torch.nn.Parameter(tensor) if parameter else tensor)
+            is_parameter = name in ("weight", "bias")
+            setattr(self.module, name, torch.nn.Parameter(tensor) if is_parameter else tensor)
 
     def save(self) -> dict[str, torch.Tensor]:
+        # A state_dict refers to the live tensors.
         return {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
 
     def load(self, tensors: Mapping[str, torch.Tensor], *, strict: bool) -> None:
@@ -158,6 +171,7 @@ class _Layer:
         self, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         out_channels, in_channels, *kernel = weight.shape
+        # The device "meta" allocates nothing: the tensors are replaced at once.
         convolution = torch.nn.Conv2d(in_channels, out_channels, kernel, device="meta")
         convolution.weight = torch.nn.Parameter(weight)
         convolution.bias = None if bias is None else torch.nn.Parameter(bias)
@@ -176,8 +190,9 @@ class _Layer:
         try:
             y = self.call(self.module, x)
         finally:
+            # A later backward may ask for gradients that another forward has recorded.
             for tensor in present.values():
-                tensor.requires_grad_()  # gradients may yet be asked of what another forward has recorded
+                tensor.requires_grad_()
         return y, _Recorded(y, {name: present[name] for name in wrt})
 
     def backward(self, record: _Recorded, dy: torch.Tensor) -> Gradients:
@@ -188,37 +203,44 @@ class _Layer:
     ) -> DoubleGradients:
         gradients = self._gradients(record, dy.requires_grad_(), create_graph=True)
         names = [name for name in record.leaves if getattr(cotangents, name) is not None]
-        of = {"dy": dy, **{name: record.leaves[name] for name in record.leaves if name != "bias"}}
+        # The first gradients do not depend on the bias.
+        leaves = {name: leaf for name, leaf in record.leaves.items() if name != "bias"}
+        wanted = {"dy": dy, **leaves}
         second = torch.autograd.grad(
             [getattr(gradients, name) for name in names],
-            list(of.values()),
+            list(wanted.values()),
             [getattr(cotangents, name) for name in names],
             materialize_grads=True,
         )
-        return DoubleGradients(**dict(zip(of, second, strict=True)))
+        return DoubleGradients(**dict(zip(wanted, second, strict=True)))
 
     def _gradients(
         self, record: _Recorded, dy: torch.Tensor, create_graph: bool = False
     ) -> Gradients:
         leaves = record.leaves
         gradients = torch.autograd.grad(
-            record.y, list(leaves.values()), dy, retain_graph=True, create_graph=create_graph
+            record.y,
+            list(leaves.values()),
+            dy,
+            retain_graph=True,  # a record may be asked again
+            create_graph=create_graph,
         )
         return Gradients(**dict(zip(leaves, gradients, strict=True)))
 
     def state(self) -> State:
-        tensors = {name: getattr(self.module, name) for name in STATE_FIELDS}
-        return State(
-            **{name: None if t is None else _array(t).copy() for name, t in tensors.items()}
-        )
+        arrays: dict[str, Array | None] = {}
+        for name in STATE_FIELDS:
+            tensor = getattr(self.module, name)
+            arrays[name] = None if tensor is None else _array(tensor).copy()
+        return State(**arrays)
 
 
 def cpu() -> Torch:
-    """The CPU; its kernels subtract the mean before they square.
+    """Return the backend of the CPU, whose kernels subtract the mean before they square.
 
-    All-half layers keep mean and 1 / sqrt(var + eps) in the dtype of the parameters, and bfloat16
-    ones update their running statistics in it; inputs of other strides than NCHW and NHWC take
-    every step of the output in half precision.
+    All-half layers keep mean and 1 / sqrt(var + eps) in the dtype of the parameters. bfloat16
+    layers update their running statistics in bfloat16. Inputs of strides other than NCHW and NHWC
+    take every step of the output in half precision.
     """
     return Torch(
         "torch-cpu",
@@ -235,7 +257,9 @@ def cpu() -> Torch:
 
 
 def cuda() -> Torch:
-    """The current CUDA device; its kernels merge Welford statistics, and take 1 / sqrt to within two ulps.
+    """Return the backend of the current CUDA device.
+
+    Its kernels merge Welford statistics, and take 1 / sqrt to within two ulps.
 
     Raises:
         UnavailableBackend: torch sees no CUDA device.
@@ -243,37 +267,41 @@ def cuda() -> Torch:
     """
     if not torch.cuda.is_available():
         raise UnavailableBackend("torch sees no CUDA device")
-    device = torch.cuda.get_device_name()
-    claims: dict[str, Any] = {
-        "grade": "welford",
-        "unbiased": False,
-        "double_backward": SECOND_ORDER,
-    }
-    return Torch("torch-cuda", "cuda", device, known.CUDA, **claims)
+    return Torch(
+        "torch-cuda",
+        "cuda",
+        torch.cuda.get_device_name(),
+        known.CUDA,
+        grade="welford",
+        unbiased=False,
+        double_backward=SECOND_ORDER,
+    )
 
 
 def compiled() -> Torch:
-    """The CPU through ``torch.compile`` (Inductor), with static shapes and without falling back to eager mode.
+    """Return the backend of ``torch.compile`` (Inductor) on the CPU.
 
-    Sums of up to 1024 values are two-pass, longer ones Welford's. All-half layers hand mean and 1 /
-    sqrt(var + eps) to their backward in half precision. A momentum of None and errors inside the
-    compiled function end in exceptions of the compiler. The limits on recompilation are lifted,
-    since they fall back in silence; for this thread alone, as Dynamo's settings are its own, so
-    that others are not claimed.
+    Shapes are static, and nothing falls back to eager mode. Sums of up to 1024 values are two-pass,
+    longer ones Welford's. All-half layers hand mean and 1 / sqrt(var + eps) to their backward in
+    half precision. A momentum of None, and errors inside the compiled function, end in exceptions
+    of the compiler.
+
+    Beyond the limits on recompilation Dynamo falls back to eager mode in silence, so this function
+    lifts them. Dynamo's settings belong to one thread: calls from other threads are not claimed.
 
     Raises:
         UnavailableBackend: Inductor finds no C++ compiler.
 
     """
-    if not any(map(shutil.which, filter(None, (os.environ.get("CXX"), "g++", "clang++")))):
+    compilers = filter(None, (os.environ.get("CXX"), "g++", "clang++"))
+    if not any(map(shutil.which, compilers)):
         raise UnavailableBackend(
             "torch.compile needs a C++ compiler for the CPU; install g++ or clang++, or set CXX"
         )
     torch._dynamo.config.recompile_limit = 10**6
     torch._dynamo.config.accumulated_recompile_limit = 10**6
-    torch._functorch.config.donated_buffer = (
-        False  # a second backward needs what the first has used
-    )
+    # A second backward needs the buffers that the first has used.
+    torch._functorch.config.donated_buffer = False
     return Torch(
         "torch-compile",
         "cpu",

@@ -1,4 +1,7 @@
-"""The formulas that PyTorch's compilers put in place of ``native_batch_norm`` and its backward, computed eagerly."""
+"""PyTorch's decompositions of ``native_batch_norm`` and its backward, computed eagerly.
+
+PyTorch's compilers replace the two operators by these formulas.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 from bn_spec.backend.adapters import torch_paths_known as known
-from bn_spec.backend.adapters.torch import cpu  # it says how to install PyTorch
+
+# This import comes before that of torch: without PyTorch it says how to install it.
+from bn_spec.backend.adapters.torch import cpu
 from bn_spec.backend.contract import Backend
 from bn_spec.backend.kernel_functions import kernel_backend
 
@@ -19,7 +24,12 @@ _forward = _TABLE[torch.ops.aten.native_batch_norm.default]
 _gradients = _TABLE[torch.ops.aten.native_batch_norm_backward.default]
 
 
-def _train(x: Any, momentum: float, eps: float, **tensors: Any) -> tuple[Any, ...]:
+def forward_training(x: Any, momentum: float, eps: float, **tensors: Any) -> tuple[Any, ...]:
+    """Return output, running statistics, and what the decomposition saves for the backward.
+
+    The decomposition updates the running statistics in place. It saves the mean and
+    1 / sqrt(var + eps) of the batch.
+    """
     y, *saved = _forward(x, **tensors, training=True, momentum=momentum, eps=eps)
     return y, tensors["running_mean"], tensors["running_var"], saved
 
@@ -44,14 +54,16 @@ def _backward(
         eps=eps,
         output_mask=mask,
     )
-    return dx if mask[0] else None, *others  # it computes dx whatever the mask says
+    # The decomposition computes dx whatever the mask says.
+    return dx if mask[0] else None, *others
 
 
 def decomposed() -> Backend:
-    """The decompositions: as compilers use them, the backward is a formula of its own and not derived.
+    """Return the backend of the decompositions.
 
+    As compilers use them, the backward is a formula of its own: autograd does not derive it.
     ``var_mean`` merges Welford statistics. Outputs are computed in the format of the accumulation
-    and rounded once; the saved statistics are rounded to the format of the data. Nothing is
+    and rounded once. The saved statistics are rounded to the format of the data. Nothing is
     checked.
     """
     claims = replace(
@@ -66,7 +78,7 @@ def decomposed() -> Backend:
     )
     return kernel_backend(
         "torch-decomp",
-        _train,
+        forward_training,
         _infer,
         _backward,
         capabilities=claims,

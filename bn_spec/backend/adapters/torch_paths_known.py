@@ -1,4 +1,7 @@
-"""Known failures of PyTorch's other paths to BatchNorm2d: what was found, why it fails, on which cases."""
+"""Known failures of PyTorch's other paths to BatchNorm2d: what was found, why, and on which cases.
+
+Needs no PyTorch.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +12,38 @@ from bn_spec.case.script import Case
 
 
 def _has_eval_backward(case: Case) -> bool:
-    """Whether there is a backward of a forward that running statistics normalised."""
-    return case.config.track_running_stats and any(not of.training for of, _ in backwards(case))
+    """Whether a backward belongs to a forward that running statistics normalised."""
+    return case.config.track_running_stats and any(
+        not forward.training for forward, _ in backwards(case)
+    )
 
 
 _NO_EVAL_BACKWARD = KnownFailure(
     "*",
     "error",
-    "mkldnn_batch_norm_backward refuses the backward of an eval forward: 'currently mkldnn only support train model'"
-    " (measured on torch 2.13.0)",
+    "mkldnn_batch_norm_backward refuses the backward of an eval forward: 'currently mkldnn only"
+    " support train model' (measured on torch 2.13.0)",
     where=_has_eval_backward,
 )
 
-_FIRST = (
-    known.RUNNING_STATISTICS_NOT_SAVED
-)  # what several explain is put down to the first, and this must be seen
+# A discrepancy that several known failures cover counts for the first of them. This one concerns a
+# single requirement, so a run expects to see it.
+_FIRST = known.RUNNING_STATISTICS_NOT_SAVED
+
 EAGER = (
     _FIRST,
     *(failure for failure in known.CPU if failure not in (*known.COUNTS_REFUSED, _FIRST)),
 )
-"""Of the eager kernels, called by a program that has no module to count what it refuses, or is not asked."""
+"""Known failures of the eager kernels, called by a program instead of the module.
+
+The program has no module that counts refused batches, or its refusals are not judged.
+"""
 
 FORWARD = (known.LOADS_IN_PART, known.INVERSE_STD_OVERFLOWS)
-"""Those without gradients."""
+"""Known failures of the eager kernels without gradients."""
 
 ONEDNN = (known.LOADS_IN_PART, _NO_EVAL_BACKWARD)
-"""Of oneDNN's kernels."""
+"""Known failures of oneDNN's kernels."""
 
 DECOMPOSED = known.SAVED_IN_HALF
-"""Of the decomposition."""
+"""Known failures of the decomposition."""

@@ -1,4 +1,4 @@
-"""What can be judged of a step: one row per observable."""
+"""Observables: what is judged of a step, one row of a table each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from bn_spec.judge.verdict import Verdict
 from bn_spec.oracle.expectation import OUTPUT, PARTS, RESULTS, STATISTICS
 
 NEVER, ALWAYS = "never", "always"
-"""Whether :func:`bn_spec.judge.check.check` asks for an observable."""
+"""Values of :attr:`Observable.checked`."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Observable:
 
     Attributes:
         name: Name in findings, records and known failures.
-        judge: Adds what it finds about a step to a verdict.
-        parts: Parts of the expectation that it reads, of
+        judge: Judges it in one step, and adds the result to a verdict.
+        parts: Parts of the expectation that it needs, of
             :data:`bn_spec.oracle.expectation.PARTS`.
         memory: Whether the player must look at memory for it.
-        checked: :data:`ALWAYS`, :data:`NEVER`, or the claim with which
-            :func:`bn_spec.judge.check.check` asks for it.
+        checked: When :func:`bn_spec.judge.check.check` judges it: :data:`ALWAYS`, :data:`NEVER`, or
+            the name of the claim that a backend must make.
 
     """
 
@@ -90,10 +90,10 @@ OBSERVABLES: Mapping[str, Observable] = MappingProxyType({row.name: row for row 
 
 
 def observable_named(name: str) -> Observable:
-    """Return the observable of that name.
+    """Return the observable called ``name``.
 
     Raises:
-        ConfigError: There is none; the message names the nearest one.
+        ConfigError: No observable has this name; the message names the nearest one.
 
     """
     try:
@@ -103,14 +103,16 @@ def observable_named(name: str) -> Observable:
 
 
 def looks_at_memory(names: Iterable[str]) -> bool:
-    """Whether the player must look at memory for one of these observables."""
+    """Return whether the player must look at memory for one of these observables."""
     return any(observable_named(name).memory for name in names)
 
 
 def checked_observables(claims: Capabilities) -> list[str]:
-    """Return the names of all that is checked of a backend with these claims, in order."""
-    return [
-        row.name
-        for row in OBSERVABLES.values()
-        if row.checked == ALWAYS or (row.checked != NEVER and getattr(claims, row.checked))
-    ]
+    """Return the names of the observables that are checked with these claims, in order."""
+    names = []
+    for row in OBSERVABLES.values():
+        if row.checked == NEVER:
+            continue
+        if row.checked == ALWAYS or getattr(claims, row.checked):
+            names.append(row.name)
+    return names

@@ -1,4 +1,4 @@
-"""Output and state: values, forms, what stays and what is refused."""
+"""Observables of outputs and states: values, forms, refusals, and what must not change."""
 
 from __future__ import annotations
 
@@ -23,50 +23,43 @@ from bn_spec.play.observation import Raised
 
 
 def output(verdict: Verdict, step: JudgedStep) -> None:
-    """Judge the output of a forward."""
-    if step.expected.output is None:
+    """Judge whether the output of a forward is within its bound."""
+    expected = step.expected.output
+    if expected is None:
         return
-    if (
-        got := _well_formed_output(verdict, step, "output", step.expected.output.bound.shape)
-    ) is not None:
-        verdict.bounded("output", step.index, got, step.expected.output)
+    got = _well_formed_output(verdict, step, "output", expected.bound.shape)
+    if got is not None:
+        verdict.bounded("output", step.index, got, expected)
 
 
 def output_form(verdict: Verdict, step: JudgedStep) -> None:
-    """Judge shape and dtype of an output."""
+    """Judge whether an output has the right shape and dtype."""
     if step.expected.refusal is not None or not isinstance(step.answer.step, Forward):
         return
-    x = step.answer.step.x
-    if (got := _well_formed_output(verdict, step, "output_form", x.shape)) is not None:
-        wanted = step.claims.dialect.output(step.config).dtype
-        verdict.exact(
-            "output_form",
-            step.index,
-            got.dtype == wanted,
-            f"an output of dtype {wanted}",
-            f"{got.dtype}",
-        )
+    got = _well_formed_output(verdict, step, "output_form", step.answer.step.x.shape)
+    if got is not None:
+        dtype = step.claims.dialect.output(step.config).dtype
+        wanted = f"an output of dtype {dtype}"
+        verdict.exact("output_form", step.index, got.dtype == dtype, wanted, f"{got.dtype}")
 
 
 def _well_formed_output(
     verdict: Verdict, step: JudgedStep, observable: str, shape: tuple[int, ...]
 ) -> Array | None:
-    """Return the output if it is an array of ``shape``; otherwise note the discrepancy."""
+    """Return the output if it is an array of ``shape``; otherwise add a discrepancy."""
     got = step.answer.output
     if well_formed(got, shape):
         return got
-    verdict.exact(
-        observable,
-        step.index,
-        False,
-        f"an output of shape {shape}",
-        form(got if step.answer.error is None else step.answer.error),
-    )
+    found = form(got if step.answer.error is None else step.answer.error)
+    verdict.exact(observable, step.index, False, f"an output of shape {shape}", found)
     return None
 
 
 def tensor(name: str) -> Judge:
-    """Judge a tensor of the state after the step: within its bound where it has one, else bitwise."""
+    """Return a judge of a tensor of the state after a step.
+
+    The tensor must be within its bound or, where it has no bound, the same bit by bit.
+    """
 
     def judge_tensor(verdict: Verdict, step: JudgedStep) -> None:
         after = step.answer.after
@@ -74,6 +67,7 @@ def tensor(name: str) -> Judge:
             verdict.exact(name, step.index, False, f"{name} can be read", str(after))
             return
         got, wanted = getattr(after, name), getattr(step.expected.state, name)
+        # Some kernels are allowed a second value, which is judged like the first.
         tolerated = getattr(step.expected.tolerated, name, None)
         if got is not None and tolerated is not None and same_bits(got, tolerated):
             wanted = tolerated
@@ -87,10 +81,10 @@ def tensor(name: str) -> Judge:
 
 
 def statistics_kept(verdict: Verdict, step: JudgedStep) -> None:
-    """Running statistics bitwise as before the step, in every channel whose batch statistics are in range.
+    """Judge whether running statistics are the same bit by bit as before the step.
 
-    A variance that overflows times a momentum of 0 is NaN, in any kernel; and a kernel that flushes
-    subnormal numbers does not keep them.
+    This excludes channels whose batch statistics overflow: in any kernel, their product with a
+    momentum of 0 is NaN. If the kernel flushes subnormal numbers, it also excludes these.
     """
     after = step.answer.after
     for name in ("running_mean", "running_var"):
@@ -109,79 +103,65 @@ def statistics_kept(verdict: Verdict, step: JudgedStep) -> None:
 
 
 def checkpoint(verdict: Verdict, step: JudgedStep) -> None:
-    """A checkpoint has every tensor of the state by its name, bit for bit, and nothing else."""
+    """Judge whether a checkpoint has exactly the tensors of the state, bit by bit."""
     if step.expected.checkpoint is None:
         return
     wanted, got = step.expected.checkpoint.tensors(), step.answer.results
     names = f"a checkpoint of {', '.join(wanted)}"
     if step.answer.error is None:
-        verdict.exact(
-            "checkpoint",
-            step.index,
-            wanted.keys() == got.keys(),
-            names,
-            ", ".join(got) or "nothing",
-        )
+        agrees = wanted.keys() == got.keys()
+        verdict.exact("checkpoint", step.index, agrees, names, ", ".join(got) or "nothing")
     else:
         verdict.exact("checkpoint", step.index, False, names, str(step.answer.error))
     for name in wanted.keys() & got.keys():
-        agrees = isinstance(found := got[name], np.ndarray) and same_bits(wanted[name], found)
+        found = got[name]
+        agrees = isinstance(found, np.ndarray) and same_bits(wanted[name], found)
         saved = partial(shown, wanted[name], f"{name} is saved as ")
         verdict.exact("checkpoint", step.index, agrees, saved, partial(shown, found))
 
 
 def state_form(verdict: Verdict, step: JudgedStep) -> None:
-    """Each tensor of the state keeps the shape and the dtype that it was built with."""
+    """Judge whether each tensor of the state has the shape and the dtype of a new layer's."""
     after = step.answer.after
     if not isinstance(after, State):
         verdict.exact("state_form", step.index, False, "a state", str(after))
         return
-    for (name, wanted), (_, got) in zip(
-        initial_state(step.config).items(), after.items(), strict=True
-    ):
-        if wanted is not None:
-            agrees = got is not None and (got.shape, got.dtype) == (wanted.shape, wanted.dtype)
-            verdict.exact("state_form", step.index, agrees, f"{name} of {form(wanted)}", form(got))
+    for name, wanted in initial_state(step.config).tensors().items():
+        got = getattr(after, name)
+        agrees = got is not None and (got.shape, got.dtype) == (wanted.shape, wanted.dtype)
+        verdict.exact("state_form", step.index, agrees, f"{name} of {form(wanted)}", form(got))
 
 
 def repetition(verdict: Verdict, step: JudgedStep) -> None:
-    """Bitwise the output of the step before, where that was the same forward step in eval mode."""
-    previous, now = step.previous[-1].answer if step.previous else None, step.answer.step
-    before = previous and previous.step
-    if (
-        previous is None
-        or step.answer.training
-        or not (isinstance(before, Forward) and isinstance(now, Forward))
-    ):
+    """Judge whether the same forward twice in a row in eval mode has the same output bit by bit."""
+    if not step.previous or step.answer.training or step.expected.refusal is not None:
         return
-    if step.expected.refusal is not None or not interchangeable(before.x, now.x):
+    previous, now = step.previous[-1].answer, step.answer.step
+    if not isinstance(previous.step, Forward) or not isinstance(now, Forward):
+        return
+    if not interchangeable(previous.step.x, now.x):
         return
     first, second = previous.output, step.answer.output
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
-        verdict.exact(
-            "repetition",
-            step.index,
-            same_bits(first, second),
-            lambda: f"the same output again, {shown(first)}",
-            lambda: shown(second),
-        )
+        agrees = same_bits(first, second)
+        wanted = partial(shown, first, "the same output again, ")
+        verdict.exact("repetition", step.index, agrees, wanted, partial(shown, second))
     else:
         verdict.exact("repetition", step.index, False, "two outputs", str(step.answer.error))
 
 
 def running_var_sign(verdict: Verdict, step: JudgedStep) -> None:
-    """Judge that no running variance is negative."""
+    """Judge whether no running variance is negative."""
     after = step.answer.after
     if not isinstance(after, State) or after.running_var is None:
         return
-    agrees = is_floating(after.running_var.dtype) and not (after.running_var < 0).any()
-    verdict.exact(
-        "running_var_sign", step.index, agrees, "running_var >= 0", lambda: shown(after.running_var)
-    )
+    var = after.running_var
+    agrees = is_floating(var.dtype) and not (var < 0).any()
+    verdict.exact("running_var_sign", step.index, agrees, "running_var >= 0", partial(shown, var))
 
 
 def refusal(verdict: Verdict, step: JudgedStep) -> None:
-    """Judge whether what must be refused is refused, in a documented way."""
+    """Judge whether the layer refuses what it must refuse, with a documented exception."""
     expected, raised = step.expected.refusal, step.answer.error
     if expected is None:
         return
@@ -192,58 +172,63 @@ def refusal(verdict: Verdict, step: JudgedStep) -> None:
 
 
 def output_bias(verdict: Verdict, step: JudgedStep) -> None:
-    """Judge the bias of an output, channel by channel."""
+    """Judge whether the errors of an output are biased."""
     expected = step.expected.output
     if expected is None:
         return
-    if (got := _well_formed_output(verdict, step, "output_bias", expected.bound.shape)) is not None:
+    got = _well_formed_output(verdict, step, "output_bias", expected.bound.shape)
+    if got is not None:
         verdict.biased("output_bias", step.index, _rows(got), expected.map(_rows))
 
 
 def _rows(array: Array) -> Array:
+    """Return an array (N, C, H, W) as (C, N H W)."""
     return array.swapaxes(0, 1).reshape(array.shape[1], -1)
 
 
 def numbers(verdict: Verdict, step: JudgedStep) -> None:
-    """What is left of the requirements outside the domain of the bounds."""
-    after, answer = step.answer.after, step.answer
-    asked = [
-        (name, getattr(step.expected, name)) for name in ("output", "running_mean", "running_var")
-    ]
-    for name, expected in [*asked, *step.expected.results.items()]:
-        got = (
-            answer.output
-            if name == "output"
-            else answer.results.get(name, getattr(after, name, None))
-        )
-        if expected is not None and well_formed(
-            got, expected.bound.shape
-        ):  # others are judged as what they are
-            verdict.numbers(name, step.index, got, expected)
+    """Judge whether elements are finite, or at least not NaN, outside the domain of the bounds.
+
+    The observable of the tensor itself judges an answer of another form.
+    """
+    answer = step.answer
+    got: dict[str, object] = {"output": answer.output}
+    for name in ("running_mean", "running_var"):
+        got[name] = getattr(answer.after, name, None)
+    got |= answer.results
+    expected = {name: getattr(step.expected, name) for name in _FORWARD}
+    expected |= step.expected.results
+    for name, bounded in expected.items():
+        found = got.get(name)
+        if bounded is not None and well_formed(found, bounded.bound.shape):
+            verdict.numbers(name, step.index, found, bounded)
+
+
+_FORWARD = ("output", "running_mean", "running_var")
+"""Names of the tensors with bounds that a forward gives."""
 
 
 def statistic_bias(name: str) -> Judge:
-    """Judge the bias of a running statistic."""
+    """Return a judge of whether the errors of a running statistic are biased."""
 
     def judge_bias(verdict: Verdict, step: JudgedStep) -> None:
         after, expected = step.answer.after, getattr(step.expected, name)
         got = getattr(after, name) if isinstance(after, State) else None
         if expected is None or not well_formed(got, expected.bound.shape):
-            return  # wrong tensors are judged as such
-        verdict.biased(
-            f"{name}_bias", step.index, got[:, np.newaxis], expected.map(lambda a: a[:, np.newaxis])
-        )
+            return  # the observable of the statistic itself judges its form
+        verdict.biased(f"{name}_bias", step.index, _column(got), expected.map(_column))
 
     return judge_bias
 
 
+def _column(array: Array) -> Array:
+    """Return an array (C,) as (C, 1)."""
+    return array[:, np.newaxis]
+
+
 def mode(verdict: Verdict, step: JudgedStep) -> None:
-    """Judge the floating-point mode that a step leaves."""
-    left = step.answer.mode
-    verdict.exact(
-        "floating_point_mode",
-        step.index,
-        not left,
-        "the floating-point mode of the process stays as it was",
-        f"after the call the process {' and '.join(left)}",
-    )
+    """Judge whether a step leaves the floating-point mode of the process as it was."""
+    departures = step.answer.mode
+    wanted = "the floating-point mode of the process stays as it was"
+    found = f"after the call the process {' and '.join(departures)}"
+    verdict.exact("floating_point_mode", step.index, not departures, wanted, found)

@@ -24,7 +24,7 @@ from bn_spec.oracle.bounded import Bounded
 from bn_spec.oracle.reference import Extended
 
 TENSORS, STATISTICS = STATE_FIELDS[:4], STATE_FIELDS[2:4]
-"""The tensors that an output may depend on; those of them that a training forward moves."""
+"""Names of the tensors on which an output depends, and of those that a training forward changes."""
 
 FACTOR_ERROR = 2.0**-50
 """Relative error of the factors that laws compute in float64."""
@@ -40,7 +40,7 @@ class Answered(NamedTuple):
 
     @property
     def x(self) -> Array:
-        """The input (N, C, H, W)."""
+        """Input of the forward (N, C, H, W)."""
         assert isinstance(self.step.answer.step, Forward)
         return self.step.answer.step.x
 
@@ -51,17 +51,24 @@ class Answered(NamedTuple):
 
     @property
     def before(self) -> State:
-        """The state of the layer before the forward."""
+        """State of the layer before the forward."""
         return self.step.answer.before
 
     @property
     def momentum(self) -> float | None:
-        """The momentum of the layer."""
+        """Momentum of the layer, None for a cumulative mean."""
         return self.step.config.momentum
 
 
-class Expected(NamedTuple):
-    """One comparison: what was answered at a step, and what the law expects."""
+class LawExpectation(NamedTuple):
+    """One comparison.
+
+    Attributes:
+        step: Index of the step.
+        got: The answer.
+        value: What the law expects.
+
+    """
 
     step: int
     got: Array
@@ -69,6 +76,7 @@ class Expected(NamedTuple):
 
 
 Forwards: TypeAlias = Sequence[Answered]
+"""The forwards that a law is about, in order."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +92,11 @@ class FollowedLaw:
 
     forwards: int
     applies: Callable[[Forwards], bool]
-    expected: Callable[[Forwards], Iterator[Expected]]
+    expected: Callable[[Forwards], Iterator[LawExpectation]]
 
 
 def law(name: str) -> Judge:
-    """Judge a law; where it does not apply, nothing is judged."""
+    """Return a judge of a law; where the law does not apply, it judges nothing."""
     rule = FOLLOWED_LAWS[name]
 
     def judge_law(verdict: Verdict, step: JudgedStep) -> None:
@@ -117,7 +125,7 @@ def _last_forwards(step: JudgedStep, count: int) -> list[Answered]:
     return answered
 
 
-# A change of the input -----------------------------------------------------------------------------
+# A change of the input ----------------------------------------------------------------------------
 
 
 def _change(rule: Law) -> FollowedLaw:
@@ -134,11 +142,11 @@ def _change(rule: Law) -> FollowedLaw:
             and _parameters_follow(rule.parameters, first, second)
         )
 
-    def expected(forwards: Forwards) -> Iterator[Expected]:
+    def expected(forwards: Forwards) -> Iterator[LawExpectation]:
         first, second = forwards
         room = rule.image(first.bound) + second.bound
         value = Bounded(Extended(rule.image(first.y)), room)
-        yield Expected(second.step.index, second.y, value)
+        yield LawExpectation(second.step.index, second.y, value)
 
     return FollowedLaw(2, applies, expected)
 
@@ -153,7 +161,7 @@ def _parameters_follow(reversed_: bool, first: Answered, second: Answered) -> bo
     return True
 
 
-# Weight 1 and bias 0 -------------------------------------------------------------------------------
+# Weight 1 and bias 0 ------------------------------------------------------------------------------
 
 
 def _unscaled_applies(forwards: Forwards) -> bool:
@@ -171,7 +179,7 @@ def _unscaled_applies(forwards: Forwards) -> bool:
     return bool((weight == 1).all() and (bias == 0).all())
 
 
-def _unscaled_expected(forwards: Forwards) -> Iterator[Expected]:
+def _unscaled_expected(forwards: Forwards) -> Iterator[LawExpectation]:
     """The first output is weight · second output + bias."""
     scaled, plain = forwards
     assert scaled.before.weight is not None
@@ -179,14 +187,14 @@ def _unscaled_expected(forwards: Forwards) -> Iterator[Expected]:
     weight, bias = _per_channel(scaled.before.weight), _per_channel(scaled.before.bias)
     value = weight * Extended(plain.y) + bias
     room = scaled.bound + np.abs(weight.hi) * plain.bound
-    yield Expected(scaled.step.index, scaled.y, Bounded(value, room))
+    yield LawExpectation(scaled.step.index, scaled.y, Bounded(value, room))
 
 
-# Eval mode -----------------------------------------------------------------------------------------
+# Eval mode ----------------------------------------------------------------------------------------
 
 
 def _all_in_eval(forwards: Forwards) -> bool:
-    """Whether running statistics normalise all of the forwards, and nothing changes between them."""
+    """Whether running statistics normalise all the forwards, and nothing changes between them."""
     for each in forwards:
         if each.training or each.before.running_mean is None:
             return False
@@ -201,12 +209,12 @@ def _additive_applies(forwards: Forwards) -> bool:
     return _all_in_eval(forwards)
 
 
-def _additive_expected(forwards: Forwards) -> Iterator[Expected]:
+def _additive_expected(forwards: Forwards) -> Iterator[LawExpectation]:
     """y(a + b) = y(a) + y(b) − y(0)."""
     a, b, total, zero = forwards
     value = Extended(a.y) + Extended(b.y) - Extended(zero.y)
     room = np.sum([each.bound for each in forwards], axis=0)
-    yield Expected(total.step.index, total.y, Bounded(value, room))
+    yield LawExpectation(total.step.index, total.y, Bounded(value, room))
 
 
 def _joined_applies(forwards: Forwards) -> bool:
@@ -217,26 +225,27 @@ def _joined_applies(forwards: Forwards) -> bool:
     return _all_in_eval(forwards)
 
 
-def _joined_expected(forwards: Forwards) -> Iterator[Expected]:
+def _joined_expected(forwards: Forwards) -> Iterator[LawExpectation]:
     """Two batches as one give what they give apart."""
     a, b, both = forwards
     room = _joined(a.bound, b.bound) + both.bound
     value = Bounded(Extended(_joined(a.y, b.y)), room)
-    yield Expected(both.step.index, both.y, value)
+    yield LawExpectation(both.step.index, both.y, value)
 
 
 def _joined(a: Array, b: Array) -> Array:
     return np.concatenate([a, b])
 
 
-# One training forward ------------------------------------------------------------------------------
+# One training forward -----------------------------------------------------------------------------
 
 
 def _in_training(forwards: Forwards) -> bool:
+    """Whether all forwards are in training mode."""
     return all(each.training for each in forwards)
 
 
-def _centred_expected(forwards: Forwards) -> Iterator[Expected]:
+def _centred_expected(forwards: Forwards) -> Iterator[LawExpectation]:
     """Σ (y − bias) = 0 per channel: the outputs of a channel have its bias as mean."""
     (only,) = forwards
     bias = only.before.bias
@@ -245,7 +254,7 @@ def _centred_expected(forwards: Forwards) -> Iterator[Expected]:
     room = only.bound.swapaxes(0, 1).reshape(only.y.shape[1], -1).sum(axis=1)
     total = rows.total()[:, 0]
     value = Bounded(Extended(np.zeros(len(room))), room)
-    yield Expected(only.step.index, total.hi, value)
+    yield LawExpectation(only.step.index, total.hi, value)
 
 
 def _two_values_apply(forwards: Forwards) -> bool:
@@ -254,7 +263,7 @@ def _two_values_apply(forwards: Forwards) -> bool:
     return only.training and two_values(only.x) is not None
 
 
-def _two_values_expected(forwards: Forwards) -> Iterator[Expected]:
+def _two_values_expected(forwards: Forwards) -> Iterator[LawExpectation]:
     """Outputs are ±weight · a / √(a² + eps) + bias.
 
     With momentum 1, running_mean is c, and running_var a² n / (n − 1); in a dialect of biased
@@ -271,7 +280,7 @@ def _two_values_expected(forwards: Forwards) -> Iterator[Expected]:
     a = Extended(half)
     height = (a / (a * a + step.config.eps).sqrt()).reshape(1, -1, 1, 1)
     value = Bounded(scale * height * Extended(signs) + shift, only.bound)
-    yield Expected(step.index, y, value)
+    yield LawExpectation(step.index, y, value)
     tracked = isinstance(step.answer.after, State) and step.expected.running_mean is not None
     if not tracked or only.momentum != 1:
         return
@@ -283,7 +292,7 @@ def _two_values_expected(forwards: Forwards) -> Iterator[Expected]:
     yield from _of_statistic(step, "running_var", var, 0.0)
 
 
-# The same batch again ------------------------------------------------------------------------------
+# The same batch again -----------------------------------------------------------------------------
 
 
 def _contraction_applies(forwards: Forwards) -> bool:
@@ -299,7 +308,7 @@ def _contraction_applies(forwards: Forwards) -> bool:
     return exact and second.before.num_batches_tracked is not None
 
 
-def _contraction_expected(forwards: Forwards) -> Iterator[Expected]:
+def _contraction_expected(forwards: Forwards) -> Iterator[LawExpectation]:
     """The same batch moves running statistics by (1 − w) w' / w of what it moved them before.
 
     w and w' are its weights: both are the momentum, or 1 / k and 1 / (k + 1) in a cumulative mean.
@@ -345,7 +354,7 @@ def _estimator_applies(forwards: Forwards) -> bool:
     return same_bits(doubled(once.x), twice.x) and _goes_on(once, twice)
 
 
-def _estimator_expected(forwards: Forwards) -> Iterator[Expected]:
+def _estimator_expected(forwards: Forwards) -> Iterator[LawExpectation]:
     """The mean stays, and the variance changes by the ratio of its estimators for 2 n and n."""
     once, twice = forwards
     n = once.x.size // once.x.shape[1]
@@ -360,16 +369,16 @@ def _estimator_expected(forwards: Forwards) -> Iterator[Expected]:
         yield from _of_statistic(twice.step, name, value, room)
 
 
-# Shared --------------------------------------------------------------------------------------------
+# Shared -------------------------------------------------------------------------------------------
 
 
 def _of_statistic(
     step: JudgedStep, name: str, value: Extended, room: Floats | float
-) -> Iterator[Expected]:
+) -> Iterator[LawExpectation]:
     """Expect a value of a running statistic after a step; the value is off by ``room`` at most."""
     bounded, got = getattr(step.expected, name), getattr(step.answer.after, name, None)
     if bounded is not None and well_formed(got, bounded.bound.shape):
-        yield Expected(step.index, got, Bounded(value, bounded.bound + room))
+        yield LawExpectation(step.index, got, Bounded(value, bounded.bound + room))
 
 
 def _per_channel(tensor: Array) -> Extended:
@@ -395,6 +404,7 @@ def _goes_on(first: Answered, second: Answered) -> bool:
 
 
 def _same(a: Array | None, b: Array | None) -> bool:
+    """Return whether two tensors are absent, or are the same bit by bit."""
     return a is b if a is None or b is None else same_bits(a, b)
 
 

@@ -1,6 +1,8 @@
-"""Gradients, and other results by name."""
+"""Observables of gradients and of other results by name."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 
@@ -14,20 +16,18 @@ from bn_spec.play.observation import Raised
 
 
 def result(name: str) -> Judge:
-    """Judge a result that was asked, as a gradient is: within its bound; or that it is absent where it was not."""
+    """Return a judge of a result, such as a gradient.
+
+    The result must be within its bound, or absent if the step does not ask for it.
+    """
 
     def judge_result(verdict: Verdict, step: JudgedStep) -> None:
         if name not in step.expected.results or isinstance(step.answer.error, Raised):
             return
         expected, got = step.expected.results[name], step.answer.results.get(name)
         if expected is None:
-            verdict.exact(
-                name,
-                step.index,
-                got is None,
-                f"no {name}, since it was not asked",
-                lambda: shown(got),
-            )
+            wanted = f"no {name}, since it was not asked for"
+            verdict.exact(name, step.index, got is None, wanted, partial(shown, got))
             return
         shape = expected.bound.shape
         if well_formed(got, shape):
@@ -39,39 +39,45 @@ def result(name: str) -> Judge:
 
 
 def gradient_form(verdict: Verdict, step: JudgedStep) -> None:
-    """Each gradient, of first or second order, has the shape and dtype of its tensor; that of dy those of x."""
+    """Judge whether each gradient has the shape and the dtype of its tensor.
+
+    The gradient with respect to dy, of second order, has those of the input.
+    """
     if step.forward is None:
         return
-    x, held = step.forward.step.x, step.forward.before
-    tensors = {"grad_input": x, "grad_weight": held.weight, "grad_bias": held.bias}
-    tensors |= {"double_dy": x, "double_input": x, "double_weight": held.weight}
+    x, state = step.forward.step.x, step.forward.before
+    tensors = {"grad_input": x, "grad_weight": state.weight, "grad_bias": state.bias}
+    tensors |= {"double_dy": x, "double_input": x, "double_weight": state.weight}
     for name, expected in step.expected.results.items():
         tensor, got = tensors.get(name), step.answer.results.get(name)
         if expected is not None and tensor is not None:
-            agrees = isinstance(got, np.ndarray) and (got.shape, got.dtype) == (
-                tensor.shape,
-                tensor.dtype,
-            )
+            agrees = False
+            if isinstance(got, np.ndarray):
+                agrees = (got.shape, got.dtype) == (tensor.shape, tensor.dtype)
             wanted = f"{name} of shape {tensor.shape} and dtype {tensor.dtype}"
             verdict.exact("gradient_form", step.index, agrees, wanted, form(got))
 
 
 def folded_form(verdict: Verdict, step: JudgedStep) -> None:
-    """What a layer is folded into has the dtype of the convolution it was given; shapes are judged with values."""
+    """Judge whether a folded convolution has the dtype of the convolution before the layer.
+
+    The observables of its weight and bias judge their shapes.
+    """
     fold = step.answer.step
     if not isinstance(fold, Fold):
         return
+    dtype = fold.weight.dtype
     for name, got in step.answer.results.items():
-        agrees = isinstance(got, np.ndarray) and got.dtype == fold.weight.dtype
-        verdict.exact(
-            "folded_form", step.index, agrees, f"{name} of dtype {fold.weight.dtype}", form(got)
-        )
+        agrees = isinstance(got, np.ndarray) and got.dtype == dtype
+        verdict.exact("folded_form", step.index, agrees, f"{name} of dtype {dtype}", form(got))
 
 
 def gradient_linearity(verdict: Verdict, step: JudgedStep) -> None:
-    """Where this and the last two steps ask one forward, the third dy the sum of the others, so are its gradients.
+    """Judge whether gradients are linear in dy.
 
-    The values of the reference play no part, only the bounds of all three.
+    This applies if this step and the two before it are backwards of the same forward, and the third
+    dy is the sum of the first two. Its gradients must then be the sums of theirs. The comparison
+    uses the bounds of all three steps, and no value of the reference.
     """
     three = [*step.previous[-2:], step]
     asked = [s.answer.step for s in three if isinstance(s.answer.step, Backward)]
@@ -81,28 +87,25 @@ def gradient_linearity(verdict: Verdict, step: JudgedStep) -> None:
     if not np.array_equal(first + second, third):
         return
     for name in GRADIENTS:
-        found = [part for s in three if (part := s.gradient(name))]
-        if len(found) == len(three):
-            (a, one), (b, other), (both, total) = found
+        found = [s.gradient(name) for s in three]
+        answered = [each for each in found if each is not None]
+        if len(answered) == len(three):
+            (a, one), (b, other), (both, total) = answered
             expected = Bounded(Extended(a) + Extended(b), one.bound + other.bound + total.bound)
             verdict.bounded("gradient_linearity", step.index, both, expected)
 
 
 def gradient_sums(verdict: Verdict, step: JudgedStep) -> None:
-    """Σ dx = 0 and Σ dx x̂ = n weight s³ eps mean(dy x̂) per channel; the latter because mean(x̂²) = 1 − eps s².
+    """Judge whether Σ dx = 0 and Σ dx x̂ = n weight s³ eps mean(dy x̂) in each channel.
 
-    Each may be off by what the elements may be off.
+    The second sum follows from mean(x̂²) = 1 − eps s². The bound of a sum is the sum of the bounds
+    of its terms.
     """
     forward, backward = step.forward, step.answer.step
     found = step.gradient("grad_input")
-    if (
-        not found
-        or forward is None
-        or not forward.batch_statistics
-        or not isinstance(backward, Backward)
-    ):
+    if found is None or forward is None or not forward.batch_statistics:
         return
-    if not backward.dy.size:
+    if not isinstance(backward, Backward) or not backward.dy.size:
         return
     eps, x, dy = forward.config.eps, f.by_channel(forward.step.x), f.by_channel(backward.dy)
     mu = f.mean(x)
@@ -115,8 +118,7 @@ def gradient_sums(verdict: Verdict, step: JudgedStep) -> None:
         (dx, bound, Extended(np.zeros_like(left.hi))),
         (dx * x_hat, bound * np.abs(x_hat.hi), left),
     )
-    for terms, allowed_each, exact in laws:
+    for terms, room, exact in laws:
         total = terms.total().hi[:, 0]
-        verdict.bounded(
-            "gradient_sums", step.index, total, Bounded(exact[:, 0], allowed_each.sum(axis=-1))
-        )
+        expected = Bounded(exact[:, 0], room.sum(axis=-1))
+        verdict.bounded("gradient_sums", step.index, total, expected)

@@ -1,4 +1,4 @@
-"""One answer beside its expectation, and the words for what is compared."""
+"""One answer with its expectation, and what all observables need to judge it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,18 @@ from bn_spec.play.observation import Answer
 
 @dataclass(frozen=True, eq=False)
 class JudgedStep:
-    """One answer with its expectation, as the observables see it."""
+    """One answer with its expectation.
+
+    Attributes:
+        config: Config of the layer, with eps and momentum as the layer stores them.
+        index: Index of the step.
+        answer: The answer.
+        expected: The expectation.
+        previous: The steps before this one.
+        claims: The claims of the backend about its arithmetic.
+        forward: The forward whose gradients the step asks for, if it is a backward.
+
+    """
 
     config: Config
     index: int
@@ -29,42 +40,53 @@ class JudgedStep:
     previous: Sequence[JudgedStep]
     claims: Accuracy
     forward: Context | None = None
-    """The forward whose gradients the step asks for."""
 
     def gradient(self, name: str) -> tuple[Array, Bounded] | None:
-        """Return a gradient and what is expected, if it was asked and has the right shape."""
+        """Return a gradient and its expectation.
+
+        Returns:
+            None if the step did not ask for this gradient, or its shape is wrong.
+
+        """
         got, expected = self.answer.results.get(name), self.expected.results.get(name)
-        return (
-            (got, expected)
-            if expected is not None and well_formed(got, expected.bound.shape)
-            else None
-        )
+        if expected is None or not well_formed(got, expected.bound.shape):
+            return None
+        return got, expected
 
 
 Judge: TypeAlias = Callable[[Verdict, JudgedStep], None]
-"""Adds what it finds about a step to a verdict."""
+"""A function that judges one observable of a step, and adds the result to a verdict."""
 
 
 def well_formed(got: object, shape: tuple[int, ...]) -> TypeGuard[Array]:
-    """Whether an answer is a floating-point array of a shape."""
+    """Return whether an answer is a floating-point array of this shape."""
     return isinstance(got, np.ndarray) and got.shape == shape and is_floating(got.dtype)
 
 
 def form(got: object) -> str:
-    """Return what an answer is, for people."""
+    """Return the shape and the dtype of an answer, or the text of an error, for a message."""
     return f"shape {got.shape}, dtype {got.dtype}" if isinstance(got, np.ndarray) else str(got)
 
 
 def exact_tensor(
     verdict: Verdict, name: str, index: int, wanted: Array | None, got: Array | None
 ) -> None:
-    """Judge a tensor that must be so bit for bit, or absent."""
+    """Judge whether a tensor is the same as another one bit by bit, or absent like it.
+
+    Args:
+        verdict: The verdict to which the result is added.
+        name: Name of the tensor, which is also that of the observable.
+        index: Index of the step.
+        wanted: The tensor that is expected.
+        got: The tensor that was answered.
+
+    """
     agrees = got is wanted if got is None or wanted is None else same_bits(got, wanted)
     verdict.exact(name, index, agrees, lambda: f"{name} = {shown(wanted)}", lambda: shown(got))
 
 
 def shown(array: object, before: str = "") -> str:
-    """Return an answer in digits, for people, after some words."""
+    """Return the text ``before``, followed by the values of an array or the text of an error."""
     if not isinstance(array, np.ndarray):
         return f"{before}{array}"
     text = np.array2string(array, threshold=8, separator=", ", floatmode="unique").replace("\n", "")

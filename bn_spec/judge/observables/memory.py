@@ -1,4 +1,4 @@
-"""Memory: what is handed over, what lies around it, and what was given before."""
+"""Observables of memory: tensors that a backend must leave as they are, and memory layouts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from bn_spec.judge.verdict import Verdict
 
 
 def handed(verdict: Verdict, step: JudgedStep) -> None:
-    """Tensors that were handed over are bitwise as they were: an input, a dy, and the input that it refers to."""
+    """Judge whether tensors that were handed over are the same bit by bit after the step.
+
+    They are the arrays of the step and, for a backward, the input of its forward.
+    """
     for name, (handed, after) in step.answer.handed.items():
         agrees = isinstance(after, np.ndarray) and same_bits(after, handed)
         wanted = partial(shown, handed, f"{name} stays ")
@@ -23,64 +26,75 @@ def handed(verdict: Verdict, step: JudgedStep) -> None:
 
 
 def kept(verdict: Verdict, step: JudgedStep) -> None:
-    """What a step gave and what it was handed are bitwise the same after all later steps."""
+    """Judge whether the tensors of a step are the same bit by bit after all later steps.
+
+    They are those that were returned and those that were handed over.
+    """
     seen = step.answer.seen()
     for name, later in step.answer.later.items():
-        given = seen[name]
-        if isinstance(given, np.ndarray):
-            agrees = isinstance(later, np.ndarray) and same_bits(given, later)
-            wanted = partial(shown, given, f"{name} stays, after all steps, ")
+        earlier = seen[name]
+        if isinstance(earlier, np.ndarray):
+            agrees = isinstance(later, np.ndarray) and same_bits(earlier, later)
+            wanted = partial(shown, earlier, f"{name} stays, after all steps, ")
             verdict.exact("kept", step.index, agrees, wanted, partial(shown, later))
 
 
 def overrun(verdict: Verdict, step: JudgedStep) -> None:
-    """Nothing is written around the elements of a tensor."""
+    """Judge whether the memory around the elements of tensors is unchanged."""
     names = ", ".join(step.answer.overrun)
     wanted = "memory around the elements of tensors stays as it is"
-    verdict.exact(
-        "overrun", step.index, not names, wanted, f"written to, around the elements of {names}"
-    )
+    found = f"changed around the elements of {names}"
+    verdict.exact("overrun", step.index, not names, wanted, found)
 
 
 def shared(verdict: Verdict, step: JudgedStep) -> None:
-    """No result lies in the memory of what was handed over."""
+    """Judge whether no result lies in the memory of a tensor that was handed over."""
     if step.answer.handed:
         pairs = ", ".join(step.answer.shared)
-        verdict.exact(
-            "shared", step.index, not pairs, "results in memory of their own", f"shared by {pairs}"
-        )
+        wanted = "results in memory of their own"
+        verdict.exact("shared", step.index, not pairs, wanted, f"shared by {pairs}")
 
 
 def layout(name: str, result: str) -> Judge:
-    """Judge whether a result for an input in NCHW or NHWC order is in that order; axes of length 1 do not matter."""
+    """Return a judge of the layout of a result.
+
+    For an input in NCHW or NHWC order, the result must be in the same order. Axes of length 1 do
+    not matter.
+
+    Args:
+        name: Name of the observable.
+        result: Name of the result: the output, or the gradient of the input.
+
+    """
 
     def judge_layout(verdict: Verdict, step: JudgedStep) -> None:
-        asked, got = (
-            step.forward.step if step.forward else step.answer.step,
-            step.answer.returned().get(result),
-        )
-        if (
-            not isinstance(asked, Forward)
-            or not isinstance(got, np.ndarray)
-            or got.shape != asked.x.shape
-        ):
+        asked = step.forward.step if step.forward else step.answer.step
+        got = step.answer.returned().get(result)
+        if not isinstance(asked, Forward) or not isinstance(got, np.ndarray):
             return
         x = asked.x
-        if x.size and x.strides in {_strides(x, 0, 1, 2, 3), _strides(x, 0, 2, 3, 1)}:
-            strides = [
-                [stride for stride, n in zip(take_apart(a).strides, a.shape, strict=True) if n > 1]
-                for a in (x, got)
-            ]
-            wanted, found = (f"{result} of strides {take_apart(a).strides}" for a in (x, got))
-            verdict.exact(name, step.index, strides[0] == strides[1], wanted, found)
+        if not x.size or got.shape != x.shape:
+            return
+        if x.strides not in {_strides(x, 0, 1, 2, 3), _strides(x, 0, 2, 3, 1)}:
+            return
+        agrees = _strides_that_matter(x) == _strides_that_matter(got)
+        wanted = f"{result} of strides {take_apart(x).strides}"
+        found = f"{result} of strides {take_apart(got).strides}"
+        verdict.exact(name, step.index, agrees, wanted, found)
 
     return judge_layout
 
 
+def _strides_that_matter(a: Array) -> list[int]:
+    """Return the strides, in elements, of the axes that are longer than 1."""
+    strides = take_apart(a).strides
+    return [stride for stride, length in zip(strides, a.shape, strict=True) if length > 1]
+
+
 def _strides(a: Array, *order: int) -> tuple[int, ...]:
-    """Return the strides that an array would have with its axes laid out in an order, outermost first."""
-    outer_to_inner = [a.shape[axis] for axis in order]
-    strides = {
-        axis: prod(outer_to_inner[place + 1 :]) * a.itemsize for place, axis in enumerate(order)
-    }
-    return tuple(strides[axis] for axis in range(len(order)))
+    """Return the strides, in bytes, of an array whose axes are in this order, outermost first."""
+    lengths = [a.shape[axis] for axis in order]
+    strides = [0] * len(order)
+    for place, axis in enumerate(order):
+        strides[axis] = prod(lengths[place + 1 :]) * a.itemsize
+    return tuple(strides)
