@@ -30,7 +30,7 @@ from bn_spec.judge.verdict import Discrepancy
 from bn_spec.oracle.bounds import Accuracy
 from bn_spec.oracle.expectation import Bounded, expect
 from bn_spec.strategies import cases, shapes
-from bn_spec.suite.chapters import load_suite, requirement_named
+from bn_spec.suite.chapters import requirement_named
 from bn_spec.suite.profiles import PROFILES
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -348,7 +348,6 @@ def caught(backend: Backend) -> Caught:
 def print_caught(requirement: str, found: Caught) -> None:
     """Print the violated requirement, the case, the expected value and the value received."""
     wrong = found.discrepancy
-    load_suite()  # the suite declares the requirements
     print_block(f"{requirement}  {requirement_named(requirement).sentence}")
     for number, line in enumerate(describe(found.case)):
         print_block(f"  {'case' if number == 0 else '':<10}{line}")

@@ -58,7 +58,7 @@ def test_a_backend_that_claims_too_much_in_one_place_and_too_little_in_others_is
     )
     assert "checkpoints could claim checkpoints" in told
     assert "layout of the output ok output_layout" in told
-    assert "1 problem. What a few examples show, for you to decide on, is this:" in told
+    assert "1 problem. A few examples suggest this declaration, for you to decide on:" in told
     assert 'grade="two-pass", # declared: "textbook"' in told
     claims = pasted(done.output)
     assert (claims.grade, claims.affine_off, claims.output_layout) == ("two-pass", False, True)

@@ -151,7 +151,7 @@ def test_a_machine_that_cannot_be_reached_is_named(installed: Path, tmp_path: Pa
     done = run("reference", "--", "--tx", place, site=installed, folder=tmp_path / "there")
     assert done.returncode == 2
     assert (
-        f"ERROR: --tx: one of {place} cannot be reached ([Errno 111] Connection refused); start what"
+        f"ERROR: --tx: one of {place} cannot be reached ([Errno 111] Connection refused); start the server"
         in done.stderr
     )
 
@@ -160,7 +160,7 @@ def test_the_suite_of_a_checkout_cannot_be_handed_to_other_machines(tmp_path: Pa
     done = pytest_suite("--tx", "popen//chdir=elsewhere", "--dist", "load", cwd=tmp_path)
     assert done.returncode == 4
     assert (
-        "--tx popen//chdir=elsewhere: workers elsewhere cannot be handed the suite of a checkout"
+        "--tx popen//chdir=elsewhere: workers elsewhere cannot run the suite of a checkout"
         in done.stderr
     )
     assert "--pyargs bn_spec.conformance" in done.stderr
