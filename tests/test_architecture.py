@@ -1,4 +1,4 @@
-"""The layers of the package: each module imports only from layers above its own, as ARCHITECTURE.md has them."""
+"""The layers of the package, as in ARCHITECTURE.md: a module imports only from layers above it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LAYERS = (
     "bn_spec.backend.adapters",
     "conformance",
 )
-"""From the top down: a module may import from its own layer and from those above it."""
+"""The layers from the top down: a module may import from its own layer and from layers above it."""
 
 ADAPTERS = "bn_spec.backend.adapters"
 FRAMEWORKS = (
@@ -76,7 +76,7 @@ THIRD_PARTY = {
     "jinja2": ("bn_spec.report.html",),
     "markupsafe": ("bn_spec.report.html",),
 }
-"""The modules that may import a package of somebody else's."""
+"""Third-party packages, each with the modules that may import it."""
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
@@ -93,7 +93,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def within(module: str, family: str) -> bool:
-    """Whether a module is a family or lies in it."""
+    """Whether a module is a package, here called a family, or lies in it."""
     return f"{module}.".startswith(f"{family}.")
 
 
@@ -154,12 +154,15 @@ def test_third_parties_are_imported_only_where_they_may_be(module: str) -> None:
 def test_every_permission_is_used(name: str) -> None:
     users = {m for m, p in MODULES.items() for _, t in imports(p) if within(t, name)}
     used = {family for family in THIRD_PARTY[name] if any(within(user, family) for user in users)}
-    dynamic = {"keras"}  # imported by its name only, through a function
+    dynamic = {"keras"}  # its adapter passes the name to a function, so no import statement exists
     assert name in dynamic or used == set(THIRD_PARTY[name])
 
 
 def circles() -> list[set[str]]:
-    """Return the groups of modules that import each other in a circle, for types alone too."""
+    """Return the groups of modules that import each other in a circle.
+
+    Imports for type checking alone count too.
+    """
     targets = {
         module: {target for _, target in imports(path) if target in MODULES and target != "bn_spec"}
         for module, path in MODULES.items()
@@ -223,7 +226,7 @@ def test_no_class_has_more_than_fifteen_public_methods() -> None:
 
 
 def newly_imported(statement: str) -> set[str]:
-    """Return the packages that a fresh interpreter imports for a statement, without the standard library."""
+    """Return the packages outside the standard library that a statement imports in a new process."""
     script = (
         f"import sys; before = set(sys.modules)\n{statement}\n"
         "new = {name.partition('.')[0] for name in sys.modules.keys() - before}\n"
@@ -251,18 +254,17 @@ def test_a_command_imports_neither_a_framework_nor_hypothesis_before_it_is_calle
 
 def test_the_specification_is_read_without_pytest_and_hypothesis() -> None:
     found = newly_imported(
-        "from bn_spec.suite.chapters import load_suite; load_suite();"
-        " from bn_spec.specification.requirement import REQUIREMENTS; assert len(REQUIREMENTS) == 140"
+        "from bn_spec.suite.chapters import load_suite; load_suite()\n"
+        "from bn_spec.specification.requirement import REQUIREMENTS\n"
+        "assert len(REQUIREMENTS) == 140"
     )
     assert found.isdisjoint({"hypothesis", "pytest", "_pytest", "torch"})
 
 
 OUR_TEXTS = [
-    *(
-        p
-        for folder in ("bn_spec", "conformance", "examples")
-        for p in (ROOT / folder).rglob("*.py")
-    ),
+    *(ROOT / "bn_spec").rglob("*.py"),
+    *(ROOT / "conformance").rglob("*.py"),
+    *(ROOT / "examples").rglob("*.py"),
     *(ROOT / "examples").rglob("*.md"),
     *(ROOT / "examples").rglob("*.toml"),
     *ROOT.glob("*.md"),

@@ -1,4 +1,4 @@
-"""The audit: what it looks at, what it says, and its exit code."""
+"""The audit: what it judges, what it prints, and its exit code."""
 
 from __future__ import annotations
 

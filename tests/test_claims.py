@@ -1,4 +1,4 @@
-"""The table of claims: one row for each field of Capabilities, and the requirements that judge it."""
+"""The table of claims: each field of Capabilities has a row with the requirements that judge it."""
 
 from __future__ import annotations
 

@@ -33,16 +33,16 @@ from tests.process import bn_spec, pytest_suite, python
 
 load_suite()
 RARE = SPECIMENS["channels-last-misread-in-eval"]
-"""It takes many examples of EVL-01 to find what is wrong with it."""
+"""A specimen whose fault shows only after many examples of EVL-01."""
 PLAIN = SPECIMENS["runvar-bias"]
-"""It takes few examples of RUN-03 to find what is wrong with it."""
+"""A specimen whose fault shows after few examples of RUN-03."""
 
 FIRST = 2
-"""Looks at a case that is known to fail: one to find it, one to show it."""
+"""Number of examples if a failing case is stored: one to find it, one to show it."""
 
 
 class Mended(Reference):
-    """What is judged under the keys of ``PLAIN`` once it is right."""
+    """A correct backend with the name, and so the database keys, of ``PLAIN``."""
 
     name = PLAIN.name
 
@@ -61,7 +61,7 @@ def rare(databases: Databases | None) -> Search:
 
 
 def looks(search: Search) -> int:
-    """Return how often a cell looked at a case until it had shown the one that fails."""
+    """Return the number of examples until a search shows the failing case."""
     with pytest.raises(Violation):
         search.examine()
     return search.tally.examples
@@ -73,13 +73,13 @@ def keys_and_values(folder: Path) -> dict[str, set[bytes]]:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``kept``, a database that knows what is wrong with ``RARE``."""
+    """A folder with the database ``kept``, which has the failing case of ``RARE``."""
     folder = tmp_path_factory.mktemp("found")
     assert looks(rare(opened("kept", folder))) > 50
     return folder
 
 
-# What a database is for ---------------------------------------------------------------
+# Use of a database --------------------------------------------------------------------
 
 
 def test_what_took_many_examples_is_found_on_the_first_the_next_time(found: Path) -> None:
@@ -118,7 +118,7 @@ def test_what_is_kept_stands_under_the_names_of_its_cell() -> None:
 
 
 def test_an_empty_database_changes_nothing_that_is_drawn(tmp_path: Path) -> None:
-    """Except for properties with a target: Hypothesis mutates their stored examples."""
+    """Properties with a target are an exception: Hypothesis mutates their stored examples."""
 
     def drawn(databases: Databases | None) -> list[str]:
         drawn: list[str] = []
@@ -136,7 +136,7 @@ def test_an_empty_database_changes_nothing_that_is_drawn(tmp_path: Path) -> None
     assert drawn(None) == drawn(opened("kept", tmp_path))
 
 
-# What is in it fails no run -----------------------------------------------------------
+# Stored entries fail no run ----------------------------------------------------------
 
 
 STALE = (
@@ -183,7 +183,7 @@ def test_a_folder_that_is_gone_fails_nothing(tmp_path: Path) -> None:
     assert looks(search_of(PLAIN, databases)) > FIRST
 
 
-# Where it may be ----------------------------------------------------------------------
+# Places of a database -----------------------------------------------------------------
 
 
 def test_the_first_of_several_is_written_to_and_all_are_read(tmp_path: Path) -> None:
@@ -209,7 +209,8 @@ def test_the_first_of_several_is_written_to_and_all_are_read(tmp_path: Path) -> 
         ),
         (
             "kept,missing",
-            "missing', which cannot be used: it is not a folder that can be read; name another folder",
+            "missing', which cannot be used: it is not a folder that can be read;"
+            " name another folder",
         ),
         ("file/in it", "file/in it', which cannot be used: [Errno 20] Not a directory"),
         (
@@ -252,21 +253,12 @@ def test_without_the_package_for_redis_the_extra_is_named(
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """The address of a Redis server of this test, which keeps nothing."""
+    """The address of a Redis server for one test; the server writes nothing to disk."""
     if (program := shutil.which("redis-server")) is None:
         missing("there is no redis-server")
     port = free_port()
-    command = [
-        program,
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-    ]
+    command = [program, "--port", str(port), "--bind", "127.0.0.1"]
+    command += ["--save", "", "--appendonly", "no"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
         try:
             wait_for(port)
@@ -289,7 +281,7 @@ def wait_for(port: int) -> None:
             time.sleep(0.01)
         else:
             return
-    pytest.fail(f"nobody listens on port {port}")
+    pytest.fail(f"no server listens on port {port}")
 
 
 def test_a_redis_server_shares_what_failed(tmp_path: Path, server: str) -> None:
@@ -323,7 +315,7 @@ def test_a_redis_server_that_goes_away_fails_nothing_and_is_noted(
 
 
 def artifact(folder: Path, content: Path | None, name: str = ARTIFACT) -> None:
-    """Store a fresh download of an artifact where it is cached: no test uses the network."""
+    """Store an artifact in the cache as a fresh download, so that no test uses the network."""
     downloads = folder / "owner" / "repo" / name
     downloads.mkdir(parents=True)
     path = downloads / f"{datetime.now(UTC).isoformat().replace(':', '_')}.zip"
@@ -343,7 +335,7 @@ def test_the_artifact_of_a_workflow_is_read(tmp_path: Path, text: str, name: str
     artifact(tmp_path / "downloads", tmp_path / "kept", name)
     databases = opened(text, tmp_path)
     assert looks(search_of(PLAIN, databases)) == FIRST
-    search_of(Mended(), databases).examine()  # would let go of what it holds, if it could
+    search_of(Mended(), databases).examine()  # would remove the passing case from a folder
     assert looks(search_of(PLAIN, databases)) == FIRST
     assert databases.notes == []
 

@@ -99,7 +99,7 @@ def test_an_unknown_convention_is_refused(convention: str) -> None:
 def test_a_dialect_is_expected_on_numbers_worked_out_by_hand() -> None:
     """The batch has mean 4 and biased variance 5; a quarter of both enters.
 
-    The momentum, 0.75, is the weight of the old value.
+    In the dialect, the momentum is 0.75, the weight of the old value.
     """
     backend = replace(SPECIMENS["another-dialect"], name="old")
     case = Case(Config(1, momentum=0.25), None, (Forward(X), Eval(), Forward(X)))

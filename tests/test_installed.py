@@ -1,4 +1,4 @@
-"""What users install: the wheel in an empty environment, and the example plugin beside it."""
+"""Installation: the wheel in an empty environment, and the example plugin beside it."""
 
 import re
 import shutil
@@ -8,16 +8,8 @@ from pathlib import Path
 from tests.process import REPOSITORY, python, run
 
 SMOKE = ("--profile", "smoke", "-n", "2")
-OF_WHEEL = (
-    "--pyargs",
-    "bn_spec.conformance",
-    "--bn-profile",
-    "smoke",
-    "--bn-requirement",
-    "*-01",
-    "-n",
-    "2",
-)
+OF_WHEEL = ("--pyargs", "bn_spec.conformance", "--bn-profile", "smoke")
+OF_WHEEL += ("--bn-requirement", "*-01", "-n", "2")
 
 CALLS = (
     (
@@ -44,11 +36,11 @@ CALLS = (
         ("example-kernel: conforms (",),
     ),
 )
-"""Commands of the environment, with the exit code of each and some of what it prints."""
+"""Commands to run in the environment, each with its exit code and parts of its output."""
 
 
 def test_what_is_installed_does_what_it_promises(tmp_path: Path) -> None:
-    """One test, since it is its environment that takes the time."""
+    """One test runs all commands, since building the environment takes most of the time."""
     environment = tmp_path / "environment"
     wheel = install(environment)
     assert_it_holds_the_suite_and_nothing_else_at_top_level(wheel)
@@ -60,22 +52,15 @@ def test_what_is_installed_does_what_it_promises(tmp_path: Path) -> None:
 
 
 def install(environment: Path) -> Path:
-    """Install the wheel, which is returned, and the example plugin in a new environment."""
+    """Install the wheel and the example plugin in a new environment; return the wheel."""
     example = environment / "source"
     shutil.copytree(REPOSITORY / "examples" / "example-kernel", example)
     succeed("venv", "--without-pip", environment, cwd=environment)
     succeed("pip", "wheel", "--quiet", "--no-deps", "-w", environment, REPOSITORY, cwd=environment)
     (wheel,) = environment.glob("*.whl")
-    pip = (
-        "pip",
-        "--python",
-        environment,
-        "install",
-        "--quiet",
-        "-c",
-        REPOSITORY / "constraints.txt",
-    )
-    succeed(*pip, wheel, example, cwd=environment)
+    pip = ("pip", "--python", environment, "install", "--quiet")
+    constraints = REPOSITORY / "constraints.txt"
+    succeed(*pip, "-c", constraints, wheel, example, cwd=environment)
     return wheel
 
 

@@ -1,4 +1,4 @@
-"""The pages of options and exit codes are those of the parsers."""
+"""The pages of options and exit codes: they say what the parsers say."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""README and documentation tell the truth: their commands do what they say they do."""
+"""README and documentation: their commands, links and examples work as the text says."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""Backends are found by name, import string or file; an error says what to do instead."""
+"""The registry finds backends by name, import string or file; an error says what to do instead."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -64,7 +64,7 @@ Write = Callable[[str, str], Path]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
-    """Write a file into a folder on the path of imports; its modules are unloaded afterwards."""
+    """Write a file into a folder on the import path; its modules are unloaded after the test."""
     before = set(sys.modules)
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -76,8 +76,8 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
 
     yield written
     for name in set(sys.modules) - before:
-        module = sys.modules[name]
-        if str(tmp_path) in str(getattr(module, "__file__", "")):
+        path_of_module = str(getattr(sys.modules[name], "__file__", ""))
+        if str(tmp_path) in path_of_module:
             del sys.modules[name]
 
 
@@ -89,7 +89,7 @@ def module(write: Write) -> str:
 
 @pytest.fixture
 def install(write: Write) -> Callable[[str], None]:
-    """Install a distribution whose entry points are the given lines."""
+    """Install a distribution; the lines of its entry points are the argument."""
 
     def installed(lines: str) -> None:
         write("some_kernels.py", MODULE)

@@ -1,4 +1,4 @@
-"""``bn-spec requirements``: what stands behind each number of the specification."""
+"""``bn-spec requirements``: the list of requirements, and the page of each."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from bn_spec.specimens import SPECIMENS
 from bn_spec.tools.requirement_pages import pages
 
 
-def asked(*arguments: str) -> str:
+def printed(*arguments: str) -> str:
     done = CliRunner().invoke(main, ["requirements", *arguments])
     assert done.exit_code == 0, done.output
     return done.output
 
 
 def test_without_an_id_every_requirement_stands_once_under_its_chapter() -> None:
-    lines = asked().splitlines()
+    lines = printed().splitlines()
     assert re.findall(r"(?m)^  ([A-Z]{3}-\d\d)  ", "\n".join(lines)) == list(REQUIREMENTS)
     assert [line for line in lines if line in CHAPTERS.values()] == list(CHAPTERS.values())
     assert (
@@ -31,10 +31,10 @@ def test_without_an_id_every_requirement_stands_once_under_its_chapter() -> None
 
 
 def test_an_id_is_told_with_what_judges_it_and_what_it_must_catch() -> None:
-    text = " ".join(asked("DET-01").split())
+    text = " ".join(printed("DET-01").split())
     assert "the claim deterministic" in text
     assert "test_det.py::test_" in text
-    told = " ".join(asked("RUN-03").split())
+    told = " ".join(printed("RUN-03").split())
     assert "runvar-bias: running_var is updated with the biased variance of the batch." in told
     assert "tinygrad/tinygrad#807" in told
     assert "eps-ignored" not in told
@@ -69,7 +69,7 @@ def test_what_there_is_not_is_refused_with_what_there_is(pattern: str, sentence:
 
 
 def test_json_holds_the_same() -> None:
-    document = json.loads(asked("RUN-03", "--json"))
+    document = json.loads(printed("RUN-03", "--json"))
     assert (document["format"], document["version"]) == ("bn-spec requirements", 1)
     assert document["specification"] == SPECIFICATION
     (entry,) = document["requirements"]
@@ -78,6 +78,6 @@ def test_json_holds_the_same() -> None:
     assert entry["properties"] == ["test_run.py::test_running_var_takes_the_unbiased_variance"]
     history = {each["name"]: each["history"] for each in entry["specimens"]}
     assert "tinygrad/tinygrad#807" in history["runvar-bias"]
-    assert [each["id"] for each in json.loads(asked("--json"))["requirements"]] == list(
+    assert [each["id"] for each in json.loads(printed("--json"))["requirements"]] == list(
         REQUIREMENTS
     )

@@ -1,4 +1,4 @@
-"""``bn-spec new-backend``: a package that works as it is written."""
+"""``bn-spec new-backend``: the new package works without changes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_under_another_name_nothing_is_left_of_the_example() -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a new package lies, and what an installation of it would add."""
+    """The folder of a new package, with the metadata that an installation would add."""
     folder = tmp_path_factory.mktemp("adopter")
     done = new("my-kernel", "--output", folder)
     assert done.exit_code == 0, done.output
@@ -71,16 +71,8 @@ def test_what_is_written_conforms(installed: Path) -> None:
 
 
 def test_its_tests_are_the_suite_with_the_options_of_its_project(installed: Path) -> None:
-    call = (
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "--bn-profile",
-        "smoke",
-        "--bn-requirement",
-        "[TE]??-0[12]",
-    )
+    options = ("--bn-profile", "smoke", "--bn-requirement", "[TE]??-0[12]")
+    call = ("-m", "pytest", "-p", "no:cacheprovider", *options)
     done = python(*call, cwd=installed, PYTHONPATH=f"{installed}{os.pathsep}{REPOSITORY}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "my-kernel: conforms (12 checks" in done.stdout
