@@ -226,7 +226,7 @@ def test_no_class_has_more_than_fifteen_public_methods() -> None:
 
 
 def newly_imported(statement: str) -> set[str]:
-    """Return the packages that a statement imports in a new process, without the standard library."""
+    """Return the packages beyond the standard library that a statement imports in a new process."""
     script = (
         f"import sys; before = set(sys.modules)\n{statement}\n"
         "new = {name.partition('.')[0] for name in sys.modules.keys() - before}\n"

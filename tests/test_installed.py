@@ -8,8 +8,9 @@ from pathlib import Path
 from tests.process import REPOSITORY, python, run
 
 SMOKE = ("--profile", "smoke", "-n", "2")
-OF_WHEEL = ("--pyargs", "bn_spec.conformance", "--bn-profile", "smoke")
-OF_WHEEL += ("--bn-requirement", "*-01", "-n", "2")
+OF_WHEEL = tuple(
+    "--pyargs bn_spec.conformance --bn-profile smoke --bn-requirement *-01 -n 2".split()
+)
 
 CALLS = (
     (

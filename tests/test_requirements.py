@@ -120,8 +120,8 @@ BY_WORD = {claim for word in WORDS.values() for claim in word.claims if claim in
 BY_WORD -= {"input_checks", "refuses_single_values"}
 """Flags that a word needs to add a step.
 
-Two flags are left out: :func:`bn_spec.strategies.misuse.misused`, which is no word, also adds inputs
-to be refused.
+Two flags are left out, since :func:`bn_spec.strategies.misuse.misused` also adds inputs to be
+refused, and it is no word.
 """
 
 
