@@ -8,9 +8,8 @@ from pathlib import Path
 from tests.process import REPOSITORY, python, run
 
 SMOKE = ("--profile", "smoke", "-n", "2")
-OF_WHEEL = tuple(
-    "--pyargs bn_spec.conformance --bn-profile smoke --bn-requirement *-01 -n 2".split()
-)
+BN_SMOKE = ("--bn-profile", "smoke")
+OF_WHEEL = ("--pyargs", "bn_spec.conformance", *BN_SMOKE, "--bn-requirement", "*-01", "-n", "2")
 
 CALLS = (
     (
