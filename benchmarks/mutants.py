@@ -719,9 +719,11 @@ def form_of(answer: Answer) -> tuple[object, ...]:
 
     These are shapes, dtypes, strides and exceptions, and the changes that a look at memory found.
     """
-    after: object = str(answer.after)
+    after: object
     if isinstance(answer.after, State):
         after = tuple(_form(tensor) for _, tensor in answer.after.items())
+    else:
+        after = str(answer.after)
     seen = answer.seen()
     return (
         _form(answer.output),

@@ -15,7 +15,6 @@ from bn_spec.suite.known_failures_file import KnownFailureEntry, append, load, s
 
 from .process import bn_spec
 
-
 BIASED = "bn_spec.specimens:runvar_bias"
 ONLY = ("--requirement", "RUN-0[13]", "--known-failures", "known.toml")
 EXCUSE = """
