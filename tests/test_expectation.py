@@ -28,11 +28,11 @@ SHARPEST = Accuracy("two-pass", "wide")
 
 
 HISTORIES = (
-    ("record",),
-    ("record", "backward"),
-    ("eval", "record", "backward"),
-    ("record", "double backward"),
-    ("eval", "record", "double backward"),
+    ("forward with gradients",),
+    ("forward with gradients", "backward"),
+    ("eval", "forward with gradients", "backward"),
+    ("forward with gradients", "double backward"),
+    ("eval", "forward with gradients", "double backward"),
 )
 
 
