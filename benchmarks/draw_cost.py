@@ -1,8 +1,8 @@
-"""What an example costs: drawing a case, property by property, then playing and judging it.
+"""Measure the time of an example: drawing a case for each property, playing it and judging it.
 
-``python benchmarks/draw_cost.py [--rounds N]`` measures processor time in milliseconds per example
-on one core. Every round runs everything side by side, and the median over the rounds is reported: a
-busy machine disturbs little.
+Run it as ``python benchmarks/draw_cost.py``; ``--help`` lists the options. It measures processor
+time in milliseconds per example on one core. Each round takes every measurement once, one after the
+other. The benchmark prints the median over the rounds, so that a busy machine has little effect.
 """
 
 from __future__ import annotations
@@ -36,20 +36,29 @@ from bn_spec.suite.profiles import PROFILES
 from bn_spec.suite.property import PROPERTIES
 
 EXAMPLES = 15
-BUDGET = 3.0
-"""Milliseconds that drawing a case may cost on average."""
+"""Number of examples per measurement."""
 
-BASELINE, DEFAULT = "st.integers()", "cases()"
+BUDGET = 3.0
+"""Maximum average time to draw a case, in milliseconds."""
+
+BASELINE = "st.integers()"
+"""Name of the measurement of a single choice."""
+
+DEFAULT = "cases()"
+"""Name of the measurement of cases with default arguments."""
 
 Measurement: TypeAlias = Callable[[], float]
+"""Takes a measurement and returns milliseconds per example."""
+
 Costs: TypeAlias = dict[str, float]
-"""Milliseconds per example, by what was measured."""
+"""Milliseconds per example, by name of the measurement."""
 
 
 def timed(work: Callable[[], int]) -> float:
-    """Return the processor time in ms for each of the examples that ``work`` says it did."""
+    """Return the processor time per example in milliseconds; ``work`` returns how many it did."""
     gc.collect()
-    gc.disable()  # as timeit does: otherwise one measurement pays for the garbage of all before it
+    # As in timeit: otherwise a measurement includes the garbage collection of the earlier ones.
+    gc.disable()
     try:
         start = time.process_time()
         done = work()
@@ -59,13 +68,16 @@ def timed(work: Callable[[], int]) -> float:
 
 
 def measured(measurements: dict[str, Measurement], rounds: int) -> Costs:
-    """Take all measurements once per round, side by side; return their medians."""
-    taken = [{name: measure() for name, measure in measurements.items()} for _ in range(rounds)]
-    return {name: median(costs[name] for costs in taken) for name in measurements}
+    """Take all measurements once per round and return their medians."""
+    taken: dict[str, list[float]] = {name: [] for name in measurements}
+    for _ in range(rounds):
+        for name, measure in measurements.items():
+            taken[name].append(measure())
+    return {name: median(costs) for name, costs in taken.items()}
 
 
 def drawn(strategy: Callable[[], st.SearchStrategy[object]]) -> list[object]:
-    """Draw examples as a cell does, the building of the strategy included, and do nothing but keep them."""
+    """Draw examples as a cell does, including the time to build the strategy, and keep them."""
     examples: list[object] = []
 
     def keep(example: object) -> None:
@@ -76,7 +88,7 @@ def drawn(strategy: Callable[[], st.SearchStrategy[object]]) -> list[object]:
 
 
 def draw_costs(rounds: int) -> Costs:
-    """Measure drawing: the baseline of one choice, the default arguments, and every property's choices."""
+    """Measure drawing: a single choice, cases with default arguments, each property's cases."""
     load_suite()
     strategies: dict[str, Callable[[], st.SearchStrategy[object]]] = {
         BASELINE: st.integers,
@@ -98,14 +110,19 @@ def other_costs(backend: Backend, rounds: int) -> Costs:
     played = [(case, play(case, backend)) for case in sample]
     claims = backend.capabilities
 
-    def each(work: Callable[[Case, Observation], object]) -> Measurement:
-        return lambda: timed(lambda: len([work(case, observation) for case, observation in played]))
+    def measurement(work: Callable[[Case, Observation], object]) -> Measurement:
+        def do_all() -> int:
+            for case, observation in played:
+                work(case, observation)
+            return len(played)
+
+        return lambda: timed(do_all)
 
     return measured(
         {
-            "play": each(lambda case, _: play(case, backend)),
-            "expect": each(lambda case, observation: expect_all(case, observation, claims)),
-            "judge, all observables": each(
+            "play": measurement(lambda case, _: play(case, backend)),
+            "expect": measurement(lambda case, observation: expect_all(case, observation, claims)),
+            "judge, all observables": measurement(
                 lambda case, observation: judge(case, observation, OBSERVABLES, claims)
             ),
         },
@@ -126,12 +143,12 @@ def row(name: str, *cells: object) -> None:
 
 
 def report_chapters(costs: Costs) -> None:
-    """Print a line per chapter: the average over its properties and the worst of them."""
-    row("chapter", "average", "worst", "which")
+    """Print a line per chapter: the average over its properties, and the slowest property."""
+    row("chapter", "average", "slowest", "property")
     for chapter, title in CHAPTERS.items():
         own = of_chapters(costs, [chapter])
-        worst = max(own, key=own.__getitem__)
-        row(f"{chapter}  {title}", f"{mean(own.values()):.2f}", f"{own[worst]:.2f}", worst)
+        slowest = max(own, key=own.__getitem__)
+        row(f"{chapter}  {title}", f"{mean(own.values()):.2f}", f"{own[slowest]:.2f}", slowest)
 
 
 def of_chapters(costs: Costs, chapters: Iterable[str]) -> Costs:
@@ -140,11 +157,11 @@ def of_chapters(costs: Costs, chapters: Iterable[str]) -> Costs:
 
 
 def main() -> None:
-    """Measure and report."""
+    """Measure, and print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default: 3)")
     rounds = parser.parse_args().rounds
     print(f"ms per example, processor time, median of {rounds} rounds of {EXAMPLES} examples\n")
     costs = draw_costs(rounds)
@@ -154,11 +171,10 @@ def main() -> None:
         row(name, f"{costs[name]:.2f}")
     average = mean(of_chapters(costs, CHAPTERS).values())
     row("all properties", f"{average:.2f}")
-    print(
-        f"\n{'within' if average <= BUDGET else 'OVER'} the budget of {BUDGET:g} ms per drawn case\n"
-    )
+    outcome = "within" if average <= BUDGET else "OVER"
+    print(f"\n{outcome} the budget of {BUDGET:g} ms per drawn case\n")
     backend = load("reference")
-    print(f"the rest of an example, on {backend.name} ({backend.description}), default cases\n")
+    print(f"other parts of an example, on {backend.name} ({backend.description}), default cases\n")
     for name, cost in other_costs(backend, rounds).items():
         row(name, f"{cost:.2f}")
 

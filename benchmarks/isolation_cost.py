@@ -1,8 +1,14 @@
-"""What it costs that a backend may crash: ``python benchmarks/isolation_cost.py [--backend NAME] [--rounds N]``.
+"""Measure the cost of protection against crashes of a backend.
 
-Cells of several chapters are run, and their cases gathered; then all of these are played here,
-noted (as every run does before it plays a case), and played in a process of its own (``--bn-isolate
-process``), in turn. Printed is the least that each took, per example or case. Exit code 1 if the
+Run it as ``python benchmarks/isolation_cost.py``; ``--help`` lists the options. The benchmark runs
+cells of several chapters and collects their cases. Each round then takes four measurements:
+
+* the cells run again, for the time of an example;
+* each case is noted in a file, as every run does before it plays a case;
+* each case is played in this process;
+* each case is played in a separate process, as with ``--bn-isolate process``.
+
+The benchmark prints the shortest time of each, per example or per case. The exit code is 1 if the
 notes add more than 3 % to the CPU time of an example.
 """
 
@@ -31,32 +37,32 @@ from bn_spec.suite.property import PROPERTIES
 from bn_spec.suite.search import Search
 
 REQUIREMENTS = ("TRN-01", "RUN-03", "EVL-01", "GRD-01", "STA-01", "LAY-01", "SHP-01", "DET-01")
-"""Of several chapters: single forwards, gradients, histories, and looks at memory."""
+"""Requirements of several chapters: forwards, gradients, histories, and checks of memory."""
 
-MOST = 0.03
-"""Of the CPU time of an example that a note may add."""
+LIMIT = 0.03
+"""Maximum cost of the notes, as a share of the CPU time of an example."""
 
 
-class Gathering(StandIn):
-    """A backend whose cases are kept."""
+class CaseCollector(StandIn):
+    """A backend that keeps the cases that it plays."""
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend)
         self.cases: list[Case] = []
 
     def play(self, case: Case, looks: Collection[str]) -> Observation:
-        """Keep the case, and play it."""
+        """Keep the case and play it."""
         self.cases.append(case)
         return play(case, self.backend, looks)
 
     def play_together(self, cases: Sequence[Case]) -> list[Observation]:
-        """Keep the cases, and play them."""
+        """Keep the cases and play them."""
         self.cases += cases
         return play_together(cases, self.backend)
 
 
 def run(backend: Backend) -> int:
-    """Run the cells, and return the number of examples."""
+    """Run the cells and return the number of examples."""
     examples = 0
     for name in REQUIREMENTS:
         cell = Cell(PROPERTIES[name], backend, "float32")
@@ -67,64 +73,66 @@ def run(backend: Backend) -> int:
 
 
 def note(recorder: Recorder, cases: Sequence[Case]) -> None:
-    """Note cases, one after the other, that are not played."""
+    """Note cases one after the other, without playing them."""
     for case in cases:
         with recorder.playing([case]):
             pass
 
 
+def play_all(backend: Backend, cases: Sequence[Case]) -> None:
+    """Play cases one after the other."""
+    for case in cases:
+        play(case, backend, (STATES,))
+
+
 def microseconds(call: Callable[[], object], count: int, clock: Callable[[], float]) -> float:
-    """Return what a call takes, for each of so many."""
+    """Return the time of a call, divided by ``count``, in microseconds."""
     start = clock()
     call()
     return 1e6 * (clock() - start) / count
 
 
 def main() -> None:
-    """Run, play, note and isolate, and print what each takes."""
+    """Take the four measurements and print them."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--backend", default="torch-cpu")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--backend", default="torch-cpu", help="backend to measure (default: torch-cpu)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default: 5)")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as in a worker
     load_suite()
     backend = load(options.backend)
-    gathering = Gathering(backend)
-    examples = run(gathering)
-    cases, cpu, clock = gathering.cases, time.process_time, time.perf_counter
+    collector = CaseCollector(backend)
+    examples = run(collector)
+    cases, cpu, clock = collector.cases, time.process_time, time.perf_counter
     with (
         tempfile.TemporaryDirectory() as folder,
         closing(Isolated(backend, options.backend)) as isolated,
     ):
         recorder = Recorder(Path(folder) / "note")
         recorder.begin(dict.fromkeys(ABOUT, "benchmark"))
-        rounds = [
-            (
-                microseconds(lambda: run(backend), examples, cpu),
-                microseconds(lambda: note(recorder, cases), examples, cpu),
-                microseconds(
-                    lambda: [play(case, backend, (STATES,)) for case in cases], len(cases), clock
-                ),
-                microseconds(
-                    lambda: [play(case, isolated, (STATES,)) for case in cases], len(cases), clock
-                ),
-            )
-            for _ in range(options.rounds)
-        ]
+        rounds = []
+        for _ in range(options.rounds):
+            example = microseconds(lambda: run(backend), examples, cpu)
+            noted = microseconds(lambda: note(recorder, cases), examples, cpu)
+            # Wall-clock time, since the CPU time of the other process does not count as ours.
+            here = microseconds(lambda: play_all(backend, cases), len(cases), clock)
+            apart = microseconds(lambda: play_all(isolated, cases), len(cases), clock)
+            rounds.append((example, noted, here, apart))
         recorder.close()
-    example, noted, here, there = map(min, zip(*rounds, strict=True))
+    example, noted, here, apart = map(min, zip(*rounds, strict=True))
     print(
-        f"{options.backend}: {examples} examples, {len(cases)} cases played; the least of {options.rounds} rounds"
+        f"{options.backend}: {examples} examples, {len(cases)} cases;"
+        f" shortest of {options.rounds} rounds"
     )
-    print(
-        f"an example takes {example:.0f} µs of CPU time; noting its cases adds {noted:.0f} ({noted / example:.1%})"
-    )
-    print(
-        f"a case played here takes {here:.0f} µs, isolated {there:.0f} µs ({there - here:+.0f} µs)"
-    )
-    sys.exit(noted > MOST * example)
+    print(f"an example takes {example:.0f} µs of CPU time")
+    print(f"noting its cases adds {noted:.0f} µs ({noted / example:.1%})")
+    print(f"a case takes {here:.0f} µs in this process")
+    print(f"a case takes {apart:.0f} µs in a separate process ({apart - here:+.0f} µs)")
+    sys.exit(noted > LIMIT * example)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,11 @@ from bn_spec.oracle.reference import BatchNorm2d, Double
 from bn_spec.oracle.reference import formulas as f
 
 SHAPE = (32, 64, 112, 112)
+"""Shape of the batch."""
+
 ROUNDS = 5
+"""Number of rounds."""
+
 AIM = 5.0
 """Maximum time of the expectation, as a multiple of torch's time."""
 
@@ -62,7 +66,7 @@ def values(x: Array) -> Callable[[], object]:
 
 
 def main() -> None:
-    """Measure and report."""
+    """Measure, and print the table."""
     x = np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
     config = Config(SHAPE[1])
     state, layer = initial_state(config), BatchNorm2d(SHAPE[1])
@@ -73,18 +77,20 @@ def main() -> None:
         "expectation with bounds": lambda: expect(config, state, True, Forward(x), Accuracy()),
         "layer in double-double, 1/16 batch": lambda: layer(small),
     }
-    rounds = [{name: seconds(work) for name, work in works.items()} for _ in range(ROUNDS)]
-    costs = {name: median(costs[name] for costs in rounds) for name in works}
-    print(
-        f"float32 {SHAPE}, wall-clock seconds, median of {ROUNDS} rounds;"
-        f" torch with {torch.get_num_threads()} of"
-    )
-    print(f"{os.cpu_count()} cores, the reference with one, in blocks of about {BLOCK} values\n")
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(ROUNDS):
+        for name, work in works.items():
+            times[name].append(seconds(work))
+    costs = {name: median(values) for name, values in times.items()}
+    print(f"float32 {SHAPE}, wall-clock seconds, median of {ROUNDS} rounds")
+    print(f"torch with {torch.get_num_threads()} threads on {os.cpu_count()} cores")
+    print(f"the reference with one thread, in blocks of about {BLOCK} values\n")
     base = costs["torch float64 forward"]
     for name, cost in costs.items():
         print(f"{name:<36}{cost:8.3f} s{cost / base:8.1f} × torch")
     ratio = costs["expectation with bounds"] / base
-    print(f"\n{'within' if ratio <= AIM else 'OVER'} the aim of {AIM:g} × torch")
+    outcome = "within" if ratio <= AIM else "OVER"
+    print(f"\n{outcome} the aim of {AIM:g} × torch")
 
 
 if __name__ == "__main__":

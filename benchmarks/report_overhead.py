@@ -36,8 +36,7 @@ outcomes.recorded = lambda cell, status, text, *_: Record(
     cell.prop.requirement.id, cell.backend.name, cell.dtype, status, text=text
 )
 """
-"""A plugin that keeps of each record only what decides how the run ends."""
-
+"""A plugin that keeps of each record only the fields that decide the exit code."""
 
 MEASURED = """
 from functools import wraps
@@ -71,11 +70,11 @@ def pytest_unconfigure():
     with open("spent", "w") as file:
         file.write(str(sum(spent)))
 """
-"""A plugin that writes to a file the processor seconds that records took."""
+"""A plugin that writes the processor time of records, in seconds, to the file ``spent``."""
 
 
 def seconds(folder: Path, *arguments: str) -> float:
-    """Return the processor seconds that a command of ``bn-spec`` takes, from start to end."""
+    """Return the processor time of a command of ``bn-spec`` in seconds."""
     before = getrusage(RUSAGE_CHILDREN)
     call = [sys.executable, "-m", "bn_spec.cli", *arguments]
     path = os.pathsep.join(
@@ -93,13 +92,15 @@ def seconds(folder: Path, *arguments: str) -> float:
 
 
 def main() -> None:
-    """Time runs with and without records, and reports, in turn; print the medians."""
+    """Time runs without records, runs with records, and reports; print the medians."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--backend", default="torch-cpu")
-    parser.add_argument("--profile", default="ci")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--backend", default="torch-cpu", help="backend to judge (default: torch-cpu)"
+    )
+    parser.add_argument("--profile", default="ci", help="profile of the runs (default: ci)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds (default: 3)")
     options = parser.parse_args()
     run = ("run", options.backend, "--profile", options.profile, "--", "-p")
     times: dict[str, list[float]] = {"without": [], "with": [], "records": [], "reports": []}
@@ -112,9 +113,9 @@ def main() -> None:
             times["with"].append(seconds(folder, *run, "measured_records"))
             times["records"].append(float((folder / "spent").read_text("utf-8")))
             times["reports"].append(seconds(folder, "report"))
-            said = ", ".join(f"{key} {own[-1]:.2f} s" for key, own in times.items())
-            print(f"round {number + 1}: {said}", flush=True)
-    without, with_, records, reports = (median(own) for own in times.values())
+            latest = ", ".join(f"{key} {values[-1]:.2f} s" for key, values in times.items())
+            print(f"round {number + 1}: {latest}", flush=True)
+    without, with_, records, reports = (median(values) for values in times.values())
     print(f"{options.backend}, {options.profile}, medians of {options.rounds}:")
     print(f"without records: {without:.2f} s; with: {with_:.2f} s ({with_ / without - 1:+.1%})")
     share = (records + reports) / with_

@@ -202,7 +202,7 @@ def drawn_gradient(rng: np.random.Generator) -> Recipe:
 
 
 def drawn_case(rng: np.random.Generator, dtype: str, claims: Capabilities) -> Case:
-    """Draw a case like those of :func:`bn_spec.strategies.hypothesis_cases.cases`, with many channels."""
+    """Draw a case as :func:`bn_spec.strategies.hypothesis_cases.cases` does, with many channels."""
     affine, running = any_of(rng, (*PARAMETERS, ABSENT)), any_of(rng, (*RUNNING_STYLES, ABSENT))
     config = Config(
         C,

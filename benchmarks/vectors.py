@@ -1,4 +1,8 @@
-"""How many faults of the catalogue the test vectors catch that ``bn-spec vectors export`` writes; in float32."""
+"""Count the catalogued faults that the exported test vectors catch.
+
+Run it as ``python benchmarks/vectors.py``. It draws the float32 vectors that ``bn-spec vectors
+export`` writes, and judges each specimen by them.
+"""
 
 from __future__ import annotations
 
@@ -15,29 +19,39 @@ from bn_spec.specimens import SPECIMENS, Specimen
 from bn_spec.tools.vectors import Call, Vector, claims_of, vectors
 
 DTYPE = "float32"
+"""Dtype of the vectors."""
 
 
 def caught(specimen: Specimen, drawn: Sequence[Vector]) -> bool:
-    """Whether a specimen gives anything else than what is expected on some vector."""
-    return any(is_wrong(specimen, vector, call) for vector in drawn for call in vector.calls)
+    """Whether a specimen gets at least one vector wrong."""
+    return any(fails(specimen, vector) for vector in drawn)
+
+
+def fails(specimen: Specimen, vector: Vector) -> bool:
+    """Whether a specimen gets at least one call of a vector wrong."""
+    return any(is_wrong(specimen, vector, call) for call in vector.calls)
 
 
 def is_wrong(specimen: Specimen, vector: Vector, call: Call) -> bool:
-    """Whether a specimen gives anything else than what is expected of a call, or raises."""
+    """Whether a specimen raises, or returns an array of the wrong shape or beyond its bound."""
     try:
-        got = answered(specimen, vector, call)
+        returned = answered(specimen, vector, call)
     except Exception:  # noqa: BLE001 - a faulty specimen may raise anything
         return True
-    return any(
-        got[name].shape != e.value.shape or not e.met(got[name])
-        for name, e in call.expected.items()
-    )
+    for name, expected in call.expected.items():
+        array = returned[name]
+        if array.shape != expected.value.shape or not expected.met(array):
+            return True
+    return False
 
 
 @np.errstate(all="ignore")
 def answered(specimen: Specimen, vector: Vector, call: Call) -> dict[str, Array]:
-    """Return what a new layer of a specimen gives, as a reader of the vectors would ask it."""
-    tensors = {name: private_copy(a) for name, a in call.tensors.items()}
+    """Return the arrays that a new layer of a specimen returns for a call.
+
+    The layer is built from the contents of the vector alone, as a reader of the vectors builds it.
+    """
+    tensors = {name: private_copy(array) for name, array in call.tensors.items()}
     x, dy = tensors.pop("x"), tensors.pop("dy", None)
     if call.batches is not None:
         tensors["num_batches_tracked"] = np.array(call.batches[0])
@@ -53,24 +67,26 @@ def answered(specimen: Specimen, vector: Vector, call: Call) -> dict[str, Array]
 
 
 def main() -> None:
-    """Print the share of the faults that are caught, the names of the others, and the sound ones that are flagged."""
+    """Print how many faults are caught, which ones are missed, and which sound ones are flagged."""
     drawn = list(vectors(claims_of((DTYPE,), "welford")))
     print(f"{len(drawn)} vectors, {sum(len(vector.calls) for vector in drawn)} calls")
     dialect = claims_of((DTYPE,), "welford").dialect
-    asked = [
-        s
-        for s in SPECIMENS.values()
-        if DTYPE in s.capabilities.dtypes and s.capabilities.dialect == dialect
-    ]
-    verdicts = {specimen: caught(specimen, drawn) for specimen in asked}
-    faulty = [specimen for specimen in asked if not specimen.sound]
+    judged = []
+    for specimen in SPECIMENS.values():
+        claims = specimen.capabilities
+        if DTYPE in claims.dtypes and claims.dialect == dialect:
+            judged.append(specimen)
+    verdicts = {specimen: caught(specimen, drawn) for specimen in judged}
+    faulty = [specimen for specimen in judged if not specimen.sound]
     missed = [specimen.name for specimen in faulty if not verdicts[specimen]]
-    print(f"caught: {len(faulty) - len(missed)} of {len(faulty)} faults; not {', '.join(missed)}")
-    flagged = [specimen for specimen in asked if specimen.sound and verdicts[specimen]]
+    print(f"faults caught: {len(faulty) - len(missed)} of {len(faulty)}")
+    print(f"faults missed: {', '.join(missed) or 'none'}")
+    flagged = [specimen for specimen in judged if specimen.sound and verdicts[specimen]]
     for specimen in flagged:
         claims = specimen.capabilities
         print(
-            f"flagged though sound: {specimen.name} (grade {claims.grade}, subnormals {claims.subnormals})"
+            f"flagged though sound: {specimen.name}"
+            f" (grade {claims.grade}, subnormals {claims.subnormals})"
         )
 
 

@@ -1,4 +1,4 @@
-"""Backward passes beyond values: what is handed over, zeros and laws."""
+"""Backward passes: tensors handed over, zeros and laws; their values are tested elsewhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CASE = Case(Config(2), None, (Forward(X, DIFFERENTIABLE), Backward(DY)))
 GRADIENTS = ("grad_input", "grad_weight", "grad_bias")
 
 
-# Handed over --------------------------------------------------------------------------------------------
+# Handed over --------------------------------------------------------------------------
 
 
 def test_an_equal_input_is_the_same_tensor_and_another_is_not() -> None:
@@ -63,11 +63,14 @@ def test_steps_are_told_to_people() -> None:
     assert told[5].startswith("5. backward, dy = [")
 
 
-# Zeros and laws -----------------------------------------------------------------------------------------
+# Zeros and laws -----------------------------------------------------------------------
 
 
 class Strange(Reference):
-    """The reference, whose layers answer in another way."""
+    """The reference with other methods in its layers.
+
+    A method takes the usual method, the layer, and the arguments of the call.
+    """
 
     def __init__(self, **methods: Callable[..., Any]) -> None:
         self.methods = methods
@@ -127,12 +130,11 @@ def test_the_laws_notice_what_they_are_about_and_nothing_else() -> None:
     assert laws() == set()
     assert laws(backward=_changed(weight=np.cbrt)) == {"gradient_linearity"}
     assert laws(backward=_changed(input=lambda g: g + 1)) == {"gradient_linearity", "gradient_sums"}
-    assert laws(backward=_changed(input=lambda g: 3 * g)) == {
-        "gradient_sums"
-    }  # of dx x̂, which eps leaves
+    # The sum of dx x̂ is not zero, since eps is not.
+    assert laws(backward=_changed(input=lambda g: 3 * g)) == {"gradient_sums"}
 
 
-# Specimens ----------------------------------------------------------------------------------------------
+# Specimens ----------------------------------------------------------------------------
 
 
 def test_half_of_the_faulty_backwards_are_taken_from_trackers() -> None:

@@ -1,4 +1,4 @@
-"""The examples for CI do not rot: they are valid, and every command line in them is one that exists."""
+"""The examples for CI: they are valid, and each command line in them is one that exists."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ import yaml
 from bn_spec.cli import main
 from bn_spec.session import plugin as pytest_plugin
 from scripts.options import OptionRecorder
-
-from .process import REPOSITORY
+from tests.process import REPOSITORY
 
 WORKFLOWS = REPOSITORY / "examples" / "example-kernel" / ".github" / "workflows"
 EXAMPLES = REPOSITORY / "examples" / "ci"
@@ -37,21 +36,28 @@ if sys.argv[1:2] == ["report"]:
     folder = Path(sys.argv[sys.argv.index("--output") + 1])
     folder.mkdir()
     (folder / "report.md").write_text("the report")
-    sys.exit(1)  # the run that it is of has found something
+    sys.exit(1)  # as if the run had findings
 """
-"""Stands for a program: notes how it was called."""
+"""Source of a stub for a program: it appends its arguments to the file ``calls``."""
 
 
 def loaded(path: Path) -> dict[str, Any]:
-    """Return the content of a YAML file; what YAML 1.1 takes for a truth is the key ``on``."""
+    """Return the content of a YAML file, whose top level is a mapping."""
     content: dict[object, Any] = yaml.safe_load(path.read_text("utf-8"))
-    return {"on" if name is True else str(name): each for name, each in content.items()}
+    if True in content:  # YAML 1.1 reads the key ``on`` as a truth value
+        content["on"] = content.pop(True)
+    return {str(name): value for name, value in content.items()}
 
 
 def calls_of(
     script: str, variables: Mapping[str, str], folder: Path
 ) -> tuple[list[list[str]], int]:
-    """Run a step of a job as a runner does, with stubs for the programs, and return their calls and its exit code."""
+    """Run a step of a job as a runner does, with stubs for the programs.
+
+    Returns:
+        The calls of the stubs, and the exit code of the step.
+
+    """
     programs = folder / "bin"
     programs.mkdir(exist_ok=True)
     for name in ("bn-spec", "pip"):
@@ -67,7 +73,7 @@ def calls_of(
 
 
 def assert_it_exists(call: Sequence[str]) -> None:
-    """Parse a call of ``bn-spec`` as the command itself would; what follows ``--`` is for pytest."""
+    """Parse a call of ``bn-spec`` as the command itself does; pytest gets what follows ``--``."""
     program, name, *arguments = call
     assert program == "bn-spec"
     try:
@@ -76,30 +82,40 @@ def assert_it_exists(call: Sequence[str]) -> None:
         pytest.fail(f"{shlex.join(call)}: {error.format_message()}")
 
 
-# GitHub ------------------------------------------------------------------------------------------------------
+# GitHub -------------------------------------------------------------------------------
 
 
 def filled(text: str, inputs: Mapping[str, str]) -> str:
-    """Put inputs into the expressions of a workflow that are nothing else."""
+    """Replace each expression of a workflow that is the name of an input by the input."""
     return re.sub(r"\$\{\{ inputs\.([\w-]+) \}\}", lambda found: inputs[found[1]], text)
 
 
-CALLED = loaded(EXAMPLES / "github-bn-spec.yml")  # a link to that of the example kernel
+CALLED = loaded(EXAMPLES / "github-bn-spec.yml")  # a link to the workflow of the example kernel
 INPUTS = CALLED["on"]["workflow_call"]["inputs"]
 CALLER = loaded(WORKFLOWS / "conformance.yml")
 DEFAULTS = {name: each["default"] for name, each in INPUTS.items() if "default" in each}
 
+OF_CHANGE = "example-kernel --profile ci -n auto --known-failures known-failures.toml"
+OF_NIGHTLY = (
+    "example-kernel --profile nightly -n auto --known-failures known-failures.toml"
+    " --database bn-examples,github:me/mine/hypothesis-example-db"
+)
 
-@pytest.mark.parametrize(("job", "expected"), [
-    ("change", ["example-kernel", "--profile", "ci", "-n", "auto", "--known-failures", "known-failures.toml"]),
-    ("nightly", ["example-kernel", "--profile", "nightly", "-n", "auto", "--known-failures", "known-failures.toml",
-                 "--database", "bn-examples,github:me/mine/hypothesis-example-db"]),
-    ("plain", ["one", "two", "--profile", "ci", "-n", "auto"]),
-])  # fmt: skip
+
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        ("change", OF_CHANGE.split()),
+        ("nightly", OF_NIGHTLY.split()),
+        ("plain", ["one", "two", "--profile", "ci", "-n", "auto"]),
+    ],
+)
 def test_a_job_on_github_calls_what_exists(job: str, expected: list[str], tmp_path: Path) -> None:
-    given = CALLER["jobs"][job]["with"] if job in CALLER["jobs"] else {"backend": "one two"}
+    inputs = DEFAULTS | {"backend": "one two"}
+    if job in CALLER["jobs"]:
+        inputs = DEFAULTS | CALLER["jobs"][job]["with"]
     (check,) = CALLED["jobs"].values()
-    variables = {name: filled(value, DEFAULTS | given) for name, value in check["env"].items()}
+    variables = {name: filled(value, inputs) for name, value in check["env"].items()}
     variables |= {"GITHUB_REPOSITORY": "me/mine", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary")}
     scripts = {step["name"]: step["run"] for step in check["steps"] if "run" in step}
     assert not any("${{" in text for text in (*scripts.values(), *variables.values()))
@@ -119,9 +135,8 @@ def test_the_jobs_of_the_example_give_the_inputs_that_there_are() -> None:
         assert job["uses"] == "./.github/workflows/bn-spec.yml"
         required = {name for name, each in INPUTS.items() if each.get("required")}
         assert required <= job["with"].keys() <= INPUTS.keys()
-    assert (
-        CALLER["permissions"] == CALLED["permissions"]
-    )  # who is called can have no more than who calls
+    # A called workflow cannot have more permissions than its caller.
+    assert CALLER["permissions"] == CALLED["permissions"]
     assert {"push", "pull_request", "schedule"} == CALLER["on"].keys()
 
 
@@ -135,21 +150,26 @@ def test_what_a_job_writes_is_what_is_kept() -> None:
     assert kept[0]["include-hidden-files"]
 
 
-# GitLab ------------------------------------------------------------------------------------------------------
+# GitLab -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("job", "expected"), [
-    ("bn-spec", ["--profile", "ci", "-n", "auto", "--", "--junitxml=bn-junit.xml"]),
-    ("bn-spec-nightly", ["--profile", "nightly", "-n", "auto", "--database", "bn-examples", "--",
-                         "--junitxml=bn-junit.xml"]),
-])  # fmt: skip
-def test_a_job_on_gitlab_calls_what_exists(job: str, expected: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        ("bn-spec", "--profile ci -n auto -- --junitxml=bn-junit.xml"),
+        (
+            "bn-spec-nightly",
+            "--profile nightly -n auto --database bn-examples -- --junitxml=bn-junit.xml",
+        ),
+    ],
+)
+def test_a_job_on_gitlab_calls_what_exists(job: str, expected: str, tmp_path: Path) -> None:
     content = loaded(GITLAB)
     base, own = content[content[job]["extends"]], content[job]
     variables = base["variables"] | own.get("variables", {})
     (install, check), _ = calls_of("\n".join(base["script"]), variables, tmp_path)
     assert install == ["pip", "install", "-e", "."]
-    assert check == ["bn-spec", "run", "my_kernel.py:backend", *expected]
+    assert check == ["bn-spec", "run", "my_kernel.py:backend", *expected.split()]
     (report,), _ = calls_of("\n".join(base["after_script"]), variables, tmp_path)
     assert base["artifacts"]["paths"] == [".bn_spec", report[report.index("--output") + 1]]
     assert f"--junitxml={base['artifacts']['reports']['junit']}" in check
@@ -159,13 +179,14 @@ def test_a_job_on_gitlab_calls_what_exists(job: str, expected: list[str], tmp_pa
         assert_it_exists(call)
 
 
-# The guide ---------------------------------------------------------------------------------------------------
+# The guide ----------------------------------------------------------------------------
 
 
 def lines_of(path: Path) -> list[list[str]]:
     """Return the words of each command line in the blocks of a page."""
     blocks = re.findall(r"```text\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
-    return [shlex.split(line) for block in blocks for line in block.splitlines()]
+    lines = "".join(blocks).splitlines()
+    return [shlex.split(line) for line in lines]
 
 
 def test_every_command_of_the_guide_exists() -> None:

@@ -1,4 +1,4 @@
-"""Configs and states: what is refused and in which words, what is initial, and that copies are independent."""
+"""Configs and states: refused arguments, initial tensors, independent copies, formats of dtypes."""
 
 from dataclasses import FrozenInstanceError, replace
 from typing import Any
@@ -13,8 +13,7 @@ from bn_spec.case.config import STATE_FIELDS, Config, State, initial_state
 from bn_spec.case.dtypes import DTYPES, dtype_named, format_named, is_floating
 from bn_spec.errors import BnSpecError, ConfigError
 from bn_spec.oracle.bounds import GRADES, Accuracy, Model
-
-from .common import examples
+from tests.common import examples
 
 
 @pytest.mark.parametrize(
@@ -34,8 +33,8 @@ from .common import examples
         ({"momentum": "slow"}, "momentum is 'slow'; allowed: None or a number from 0 to 1"),
         (
             {"dtype": "float23"},
-            "dtype 'float23' is not known; known: bfloat16, float16, float32, float64, mixed_bfloat16, mixed_float16;"
-            " did you mean 'float32'?",
+            "dtype 'float23' is not known; known: bfloat16, float16, float32, float64,"
+            " mixed_bfloat16, mixed_float16; did you mean 'float32'?",
         ),
     ],
 )
@@ -183,8 +182,8 @@ def test_a_dtype_that_is_no_real_floating_point_format_is_not_taken_for_one(
 def test_a_layer_without_floating_tensors_has_no_parameters_but_its_data() -> None:
     bare = Config(1, affine=False, track_running_stats=False, dtype="mixed_bfloat16")
     assert bare.arithmetic.parameters.name == "bfloat16"
-    for holding in (replace(bare, affine=True), replace(bare, track_running_stats=True)):
-        assert holding.arithmetic.parameters.name == "float32"
+    for config in (replace(bare, affine=True), replace(bare, track_running_stats=True)):
+        assert config.arithmetic.parameters.name == "float32"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +214,8 @@ def test_an_unknown_dtype_is_answered_with_the_known_ones_and_the_nearest(
         ),
         (
             {"summation": "pairwize"},
-            "summation 'pairwize' is not known; known: any order, pairwise, wide; did you mean 'pairw",
+            "summation 'pairwize' is not known; known: any order, pairwise, wide;"
+            " did you mean 'pairw",
         ),
         (
             {"statistics": "half"},

@@ -79,7 +79,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# What a database is for ---------------------------------------------------------------------------
+# What a database is for ---------------------------------------------------------------
 
 
 def test_what_took_many_examples_is_found_on_the_first_the_next_time(found: Path) -> None:
@@ -136,7 +136,7 @@ def test_an_empty_database_changes_nothing_that_is_drawn(tmp_path: Path) -> None
     assert drawn(None) == drawn(opened("kept", tmp_path))
 
 
-# What is in it fails no run -----------------------------------------------------------------------
+# What is in it fails no run -----------------------------------------------------------
 
 
 STALE = (
@@ -183,7 +183,7 @@ def test_a_folder_that_is_gone_fails_nothing(tmp_path: Path) -> None:
     assert looks(search_of(PLAIN, databases)) > FIRST
 
 
-# Where it may be ----------------------------------------------------------------------------------
+# Where it may be ----------------------------------------------------------------------
 
 
 def test_the_first_of_several_is_written_to_and_all_are_read(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_without_the_package_for_redis_the_extra_is_named(
         opened("redis://127.0.0.1/0", tmp_path)
 
 
-# Redis --------------------------------------------------------------------------------------------
+# Redis --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -319,7 +319,7 @@ def test_a_redis_server_that_goes_away_fails_nothing_and_is_noted(
     assert note.endswith("; the run went on without it")
 
 
-# GitHub -------------------------------------------------------------------------------------------
+# GitHub -------------------------------------------------------------------------------
 
 
 def artifact(folder: Path, content: Path | None, name: str = ARTIFACT) -> None:
@@ -358,7 +358,7 @@ def test_an_artifact_that_is_no_archive_fails_nothing_and_is_noted(tmp_path: Pat
     )
 
 
-# In a run -----------------------------------------------------------------------------------------
+# In a run -----------------------------------------------------------------------------
 
 
 def test_the_workers_of_a_run_share_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Dialects: conventions are translated, held, told, and tested like all else."""
+"""Dialects: how conventions are translated, stored, reported and judged."""
 
 from __future__ import annotations
 
@@ -43,18 +43,19 @@ def test_a_momentum_of_the_old_value_is_translated_and_held() -> None:
     assert Dialect("old").as_stored(Config(1, momentum=0.1)).momentum == pytest.approx(
         0.1, abs=1e-16
     )
-    held = Dialect("old", attributes="float32").as_stored(Config(1, momentum=0.1, eps=0.1))
-    assert held.momentum == 1 - float(np.float32(0.9))
-    assert held.eps == float(np.float32(0.1))
+    stored = Dialect("old", attributes="float32").as_stored(Config(1, momentum=0.1, eps=0.1))
+    assert stored.momentum == 1 - float(np.float32(0.9))
+    assert stored.eps == float(np.float32(0.1))
     assert Dialect("old").as_stored(Config(1, momentum=None)).momentum is None
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0, 1 / 3, 1e-9])
 def test_a_held_momentum_is_a_weight(weight: float) -> None:
     for attributes in ("float32", "float64"):
-        held = Dialect("old", attributes=attributes).as_stored(Config(1, momentum=weight)).momentum
-        assert held is not None
-        assert 0 <= held <= 1
+        dialect = Dialect("old", attributes=attributes)
+        stored = dialect.as_stored(Config(1, momentum=weight))
+        assert stored.momentum is not None
+        assert 0 <= stored.momentum <= 1
 
 
 def test_estimators() -> None:
@@ -96,7 +97,10 @@ def test_an_unknown_convention_is_refused(convention: str) -> None:
 
 
 def test_a_dialect_is_expected_on_numbers_worked_out_by_hand() -> None:
-    """Mean 4, biased variance 5; of a momentum of 0.75 for the old value, a quarter of these enters."""
+    """The batch has mean 4 and biased variance 5; a quarter of both enters.
+
+    The momentum, 0.75, is the weight of the old value.
+    """
     backend = replace(SPECIMENS["another-dialect"], name="old")
     case = Case(Config(1, momentum=0.25), None, (Forward(X), Eval(), Forward(X)))
     assert check(case, backend) == []
@@ -109,7 +113,11 @@ def test_a_dialect_is_expected_on_numbers_worked_out_by_hand() -> None:
 
 
 def test_averages_are_expected_on_numbers_worked_out_by_hand() -> None:
-    """Means 4 and then 8, with momentum 1/2: weights 1/3 and 2/3 without bias; 1/2 and 1/2 from the first batch."""
+    """The batches have means 4 and 8, and the momentum is 1/2.
+
+    Debiased averages weigh the batches by 1/3 and 2/3. Averages from the first batch weigh them by
+    1/2 and 1/2.
+    """
     case = Case(Config(1, momentum=0.5), None, (Forward(X), Forward(X + 4)))
     for name, mean in (("debiased-averages", 20 / 3), ("averages-from-the-first-batch", 6)):
         backend = SPECIMENS[name]
@@ -147,7 +155,11 @@ def test_a_kernel_that_debiases_in_float32_is_given_what_its_power_loses_and_no_
 
 
 def test_running_statistics_normalise_once_the_batch_has_moved_them() -> None:
-    """The second batch moves mean 4 and variance 5 by half to 6 and 5, which normalise its 5, 7, 9 and 11."""
+    """The second batch moves the statistics before they normalise it.
+
+    Its values are 5, 7, 9 and 11. With momentum 1/2, the mean moves from 4 to 6, and the variance
+    stays 5.
+    """
     case = Case(Config(1, momentum=0.5, eps=1e-12), None, (Forward(X), Forward(X + 4)))
     backend = SPECIMENS["running-statistics-normalise"]
     layer = backend.layer(case.config, None)
@@ -223,9 +235,11 @@ def test_kernel_functions_can_be_of_a_dialect() -> None:
         momentum: float,
         eps: float,
     ) -> Any:
-        def blended(held: Any, new: Any) -> Any:
+        def blended(running: Any, new: Any) -> Any:
+            if running is None:
+                return None
             old = dialect.momentum(momentum)
-            return None if held is None else np.float32(old) * held + np.float32(1 - old) * new
+            return np.float32(old) * running + np.float32(1 - old) * new
 
         m, v = x.mean((0, 2, 3)), x.var((0, 2, 3))
         y = (x - m.reshape(1, -1, 1, 1)) / np.sqrt(v + np.float32(eps)).reshape(1, -1, 1, 1)

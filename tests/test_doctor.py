@@ -16,9 +16,8 @@ from bn_spec.case.dtypes import DTYPES
 from bn_spec.cli import main
 from bn_spec.specimens import SPECIMENS
 from bn_spec.tools.doctor import ABSENT, BETTER, OK, PROBES, PROBLEM, Look, Patient, examination
-
-from .process import REPOSITORY, strange
-from .process import bn_spec as command
+from tests.process import REPOSITORY, strange
+from tests.process import bn_spec as command
 
 
 def doctor(name: str) -> Result:

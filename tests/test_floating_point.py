@@ -1,4 +1,4 @@
-"""The floating-point mode of the process: a change is seen, blamed on whoever made it, and set back."""
+"""The floating-point mode of the process: changes are noticed, attributed and undone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ import_module("conformance.test_num")  # declares its properties
 
 needs_linux = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in TOWARDS_ZERO,
-    reason="the modes of fesetround are those of glibc on x86 and ARM, and only there are they set back",
+    reason="the modes of fesetround are those of glibc on x86 and ARM, where bn-spec restores them",
 )
 NOT_NEAREST = ("does not round to nearest",)
 FLUSHED = ("flushes subnormal results to zero", "takes subnormal operands for zero")
@@ -47,14 +47,14 @@ def round_towards_zero() -> None:
 
 @pytest.fixture(autouse=True)
 def _default_mode() -> Iterator[None]:
-    """Whatever a test does to the mode, the next one finds the default."""
+    """Check that the mode is the default before a test, and restore the default after it."""
     assert departures() == ()
     yield
     restore()
 
 
 class Flipping(Reference):
-    """The reference; when a given part of it is used, the processor is set to round towards zero."""
+    """The reference, except that one of its parts makes the processor round towards zero."""
 
     def __init__(self, part: str) -> None:
         self.part = part
@@ -101,7 +101,7 @@ class _FlippingLayer:
         return gradients
 
 
-# The probe ---------------------------------------------------------------------------------------------
+# The probe ----------------------------------------------------------------------------
 
 
 def test_usually_nothing_departs() -> None:
@@ -113,7 +113,8 @@ def test_usually_nothing_departs() -> None:
 @needs_linux
 def test_each_way_to_round_but_to_nearest_is_seen_and_set_back() -> None:
     library = ctypes.CDLL(None)
-    shift = TOWARDS_ZERO[platform.machine()] // 3  # the two bits of the mode, wherever they lie
+    # The mode has two bits; their place depends on the processor. Rounding towards zero sets both.
+    shift = TOWARDS_ZERO[platform.machine()] // 3
     for mode in (1, 2, 3):
         assert library.fesetround(mode * shift) == 0
         assert departures() == NOT_NEAREST
@@ -143,7 +144,7 @@ def test_flushed_subnormals_are_seen_and_set_back() -> None:
     assert np.float32(2.0**-126) * np.float32(0.5) == 2.0**-127
 
 
-# Who did it --------------------------------------------------------------------------------------------
+# The step that is blamed --------------------------------------------------------------
 
 
 @needs_linux
@@ -212,7 +213,7 @@ def test_a_backend_that_leaves_a_mode_as_it_found_it_is_not_blamed(
     assert departures() == before
 
 
-# Loading -----------------------------------------------------------------------------------------------
+# Loading ------------------------------------------------------------------------------
 
 FLIPS_WHEN_IMPORTED = f"""
 import ctypes
@@ -256,10 +257,10 @@ def test_a_backend_that_leaves_a_changed_mode_alone_is_loaded() -> None:
     assert departures() == NOT_NEAREST
 
 
-# Judging -----------------------------------------------------------------------------------------------
+# Judging ------------------------------------------------------------------------------
 
 
-def examined(backend: str) -> Search:
+def search_of(backend: str) -> Search:
     prop = PROPERTIES["NUM-12"]
     return Search(Cell(prop, SPECIMENS[backend], "float32"), PROFILES["smoke"].settings())
 
@@ -267,21 +268,21 @@ def examined(backend: str) -> Search:
 @needs_linux
 @pytest.mark.parametrize("backend", ["two-pass-sequential", "flushes-subnormals"])
 def test_a_cell_refuses_to_judge_in_a_process_whose_mode_departs(backend: str) -> None:
-    cell = examined(backend)
+    search = search_of(backend)
     round_towards_zero()
     with pytest.raises(
         BnSpecError, match="before any call, this process does not round to nearest: "
     ):
-        cell.examine()
-    assert cell.tally.examples == 0
+        search.examine()
+    assert search.tally.examples == 0
     restore()
-    cell.examine()
-    assert cell.tally.judged > 0
+    search.examine()
+    assert search.tally.judged > 0
 
 
 @needs_linux
 def test_a_backend_that_changes_the_mode_is_caught_by_its_requirement_and_by_no_other() -> None:
     with pytest.raises(Violation) as found:
-        examined("rounding-mode-left-changed").examine()
+        search_of("rounding-mode-left-changed").examine()
     assert found.value.finding.discrepancy.observable == "floating_point_mode"
     assert departures() == ()

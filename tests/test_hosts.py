@@ -1,4 +1,4 @@
-"""One run shared by several machines, which are two addresses of this one here."""
+"""A run shared by several machines; the tests use two addresses of this machine."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from bn_spec.report.records import Run
 from bn_spec.report.run_file import NAME
 from bn_spec.session import setup
 from bn_spec.session.ledger import Ledger
-
-from .process import REPOSITORY, pytest_suite, python
+from tests.process import REPOSITORY, pytest_suite, python
 
 ADDRESSES = ("127.0.0.2", "127.0.0.3")
 BOTH = ("bn_spec.specimens:runvar_bias", "reference")
@@ -28,7 +27,7 @@ BOTH = ("bn_spec.specimens:runvar_bias", "reference")
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to import the package from with the suite inside it, as it is once it is installed."""
+    """A folder to import the package from, with the suite inside it as in an installation."""
     package = tmp_path_factory.mktemp("site") / "bn_spec"
     package.mkdir()
     for each in (*(REPOSITORY / "bn_spec").iterdir(), REPOSITORY / "conformance"):
@@ -39,7 +38,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hosts(installed: Path) -> Iterator[dict[str, Path]]:
-    """Servers, each at an address and in a folder of its own: what ``--tx`` calls them, and the folders."""
+    """Two servers with different addresses and folders: each folder by its text for ``--tx``."""
     started: list[subprocess.Popen[str]] = []
     places: dict[str, Path] = {}
     try:
@@ -65,7 +64,7 @@ def free_port(address: str) -> int:
 
 
 def serve(place: str, folder: Path, site: Path) -> subprocess.Popen[str]:
-    """Start a server that runs what it is sent, and wait until it listens."""
+    """Start a server that runs the code it receives, and wait until it listens."""
     foreign = ("PYTEST", "BN_SPEC")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     server = subprocess.Popen(
@@ -125,23 +124,13 @@ def test_a_machine_that_lacks_the_file_of_a_backend_says_so_and_nothing_hangs(
     there = tmp_path / "there"
     there.mkdir()
     (there / "mine.py").write_text("from bn_spec.specimens import welford\n")
-    call = (
-        "-m",
-        "bn_spec.cli",
-        "run",
-        "mine.py:welford",
-        "--requirement",
-        "RUN-03",
-        "--",
-        "--tx",
-        place,
-    )
-    done = python(*call, cwd=there, PYTHONPATH=str(installed))
+    call = ("-m", "bn_spec.cli", "run", "mine.py:welford", "--requirement", "RUN-03")
+    done = python(*call, "--", "--tx", place, cwd=there, PYTHONPATH=str(installed))
     assert done.returncode == 3
     said = " ".join(done.stdout.partition("INCOMPLETE: a worker was lost: ")[2].split())
     assert (
-        f"({place}) ended: pytest.UsageError: bn-spec: backend 'mine.py:welford': there is no file mine.py"
-        in said
+        f"({place}) ended: pytest.UsageError: bn-spec:"
+        " backend 'mine.py:welford': there is no file mine.py" in said
     )
     assert str(folder) in said
 
@@ -151,8 +140,8 @@ def test_a_machine_that_cannot_be_reached_is_named(installed: Path, tmp_path: Pa
     done = run("reference", "--", "--tx", place, site=installed, folder=tmp_path / "there")
     assert done.returncode == 2
     assert (
-        f"ERROR: --tx: one of {place} cannot be reached ([Errno 111] Connection refused); start the server"
-        in done.stderr
+        f"ERROR: --tx: one of {place} cannot be reached"
+        " ([Errno 111] Connection refused); start the server" in done.stderr
     )
 
 
@@ -166,7 +155,7 @@ def test_the_suite_of_a_checkout_cannot_be_handed_to_other_machines(tmp_path: Pa
     assert "--pyargs bn_spec.conformance" in done.stderr
 
 
-# Versions ----------------------------------------------------------------------------------------------------
+# Versions -----------------------------------------------------------------------------
 
 HERE = {"numpy": "2.4", "hypothesis": "6.1", "torch-cpu": "(torch 2.13)"}
 
@@ -178,7 +167,8 @@ HERE = {"numpy": "2.4", "hypothesis": "6.1", "torch-cpu": "(torch 2.13)"}
         (
             {"numpy": "1.0", "hypothesis": "6.1", "torch-cpu": "(torch 2.0)"},
             [
-                "gw1 (ssh=far) judged with numpy 1.0, not 2.4; torch-cpu (torch 2.0), not (torch 2.13):"
+                "gw1 (ssh=far) judged with numpy 1.0, not 2.4;"
+                " torch-cpu (torch 2.0), not (torch 2.13):"
                 " install there what is installed here"
             ],
         ),

@@ -5,7 +5,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from .process import REPOSITORY, python, run
+from tests.process import REPOSITORY, python, run
 
 SMOKE = ("--profile", "smoke", "-n", "2")
 OF_WHEEL = (

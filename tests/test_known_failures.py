@@ -1,4 +1,4 @@
-"""Files of known failures: what they excuse, what makes no sense in them, and what they must not hide."""
+"""Files of known failures: what they excuse, which entries are refused, and what a run reports."""
 
 from collections.abc import Iterable
 from datetime import date
@@ -12,8 +12,7 @@ from bn_spec.case.steps import Forward
 from bn_spec.case.whole_files import written_whole
 from bn_spec.specimens import SPECIMENS
 from bn_spec.suite.known_failures_file import KnownFailureEntry, append, load, superfluous
-
-from .process import bn_spec
+from tests.process import bn_spec
 
 BIASED = "bn_spec.specimens:runvar_bias"
 ONLY = ("--requirement", "RUN-0[13]", "--known-failures", "known.toml")
@@ -33,7 +32,7 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-# What an entry says ------------------------------------------------------------------------------------
+# What an entry says -------------------------------------------------------------------
 
 
 def test_an_entry_covers_what_it_names_and_nothing_else(tmp_path: Path) -> None:
@@ -136,7 +135,7 @@ def test_entries_are_added_below_what_stands_in_the_file(tmp_path: Path) -> None
     assert [entry.requirement for entry in load(path)] == ["RUN-03", "RUN-01"]
 
 
-# What a run makes of them ------------------------------------------------------------------------------
+# What a run makes of them -------------------------------------------------------------
 
 
 def test_a_known_failure_is_told_with_its_reason_and_fails_nothing(tmp_path: Path) -> None:
@@ -159,10 +158,12 @@ UNTRUE = {
     EXCUSE.replace(
         "RUN-03", "RUN-01"
     ): "entry 4 (RUN-01, backend runvar-*, observable running_var)",
-    f"{EXCUSE}where = ['n = 1']": "entry 5 (RUN-03, backend runvar-*, observable running_var, n = 1)"
-    " matches nothing: no case is in its regions",
+    f"{EXCUSE}where = ['n = 1']": (
+        "entry 5 (RUN-03, backend runvar-*, observable running_var, n = 1)"
+        " matches nothing: no case is in its regions"
+    ),
 }
-"""Entries below a true one, with what a run says of each."""
+"""Entries that follow a true one in the file, with the sentence that a run prints about each."""
 
 
 @pytest.mark.parametrize(

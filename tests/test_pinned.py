@@ -1,4 +1,7 @@
-"""Pinned cases: each shows its fault, they are played before anything is drawn, and only where they are claimed."""
+"""Pinned cases: each shows its fault before any case is drawn.
+
+A pinned case is played only if the backend claims everything that the case needs.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,10 @@ def test_a_pinned_case_shows_its_fault_before_anything_is_drawn(each: Pinned) ->
 
 
 def shows(look: Callable[[], None], observables: tuple[str, ...] = ()) -> bool:
-    """Whether a look finds one of the observables wrong; one with luck, of threads or orders, is had within some."""
+    """Whether a search finds one of the observables wrong within :data:`scripts.faults.LUCK` tries.
+
+    Some faults depend on the order of threads or of random choices, so one try may miss them.
+    """
     for _ in range(LUCK):
         try:
             look()

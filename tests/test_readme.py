@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .process import REPOSITORY, run
+from tests.process import REPOSITORY, run
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
 PAGES = README + "".join(

@@ -109,7 +109,7 @@ def refusal(name: str, kind: type[BackendError]) -> str:
     return str(refused.value)
 
 
-# Where a backend is found -------------------------------------------------------------------------
+# Where a backend is found -------------------------------------------------------------
 
 
 def test_the_backends_of_a_run_without_names_are_registered_in_the_order_of_their_names() -> None:
@@ -163,7 +163,7 @@ def test_a_file_that_failed_is_read_anew_the_next_time(write: Write) -> None:
     assert load(f"{path}:kernel").name == "kernel"
 
 
-# What is not found --------------------------------------------------------------------------------
+# What is not found --------------------------------------------------------------------
 
 
 def test_an_unknown_name_is_answered_with_what_exists_the_nearest_and_the_other_forms() -> None:
@@ -204,7 +204,7 @@ def test_a_missing_attribute_is_answered_with_the_public_ones_and_the_nearest(mo
     assert "_private" not in sentence
 
 
-# What is found and broken -------------------------------------------------------------------------
+# What is found and broken -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_what_keeps_no_backends_contract_is_a_broken_backend(
     )
 
 
-# Selections ---------------------------------------------------------------------------------------
+# Selections ---------------------------------------------------------------------------
 
 
 def test_backends_are_selected_once_each_in_the_order_and_by_the_names_they_were_asked_for(

@@ -1,4 +1,7 @@
-"""Stored cases: kept by a run, played again by the next one and by ``bn-spec replay``, let go once they pass."""
+"""Stored cases: a run stores them, and the next run and ``bn-spec replay`` play them again.
+
+A stored case is removed once it passes.
+"""
 
 import re
 import shlex
@@ -9,9 +12,8 @@ import pytest
 from bn_spec import Config
 from bn_spec.case.npz import load_with_notes, save
 from bn_spec.tools.stored_cases import Store
+from tests.process import bn_spec, strange
 from tests.unusual_cases import LARGE
-
-from .process import bn_spec, strange
 
 MY_KERNEL = """
 from bn_spec.specimens import SPECIMENS
@@ -29,7 +31,7 @@ def write_kernel(folder: Path, which: str) -> None:
 
 @pytest.fixture
 def failed(tmp_path: Path) -> Path:
-    """Return a folder in which a faulty kernel was judged."""
+    """A folder with the record of a run that judged a faulty kernel."""
     write_kernel(tmp_path, "faulty")
     done = bn_spec("run", *OF_MINE, cwd=tmp_path)
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""The specification is a table: each requirement has one property, and each property one requirement."""
+"""The specification as a table: each requirement has one property, and vice versa."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ from bn_spec.suite.chapters import requirement_named
 from bn_spec.suite.profiles import PROFILES
 from bn_spec.suite.property import PROPERTIES, requirement
 from bn_spec.suite.search import Search
-
-from .common import examples
+from tests.common import examples
 
 SUITE: dict[str, ModuleType] = {
     chapter: import_module(f"conformance.test_{chapter.lower()}") for chapter in CHAPTERS
@@ -47,7 +46,7 @@ FLAGS |= {
 
 @cache
 def words(requirement: Requirement) -> tuple[str, ...]:
-    """The words of a history; where it is drawn, those of many, one history after the other."""
+    """Return the words of a requirement's history; if it is drawn, the words of 100 histories."""
     prop = PROPERTIES[requirement.id]
     history = prop.choices.history
     if isinstance(history, Sequence):
@@ -64,7 +63,7 @@ def words(requirement: Requirement) -> tuple[str, ...]:
 
 
 def asked(requirement: Requirement) -> set[str]:
-    """The claims that a backend needs for one word of the history or another."""
+    """Return the claims that at least one word of the requirement's history needs."""
     return {claim for word in words(requirement) for claim in WORDS[word].claims}
 
 
@@ -119,7 +118,10 @@ def test_a_requirement_is_numbered_in_a_chapter_and_needs_a_flag_that_backends_c
 
 BY_WORD = {claim for word in WORDS.values() for claim in word.claims if claim in FLAGS}
 BY_WORD -= {"input_checks", "refuses_single_values"}
-"""Flags without which some word adds no step; inputs to be refused also come from misuse."""
+"""Flags that a word needs to add a step.
+
+Without the two flags that are left out, words that misuse a layer still add inputs to be refused.
+"""
 
 
 @each_requirement
@@ -131,7 +133,10 @@ SAME_INPUT = ("repeat the step", "non-finite element")
 
 
 def modes(history: tuple[str, ...]) -> set[bool]:
-    """Whether there are forwards in training mode, and whether there are some in eval mode."""
+    """Return the modes of the forwards in a history: True for training mode, False for eval mode.
+
+    A new layer starts in training mode.
+    """
     found, training = set(), True
     for word in history:
         if word in ("train", "eval", "restore into a new layer"):
@@ -178,10 +183,10 @@ def test_a_backend_that_claims_no_more_than_a_requirement_needs_is_judged_by_it(
         SPECIMENS["another-dialect"] if "answers_single_values" in requirement.needs else SUBJECT
     )
     barely = replace(subject, capabilities=replace(subject.capabilities, **without))
-    cell = Search(Cell(prop, barely, prop.dtypes[0]), PROFILES["smoke"].settings(5))
+    search = Search(Cell(prop, barely, prop.dtypes[0]), PROFILES["smoke"].settings(5))
     with suppress(Violation):  # no specimen claims an output_layout
-        cell.examine()
-    assert cell.tally.judged
+        search.examine()
+    assert search.tally.judged
 
 
 @pytest.mark.parametrize(
@@ -224,7 +229,7 @@ def test_a_requirement_is_found_by_its_name_and_a_wrong_name_is_answered_with_th
 
 
 def body(cell: Cell, case: Case) -> None:
-    """outputs are right."""
+    """Outputs are right."""
 
 
 @pytest.mark.parametrize(

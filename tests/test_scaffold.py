@@ -13,8 +13,7 @@ from bn_spec.cli import main
 from bn_spec.suite.chapters import suite_tests
 from bn_spec.tools import scaffold
 from bn_spec.tools.scaffold import EXAMPLE, rendered, template_folder, write
-
-from .process import REPOSITORY, python
+from tests.process import REPOSITORY, python
 
 
 def new(*arguments: str | Path) -> Result:

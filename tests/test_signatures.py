@@ -1,4 +1,7 @@
-"""Few signatures where each is expensive: the same regions, the same freedom in values, and torch.compile itself."""
+"""Backends with expensive signatures: few signatures are drawn, and all regions are reached.
+
+The values vary as much as for other backends. The last tests judge torch.compile.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from hypothesis import strategies as st
 from bn_spec import Case, Config, State, UnavailableBackend, check
 from bn_spec.backend.claims import EVERYTHING, Capabilities
 from bn_spec.backend.registry import load, select
+from bn_spec.case.dtypes import Array
 from bn_spec.case.steps import (
     DIFFERENTIABLE,
     Backward,
@@ -28,8 +32,7 @@ from bn_spec.strategies import EPS, MOMENTA, REGIONS, among, cases, histories
 from bn_spec.strategies.shapes import LARGE
 from bn_spec.strategies.signatures import REPRESENTATIVES, fixed, nearest
 from bn_spec.strategies.values import TILES
-
-from .common import examples
+from tests.common import examples
 
 EXPENSIVE = Capabilities(expensive_signatures=True, gradients=True)
 
@@ -47,7 +50,7 @@ def drawn(number: int, **choices: Any) -> list[Case]:
 
 
 def signatures(case: Case) -> Iterator[tuple[Any, ...]]:
-    """What a compiler specialises to, forward by forward."""
+    """Yield for each forward what a compiler specialises to."""
     training, config = True, case.config
     for step in case.steps:
         training, config = training_after(step, training), config_after(config, step)
@@ -163,7 +166,7 @@ def test_a_backend_of_expensive_signatures_is_run_only_by_name() -> None:
     assert "name it to run it" in selection.unavailable["torch-compile"]
 
 
-# torch.compile ------------------------------------------------------------------------------------------
+# torch.compile ------------------------------------------------------------------------
 
 RNG = np.random.default_rng(0)
 X, DY = RNG.normal(size=(2, 2, 3, 3, 5))
@@ -177,15 +180,15 @@ STATE = State(
 
 
 def case_of(dtype: str, data: str, *mode: Eval, offset: float = 0.0) -> Case:
-    held = Config(3, dtype=dtype).arithmetic.parameters.dtype
-    tensors = {
-        name: None if a is None else a.astype(np.int64 if a.ndim == 0 else held)
-        for name, a in STATE.items()
-    }
-    x, dy = ((a + shift).astype(data) for a, shift in ((X, offset), (DY, 0)))
-    return Case(
-        Config(3, dtype=dtype), State(**tensors), (*mode, Forward(x, DIFFERENTIABLE), Backward(dy))
-    )
+    config = Config(3, dtype=dtype)
+    parameters = config.arithmetic.parameters.dtype
+    tensors: dict[str, Array] = {}
+    for name, tensor in STATE.items():
+        assert tensor is not None
+        is_counter = tensor.ndim == 0
+        tensors[name] = tensor.astype(np.int64 if is_counter else parameters)
+    x, dy = (X + offset).astype(data), DY.astype(data)
+    return Case(config, State(**tensors), (*mode, Forward(x, DIFFERENTIABLE), Backward(dy)))
 
 
 @pytest.fixture(scope="module")

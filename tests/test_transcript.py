@@ -1,4 +1,4 @@
-"""What the page of the first kernel shows is what happens."""
+"""The tutorial page about a first kernel: its transcript is what the commands print."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from scripts.transcript import PAGE, transcript
 
 
 def without_counts(line: str) -> str:
-    """Leave out what depends on the modules that are loaded, which seed the draws: counts and worst shares."""
-    return re.sub(r"[\d.,]+(e\+\d+)?", "#", line) if re.match(r"mykernel|    worst", line) else line
+    """Replace the counts and the worst shares in a line.
+
+    They depend on the draws, whose seed depends on the modules that are loaded.
+    """
+    if not re.match(r"mykernel|    worst", line):
+        return line
+    return re.sub(r"[\d.,]+(e\+\d+)?", "#", line)
 
 
 def test_every_step_works_as_the_page_says(tmp_path: Path) -> None:
@@ -27,7 +32,8 @@ def test_every_step_works_as_the_page_says(tmp_path: Path) -> None:
     lines = []
     for line in transcript(tmp_path, environment, skip="pip "):
         lines.append(line)
-        if line == "$ bn-spec new-backend mykernel":  # what pip would do
+        # The call of pip is skipped, so write the metadata that pip would write.
+        if line == "$ bn-spec new-backend mykernel":
             assert Path("pyproject.toml") in rendered("mykernel")
             info.mkdir(parents=True)
             (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mykernel\nVersion: 0.1\n")

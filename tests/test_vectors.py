@@ -1,4 +1,4 @@
-"""``bn-spec vectors export``: what another language reads, and that it tells right kernels from wrong ones."""
+"""``bn-spec vectors export``: files for other languages that tell right kernels from wrong ones."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from bn_spec.oracle.bounded import Bounded
 from bn_spec.oracle.reference import Extended
 from bn_spec.suite.pinned import pinned
 from bn_spec.tools.vectors import Call, Vector, claims_of, expected_of, vectors
-
-from .needs import missing
-from .process import REPOSITORY, run
+from tests.needs import missing
+from tests.process import REPOSITORY, run
 
 EXAMPLE = REPOSITORY / "examples" / "vectors"
 
@@ -39,15 +38,14 @@ def exported(folder: Path, *options: str) -> dict[str, Any]:
 
 
 def safetensors(path: Path) -> dict[str, Array]:
-    """Read a file of safetensors by the letter of its format."""
+    """Read a safetensors file exactly as the specification of the format says."""
     kinds = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16, "U8": "u1"}
     raw = path.read_bytes()
     length = int.from_bytes(raw[:8], "little")
     header, data = json.loads(raw[8 : 8 + length]), raw[8 + length :]
     assert header.pop("__metadata__")["format"] == "bn-spec vectors"
-    assert sorted(end for e in header.values() for end in e["data_offsets"])[-1] == len(
-        data
-    )  # no holes, no rest
+    # Nothing follows the last array.
+    assert max(max(entry["data_offsets"]) for entry in header.values()) == len(data)
     arrays = {}
     for name, entry in header.items():
         begin, end = entry["data_offsets"]
@@ -57,14 +55,14 @@ def safetensors(path: Path) -> dict[str, Array]:
 
 
 def laid_out(arrays: Any, entry: dict[str, Any]) -> Array:
-    """Return a tensor of the manifest as its strides say."""
+    """Return a tensor of the manifest with its shape and strides."""
     flat = arrays[entry["array"]].view(format_named(entry["dtype"]).dtype)
     strides = [stride * flat.itemsize for stride in entry["strides"]]
     return np.lib.stride_tricks.as_strided(flat, entry["shape"], strides)
 
 
 def discrepancies(manifest: dict[str, Any], arrays: Any) -> Iterator[str]:
-    """Play the forwards of all vectors on reference layers that take what the manifest says."""
+    """Play the forwards of all vectors on the reference, and yield each tensor that is wrong."""
     for vector in manifest["vectors"]:
         for call in vector["calls"]:
             if call["call"] != "forward":
@@ -79,13 +77,13 @@ def discrepancies(manifest: dict[str, Any], arrays: Any) -> Iterator[str]:
                 dtype=vector["dtype"],
             )
             x, counter = tensors.pop("x"), call["num_batches_tracked"]
-            layer.load_state_dict(
-                tensors | ({"num_batches_tracked": np.array(counter[0])} if counter else {})
-            )
-            layer.train(call["training"])
-            got = {"output": layer(x)} | layer.state_dict()
             if counter:
-                assert got["num_batches_tracked"] == counter[1]
+                tensors["num_batches_tracked"] = np.array(counter[0])
+            layer.load_state_dict(tensors)
+            layer.train(call["training"])
+            returned = {"output": layer(x)} | layer.state_dict()
+            if counter:
+                assert returned["num_batches_tracked"] == counter[1]
             for name, expected in call["expected"].items():
                 value, bound, judged = (
                     arrays[expected[part]].reshape(expected["shape"])
@@ -93,7 +91,7 @@ def discrepancies(manifest: dict[str, Any], arrays: Any) -> Iterator[str]:
                 )
                 assert judged.any() or name != "output"
                 with np.errstate(invalid="ignore"):
-                    right = np.abs(got[name].astype(np.float64) - value) <= bound
+                    right = np.abs(returned[name].astype(np.float64) - value) <= bound
                 if not right[judged == 1].all():
                     yield f"{vector['name']}: {name}"
 

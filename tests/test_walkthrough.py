@@ -1,4 +1,4 @@
-"""The tutorial runs, and what it tells is so."""
+"""The tutorial ``examples/walkthrough.py``: it runs, and what it prints is true."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def test_the_script_tells_the_whole_story_and_succeeds(walkthrough: ModuleType) 
         "  running_var             shape (16,)             float32                 all 1.0",
         "  result − itself         0                       0",
         "  affine_ignored: 0 discrepancies on the friendly case; caught by",
-        "  RUN-01  running_mean becomes (1 − momentum) · running_mean + momentum · mean of the batch",
+        "  RUN-01  running_mean becomes (1 − momentum) · running_mean"
+        " + momentum · mean of the batch",
         "  AttributeError: 'BatchNorm2d' object has no attribute 'runing_var'",
     ):
         assert line in lines
