@@ -74,7 +74,11 @@ WHOLE: dict[str, Any] = {
 }
 """Choices for layers that have all their tensors, and inputs of two samples."""
 
-CHECKPOINT, RECORDED, TWO_ALIKE = ("save",), ("record",), ("forward", "forward of the same shape")
+CHECKPOINT, RECORDED, TWO_ALIKE = (
+    ("save",),
+    ("forward with gradients",),
+    ("forward", "forward of the same shape"),
+)
 
 
 def cases_of_history(*history: str, number: int = 5, **choices: Any) -> list[Case]:

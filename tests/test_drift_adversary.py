@@ -55,8 +55,8 @@ def drifting(dtype: str, most: int) -> st.SearchStrategy[Case]:
         "train",
         "train",
         "set momentum",
-        "reset",
-        "reset all",
+        "reset running statistics",
+        "reset parameters",
     )
     return cases(
         dtype=dtype,

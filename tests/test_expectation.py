@@ -28,11 +28,11 @@ SHARPEST = Accuracy("two-pass", "wide")
 
 
 HISTORIES = (
-    ("record",),
-    ("record", "backward"),
-    ("eval", "record", "backward"),
-    ("record", "double backward"),
-    ("eval", "record", "double backward"),
+    ("forward with gradients",),
+    ("forward with gradients", "backward"),
+    ("eval", "forward with gradients", "backward"),
+    ("forward with gradients", "double backward"),
+    ("eval", "forward with gradients", "double backward"),
 )
 
 
@@ -69,7 +69,7 @@ def test_the_bound_pays_for_the_error_of_the_reference_in_float64(
         (*FAMILIES, MIXED, BALANCED), scales=(0, 10, -10, *WIDE), offsets=(0.0, 1.0, -1e3, 1e6, 3e7)
     )
 
-    @examples(90 if history == ("record",) else 25)
+    @examples(90 if history == ("forward with gradients",) else 25)
     @given(
         cases(dtype=dtype, history=history, value=hard, eps=(1e-5, 1e-20, 1.0)),
         st.builds(Accuracy, st.sampled_from(GRADES), st.sampled_from(sorted(SUMMATIONS)))
@@ -94,7 +94,7 @@ def test_the_bound_pays_for_the_error_of_the_reference_in_float64(
 def test_blocks_of_channels_make_no_difference(
     dtype: str, values_at_once: int, history: tuple[str, ...]
 ) -> None:
-    @examples(35 if history == ("record",) else 15)
+    @examples(35 if history == ("forward with gradients",) else 15)
     @given(cases(dtype=dtype, history=history, shape=shapes("tiny", "different", "small")))
     def make_none(case: Case) -> None:
         whole = bounded(expected(case, Accuracy()))

@@ -56,7 +56,7 @@ def test_all_gradients_are_asked_unless_it_is_said_which() -> None:
 
 @each_dtype
 def test_a_backward_is_handed_a_gradient_for_the_last_forward(dtype: str) -> None:
-    for case in gradient_cases("record", "backward", dtype=dtype):
+    for case in gradient_cases("forward with gradients", "backward", dtype=dtype):
         forward, step = last_two(case)
         assert (step.of, step.dy.shape, step.dy.dtype) == (
             -1,
@@ -67,7 +67,7 @@ def test_a_backward_is_handed_a_gradient_for_the_last_forward(dtype: str) -> Non
 
 
 def test_a_backward_of_the_first_is_handed_a_gradient_for_the_first_forward() -> None:
-    met = gradient_cases("record", "backward of the first")
+    met = gradient_cases("forward with gradients", "backward of the first")
     for case in met:
         first, _, step = case.steps
         assert isinstance(first, Forward)
@@ -80,37 +80,65 @@ def test_a_backward_of_the_first_is_handed_a_gradient_for_the_first_forward() ->
     ("past", "of"),
     [
         pytest.param(("forward",), None, id="nothing was recorded"),
-        pytest.param(("record",), 0, id="the last"),
-        pytest.param(("record", "forward", "eval", "forward"), 0, id="one before others"),
-        pytest.param(("record", "forward", "record", "forward"), 2, id="the last of two"),
+        pytest.param(("forward with gradients",), 0, id="the last"),
         pytest.param(
-            ("record", "set eps", "set momentum", "save"), 0, id="attributes are no tensors"
+            ("forward with gradients", "forward", "eval", "forward"), 0, id="one before others"
         ),
-        pytest.param(("record", "forward of single values"), 0, id="one before what was refused"),
-        pytest.param(("record", "load"), None, id="parameters were loaded"),
         pytest.param(
-            ("record", "load one too few"), None, id="parameters may have been loaded in part"
+            ("forward with gradients", "forward", "forward with gradients", "forward"),
+            2,
+            id="the last of two",
         ),
-        pytest.param(("save", "record", "restore some"), None, id="parameters were restored"),
-        pytest.param(("record", "reset all"), None, id="parameters were reset"),
-        pytest.param(("eval", "record", "reset"), None, id="statistics were reset"),
         pytest.param(
-            ("eval", "record", "train", "forward"),
+            ("forward with gradients", "set eps", "set momentum", "save"),
+            0,
+            id="attributes are no tensors",
+        ),
+        pytest.param(
+            ("forward with gradients", "forward of single values"),
+            0,
+            id="one before what was refused",
+        ),
+        pytest.param(("forward with gradients", "load"), None, id="parameters were loaded"),
+        pytest.param(
+            ("forward with gradients", "load without one tensor"),
+            None,
+            id="parameters may have been loaded in part",
+        ),
+        pytest.param(
+            ("save", "forward with gradients", "restore some tensors"),
+            None,
+            id="parameters were restored",
+        ),
+        pytest.param(
+            ("forward with gradients", "reset parameters"), None, id="parameters were reset"
+        ),
+        pytest.param(
+            ("eval", "forward with gradients", "reset running statistics"),
+            None,
+            id="statistics were reset",
+        ),
+        pytest.param(
+            ("eval", "forward with gradients", "train", "forward"),
             None,
             id="statistics moved after an eval forward",
         ),
         pytest.param(
-            ("eval", "record", "forward", "train"),
+            ("eval", "forward with gradients", "forward", "train"),
             0,
             id="no statistics moved after an eval forward",
         ),
-        pytest.param(("record", "load", "record"), 1, id="one since parameters were loaded"),
+        pytest.param(
+            ("forward with gradients", "load", "forward with gradients"),
+            1,
+            id="one since parameters were loaded",
+        ),
     ],
 )
 def test_a_backward_if_recorded_needs_a_record_whose_tensors_have_not_moved(
     past: tuple[str, ...], of: int | None
 ) -> None:
-    for case in cases_of_history(*past, "backward if recorded"):
+    for case in cases_of_history(*past, "backward if possible"):
         assert [step.of for step in case.steps if isinstance(step, Backward)] == (
             [] if of is None else [of]
         )
@@ -118,7 +146,7 @@ def test_a_backward_if_recorded_needs_a_record_whose_tensors_have_not_moved(
 
 def test_recording_again_hands_the_same_input_over_and_asks_anew() -> None:
     asked = []
-    for case in gradient_cases("eval", "record again", wrt=(("input",), ("weight",))):
+    for case in gradient_cases("eval", "same input with gradients", wrt=(("input",), ("weight",))):
         first, _, second = case.steps
         assert isinstance(first, Forward)
         assert isinstance(second, Forward)
@@ -132,7 +160,7 @@ def test_a_gradient_of_zeros_is_one_and_an_expanded_one_is_a_single_number_in_me
         forward, step = last_two(case)
         assert same_bits(step.dy, np.zeros_like(forward.x, order="C"))
     numbers = set()
-    for case in gradient_cases("backward expanded"):
+    for case in gradient_cases("backward with stride 0"):
         forward, step = last_two(case)
         assert (step.dy.shape, step.dy.dtype) == (forward.x.shape, forward.x.dtype)
         assert step.dy.strides == (0, 0, 0, 0)

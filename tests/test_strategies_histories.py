@@ -42,7 +42,9 @@ ANYTHING: dict[str, Any] = {
     "running": (*RUNNING_STYLES, ABSENT),
     "strided": True,
 }
-ANY_WORDS = partial(histories, *WORDS, *("record", "eval", "save") * 4, least=0, most=10)
+ANY_WORDS = partial(
+    histories, *WORDS, *("forward with gradients", "eval", "save") * 4, least=0, most=10
+)
 """Any words, and more often those to which others refer."""
 
 FEWER = Capabilities(
@@ -99,11 +101,15 @@ def test_whatever_the_history_the_reference_conforms(dtype: str) -> None:
     "history",
     [
         pytest.param(
-            ("record", "set eps", "backward"), id="eps is set between a forward and its backward"
+            ("forward with gradients", "set eps", "backward"),
+            id="eps is set between a forward and its backward",
         ),
-        pytest.param(("eval", "forward of another rank", "again"), id="what is refused, twice"),
         pytest.param(
-            ("record nothing", "backward", "double backward"), id="gradients of an empty batch"
+            ("eval", "forward of another rank", "repeat the step"), id="what is refused, twice"
+        ),
+        pytest.param(
+            ("empty forward with gradients", "backward", "double backward"),
+            id="gradients of an empty batch",
         ),
     ],
 )

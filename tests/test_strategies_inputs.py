@@ -80,8 +80,8 @@ def test_a_forward_of_what_is_wrong_must_be_refused(word: str) -> None:
 
 
 def test_again_repeats_the_last_step_itself() -> None:
-    for past in (("eval", "forward"), ("record", "backward"), ("save",)):
-        for case in cases_of_history(*past, "again"):
+    for past in (("eval", "forward"), ("forward with gradients", "backward"), ("save",)):
+        for case in cases_of_history(*past, "repeat the step"):
             before, last = last_two(case)
             assert last is before
 
@@ -98,7 +98,11 @@ def bits(a: Array) -> Array:
 
 
 @pytest.mark.parametrize(
-    ("past", "word"), [(("forward",), "spoilt"), (("record", "backward"), "backward spoilt")]
+    ("past", "word"),
+    [
+        (("forward",), "non-finite element"),
+        (("forward with gradients", "backward"), "backward with non-finite element"),
+    ],
 )
 @each_dtype
 def test_what_is_spoilt_has_exactly_one_special_element_and_is_laid_out_as_before(
@@ -169,7 +173,7 @@ def test_a_law_after_another_starts_from_what_that_has_set() -> None:
 
 
 def test_unscaled_hands_the_same_input_to_a_layer_of_weight_1_and_bias_0() -> None:
-    for case in cases_of_history("forward", "unscaled"):
+    for case in cases_of_history("forward", "same input without weight and bias"):
         first, load, second = case.steps
         assert second is first
         assert isinstance(load, Load)
@@ -188,7 +192,12 @@ def test_a_change_is_applied_to_what_is_drawn_and_not_to_what_is_handed_over_onc
         return np.full_like(x, 7)
 
     for case in cases_of_history(
-        "forward", "spoilt", "record again", "forward", number=1, change=noted
+        "forward",
+        "non-finite element",
+        "same input with gradients",
+        "forward",
+        number=1,
+        change=noted,
     ):
         assert len(seen) == 2
         assert all((x.ravel()[1:] == 7).any() for x in case.forwards())

@@ -61,7 +61,7 @@ def test_a_state_that_is_loaded_is_one_that_the_layer_can_be_built_with(dtype: s
 @pytest.mark.parametrize(
     ("word", "reason"),
     [
-        ("load one too few", "is missing"),
+        ("load without one tensor", "is missing"),
         ("load another size", r"has shape \(4,\), the layer's \(3,\)"),
         ("load another rank", r"has shape \(2, 3\), the layer's \(3,\)"),
     ],
