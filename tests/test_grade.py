@@ -74,8 +74,8 @@ def test_a_kernel_that_claims_too_much_fails_with_its_measured_grade(
     with pytest.raises(Violation) as found:
         search.examine()
     is_instead = SPECIMENS[specimen].capabilities.grade
-    assert found.value.finding.note == f"claimed is {claim}; what was got is {is_instead}"
-    assert f"  note      claimed is {claim}; what was got is {is_instead}" in str(found.value)
+    assert found.value.finding.note == f"claimed grade: {claim}; measured grade: {is_instead}"
+    assert f"  note      claimed grade: {claim}; measured grade: {is_instead}" in str(found.value)
     assert search.tally.measured_grade == is_instead
 
 
@@ -83,7 +83,7 @@ def test_a_kernel_can_be_worse_than_the_textbook() -> None:
     search = search_of("sums-in-half-precision", grade="textbook")
     with pytest.raises(Violation) as found:
         search.examine()
-    assert found.value.finding.note == f"claimed is textbook; what was got is {WORSE}"
+    assert found.value.finding.note == f"claimed grade: textbook; measured grade: {WORSE}"
     assert min(search.tally.grades.values()) > 1
     assert search.tally.measured_grade == WORSE
 
@@ -168,4 +168,4 @@ def test_a_run_prints_the_measured_grade_beside_the_claimed_one(tmp_path: Path) 
     assert re.search(
         r"(?m)^clamped-textbook-variance +float32 .* textbook \(claims welford\)$", done.stdout
     )
-    assert "note      claimed is welford; what was got is textbook" in done.stdout
+    assert "note      claimed grade: welford; measured grade: textbook" in done.stdout

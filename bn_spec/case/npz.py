@@ -187,8 +187,9 @@ def _placed_in(arrays: list[Array]) -> Place:
     """Return a :data:`bn_spec.case.encoding.Place` that appends flat arrays to a list."""
 
     def place(a: Array) -> dict[str, Any]:
-        flat, entry = outline(a)
-        entry["array"] = len(arrays)
+        flat, outlined = outline(a)
+        # The order of the keys is part of the content, whose hash is the id of a stored case.
+        entry = {"array": len(arrays), **outlined}
         if flat.dtype.kind == "V":
             # An npz archive can only have NumPy's own dtypes, so bfloat16 is stored as its bits.
             entry["dtype"] = flat.dtype.name
