@@ -12,12 +12,11 @@ import pytest
 
 from bn_spec.specification.requirement import REQUIREMENTS
 from bn_spec.suite.chapters import load_suite
-
-from .process import REPOSITORY
+from tests.process import REPOSITORY
 
 torch = pytest.importorskip("torch", reason="PyTorch is an extra")
 
-from .torch_modules import MENDED  # noqa: E402 - it needs torch
+from tests.torch_modules import MENDED  # noqa: E402 - it needs torch
 
 load_suite()  # it registers the requirements
 

@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is an extra")
 
-from .torch_modules import (  # noqa: E402 - it needs torch
+from tests.torch_modules import (  # noqa: E402 - it needs torch
     INF,
     NAN,
     each_layout,

@@ -18,9 +18,8 @@ from bn_spec.report.merge import Merged, merged
 from bn_spec.report.records import FAIL, KNOWN, Record, Run
 from bn_spec.report.table import summary
 from bn_spec.suite.chapters import load_suite, requirement_named
-
-from .process import bn_spec, pytest_suite
-from .runs import run
+from tests.process import bn_spec, pytest_suite
+from tests.runs import run
 
 EPS, BIAS, OTHER = (
     "eps-ignored: eps is not added.",

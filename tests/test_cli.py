@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from .process import bn_spec, strange
+from tests.process import bn_spec, strange
 
 QUICK = ("--profile", "smoke", "--requirement", "TRN-01")
 

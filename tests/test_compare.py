@@ -21,8 +21,7 @@ from bn_spec.report.records import (
     VACUOUS,
 )
 from bn_spec.report.run_file import NAME, RunFile
-
-from .runs import HARM, SEVERAL, hostile, judged, record, run
+from tests.runs import HARM, SEVERAL, hostile, judged, record, run
 
 STATUSES = (PASS, KNOWN, NOT_CLAIMED, *sorted(BAD), GONE)
 

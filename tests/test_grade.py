@@ -20,8 +20,7 @@ from bn_spec.suite.profiles import PROFILES
 from bn_spec.suite.property import PROPERTIES
 from bn_spec.suite.search import Search
 from bn_spec.suite.tally import WORSE
-
-from .process import pytest_suite, strange
+from tests.process import pytest_suite, strange
 
 import_module("conformance.test_num")  # declares its properties
 import_module("conformance.test_run")

@@ -7,8 +7,7 @@ import pytest
 pytest.importorskip("mlx.core")
 
 from bn_spec.backend.adapters import mlx as adapter
-
-from .conventions import Conventions, X, layer_of
+from tests.conventions import Conventions, X, layer_of
 
 BACKENDS = [adapter.backend()]
 

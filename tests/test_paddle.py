@@ -12,8 +12,7 @@ pytest.importorskip("paddle")
 
 from bn_spec.backend.adapters import paddle as adapter
 from bn_spec.case.config import Config
-
-from .conventions import Conventions, X, layer_of
+from tests.conventions import Conventions, X, layer_of
 
 # PaddlePaddle's layers warn whenever they train.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

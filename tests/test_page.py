@@ -9,10 +9,9 @@ import pytest
 
 from bn_spec.report.merge import merged
 from bn_spec.report.writers import write
-
-from .browser import CHROMIUM, Page, browser
-from .needs import missing
-from .runs import SEVERAL, hostile, large, run
+from tests.browser import CHROMIUM, Page, browser
+from tests.needs import missing
+from tests.runs import SEVERAL, hostile, large, run
 
 RUNS = {"several": run(*SEVERAL), "large": large(), "hostile": hostile()}
 

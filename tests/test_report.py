@@ -25,8 +25,7 @@ from bn_spec.report.svg import BINS, bins, decades, position
 from bn_spec.report.text import in_a_line, shown
 from bn_spec.report.view import View, commands, share
 from bn_spec.report.writers import WRITERS, read, write
-
-from .runs import HARM, SEVERAL, TIMING, hostile, large, record, run
+from tests.runs import HARM, SEVERAL, TIMING, hostile, large, record, run
 
 ONE = merged({"run.json": run(*SEVERAL, unavailable={"torch-cuda": "no CUDA device"})})
 

@@ -19,8 +19,7 @@ from bn_spec.report.run_file import NAME, Judged, RunFile
 from bn_spec.specimens import SPECIMENS
 from bn_spec.suite.chapters import load_suite
 from scripts.scoreboard import ENVIRONMENTS, TABLE, table
-
-from .process import pytest_suite, table_of
+from tests.process import pytest_suite, table_of
 
 BY = {"bn-spec": "0.1.0", "specification": "0.6", "profile": "ci", "examples": 100, "seed": 0}
 

@@ -23,8 +23,7 @@ from bn_spec.specification.requirement import REQUIREMENTS
 from bn_spec.suite.chapters import load_suite
 from bn_spec.suite.profiles import PROFILES
 from bn_spec.suite.tally import WORSE
-
-from .process import pytest_suite, strange
+from tests.process import pytest_suite, strange
 
 VALIDATOR = Draft202012Validator(schema())
 

@@ -11,8 +11,7 @@ pytest.importorskip("tinygrad")
 
 from bn_spec.backend.adapters import tinygrad as adapter
 from bn_spec.errors import UnavailableBackend
-
-from .conventions import Conventions, X, layer_of
+from tests.conventions import Conventions, X, layer_of
 
 try:
     BACKENDS = [adapter.backend()]

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is an extra")
 
-from .torch_modules import batch, strided  # noqa: E402 - it needs torch
+from tests.torch_modules import batch, strided  # noqa: E402 - it needs torch
 
 # Arguments and refusals ---------------------------------------------------------------------------
 

@@ -23,13 +23,12 @@ from bn_spec.judge.judging import judge
 from bn_spec.play.observation import Raised
 from bn_spec.play.player import play
 from bn_spec.strategies import cases, histories, shapes
-
-from .common import examples
+from tests.common import examples
 
 torch = pytest.importorskip("torch", reason="PyTorch is an extra")
 
-from .torch_layers import CPU, DY, X, tensors  # noqa: E402 - it needs torch
-from .torch_modules import each_mode  # noqa: E402
+from tests.torch_layers import CPU, DY, X, tensors  # noqa: E402 - it needs torch
+from tests.torch_modules import each_mode  # noqa: E402
 
 SUBSETS = [subset for size in (1, 2, 3) for subset in combinations(DIFFERENTIABLE, size)]
 

@@ -19,8 +19,8 @@ from bn_spec.suite.search import Search
 
 torch = pytest.importorskip("torch", reason="PyTorch is an extra")
 
-from .torch_layers import CPU, X  # noqa: E402 - it needs torch
-from .torch_modules import MENDED, batch, strided  # noqa: E402
+from tests.torch_layers import CPU, X  # noqa: E402 - it needs torch
+from tests.torch_modules import MENDED, batch, strided  # noqa: E402
 
 
 @pytest.mark.parametrize(

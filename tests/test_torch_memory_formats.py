@@ -17,14 +17,13 @@ from bn_spec.case.layouts import PLACED
 from bn_spec.case.steps import Backward, Eval, Forward
 from bn_spec.judge.judging import judge
 from bn_spec.play.player import play
-
-from .common import examples
+from tests.common import examples
 
 torch = pytest.importorskip("torch", reason="PyTorch is an extra")
 
 from torch._prims_common import suggest_memory_format  # noqa: E402
 
-from .torch_layers import CPU  # noqa: E402 - it needs torch
+from tests.torch_layers import CPU  # noqa: E402 - it needs torch
 
 SIZES = st.tuples(*[st.sampled_from((1, 1, 1, 2, 3))] * 4)
 ORDERS = (*PLACED, "expanded")

@@ -20,7 +20,7 @@ from bn_spec.strategies import Recipe
 
 torch = pytest.importorskip("torch", reason="PyTorch is an extra")
 
-from .torch_layers import CPU, HALF  # noqa: E402 - it needs torch
+from tests.torch_layers import CPU, HALF  # noqa: E402 - it needs torch
 
 SHARP = replace(CPU.capabilities, statistics="accumulation", elementwise="accumulation")
 """Claims of an adapter whose kernels take every step in float32."""

@@ -15,7 +15,7 @@ from bn_spec.case.layouts import spread
 
 torch = pytest.importorskip("torch", reason="PyTorch is an extra")
 
-from .torch_layers import STATE, X, layer_of, numbers, tensors  # noqa: E402 - it needs torch
+from tests.torch_layers import STATE, X, layer_of, numbers, tensors  # noqa: E402 - it needs torch
 
 
 def state_tensors() -> dict[str, Any]:

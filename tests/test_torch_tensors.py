@@ -12,7 +12,7 @@ from bn_spec.case.layouts import PLACED
 
 torch = pytest.importorskip("torch", reason="PyTorch is an extra")
 
-from .torch_layers import CPU, HALF  # noqa: E402 - it needs torch
+from tests.torch_layers import CPU, HALF  # noqa: E402 - it needs torch
 
 each_layout = pytest.mark.parametrize("layout", PLACED)
 
