@@ -256,7 +256,7 @@ def test_the_specification_is_read_without_pytest_and_hypothesis() -> None:
     found = newly_imported(
         "from bn_spec.suite.chapters import load_suite; load_suite()\n"
         "from bn_spec.specification.requirement import REQUIREMENTS\n"
-        "assert len(REQUIREMENTS) == 140"
+        "assert REQUIREMENTS"
     )
     assert found.isdisjoint({"hypothesis", "pytest", "_pytest", "torch"})
 

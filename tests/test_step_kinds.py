@@ -8,6 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
+import bn_spec.case
 from bn_spec.backend.claims import EVERYTHING
 from bn_spec.backend.needs import is_claimed
 from bn_spec.case import Case, Config
@@ -96,3 +97,9 @@ def test_a_step_is_a_region(kind: StepKind) -> None:
 @each_kind
 def test_the_word_of_a_row_is_a_word_of_histories(kind: StepKind) -> None:
     assert not kind.word or WORDS[kind.word].claims == ((kind.claim,) if kind.claim else ())
+
+
+@each_kind
+def test_a_printed_case_can_name_the_step(kind: StepKind) -> None:
+    assert kind.step.__name__ in bn_spec.case.__all__
+    assert getattr(bn_spec.case, kind.step.__name__) is kind.step
