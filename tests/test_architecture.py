@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -79,17 +80,25 @@ THIRD_PARTY = {
 """Third-party packages, each with the modules that may import it."""
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield each module that a file imports anywhere in it, with the line of the import."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+@cache
+def parsed(path: Path) -> ast.Module:
+    """Return the syntax tree of a file."""
+    return ast.parse(path.read_text("utf-8"))
+
+
+@cache
+def imports(path: Path) -> tuple[tuple[int, str], ...]:
+    """Return each module that a file imports anywhere in it, with the line of the import."""
+    found: list[tuple[int, str]] = []
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name
+            found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
             for alias in node.names:
                 member = f"{node.module}.{alias.name}"
-                yield node.lineno, member if member in MODULES else str(node.module)
+                found.append((node.lineno, member if member in MODULES else str(node.module)))
+    return tuple(found)
 
 
 def within(module: str, family: str) -> bool:
@@ -123,7 +132,7 @@ def test_a_module_imports_only_from_the_layers_above_it(module: str) -> None:
 
 @pytest.mark.parametrize("module", ROOMS)
 def test_the_package_itself_is_imported_for_its_version_alone(module: str) -> None:
-    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
+    for node in ast.walk(parsed(MODULES[module])):
         if isinstance(node, ast.ImportFrom) and node.module == "bn_spec":
             assert [alias.name for alias in node.names] == ["__version__"]
 
@@ -196,7 +205,7 @@ def test_no_two_modules_share_a_name() -> None:
 def public_classes() -> Iterator[tuple[str, str]]:
     """Yield the name of each public class or type alias of the package, with its module."""
     for module in ROOMS:
-        for node in ast.parse(MODULES[module].read_text("utf-8")).body:
+        for node in parsed(MODULES[module]).body:
             match node:
                 case ast.ClassDef(name=name):
                     pass
@@ -216,7 +225,7 @@ def test_no_two_public_classes_share_a_name() -> None:
 def test_no_class_has_more_than_fifteen_public_methods() -> None:
     large = {}
     for module, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ClassDef):
                 methods = [m.name for m in node.body if isinstance(m, ast.FunctionDef)]
                 public = [name for name in methods if not name.startswith("_")]
