@@ -23,7 +23,7 @@ RAMP = np.array([0, 1], np.float32).reshape(2, 1, 1, 1)
 
 
 def drawn(strategy: st.SearchStrategy[T], number: int = 1000) -> list[T]:
-    """Return what a property of so many examples is given, the same in every run."""
+    """Return the first examples that a property receives, the same in every run."""
     found: list[T] = []
 
     @examples(number)

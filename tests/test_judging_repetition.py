@@ -109,7 +109,7 @@ def test_an_error_is_the_same_as_another_and_no_answer() -> None:
 
 
 def lost_after(batches: int) -> Backend:
-    """Layers whose state cannot be read once they have counted so many batches."""
+    """Layers whose state cannot be read after a number of batches."""
     return changed(state=lambda state: {} if state().num_batches_tracked == batches else state())
 
 

@@ -24,7 +24,7 @@ from tests.spoilt_backends import changed, spoilt
 
 
 def meeting(parties: int) -> Callable[..., Any]:
-    """Answer once so many forwards have been called; raise an error after ten seconds without."""
+    """Answer once this number of forwards has started; raise an error after ten seconds."""
     barrier = Barrier(parties)
 
     def forward(original: Callable[[Array], Array], x: Array) -> Array:
